@@ -1,1 +1,5 @@
 //! Warren, an AMQP 0-9-1 message broker.
+
+pub mod model;
+pub mod queue;
+pub mod routing;

@@ -1,0 +1,285 @@
+//! A published message: who it was sent to, its properties as the publisher's bytes, and its body.
+//!
+//! Exchange, routing key, properties and a small body share one allocation, so that queueing a message costs one
+//! allocation and copying a handle costs one reference count. A large body stays in the slices it arrived in.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::table::{FieldTable, TableError};
+
+/// Bodies up to this many bytes are kept in the message's own allocation; larger ones stay as slices.
+pub const INLINE_BODY_MAX: usize = 4096;
+
+/// A handle on an immutable message; cloning it shares the bytes.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// exchange name, routing key, properties, inline body, one after the other
+    head: Arc<[u8]>,
+    large_body: Option<Arc<Vec<Bytes>>>,
+    key_start: u8,
+    persistent: bool,
+    priority: u8,
+    properties_start: u16,
+    body_start: u32,
+    body_length: u32,
+}
+
+/// The body of a message, as it is stored.
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'a> {
+    Inline(&'a [u8]),
+    Slices(&'a [Bytes]),
+}
+
+impl Message {
+    /// Builds a message with a body of any size in one piece. `scratch` is a reused buffer. Exchange and key are at most
+    /// 255 bytes, as the protocol's short strings are.
+    #[must_use]
+    pub fn new(scratch: &mut Vec<u8>, envelope: Envelope<'_>, properties: &Properties<'_>, body: &[u8]) -> Self {
+        if body.len() > INLINE_BODY_MAX {
+            return Self::with_slices(scratch, envelope, properties, vec![Bytes::copy_from_slice(body)]);
+        }
+        Self::assemble(scratch, envelope, properties, body, None)
+    }
+
+    /// Builds a message around a body that lies in several buffers, none of which is copied.
+    #[must_use]
+    pub fn with_slices(
+        scratch: &mut Vec<u8>,
+        envelope: Envelope<'_>,
+        properties: &Properties<'_>,
+        body: Vec<Bytes>,
+    ) -> Self {
+        Self::assemble(scratch, envelope, properties, &[], Some(body))
+    }
+
+    fn assemble(
+        scratch: &mut Vec<u8>,
+        envelope: Envelope<'_>,
+        properties: &Properties<'_>,
+        inline: &[u8],
+        slices: Option<Vec<Bytes>>,
+    ) -> Self {
+        debug_assert!(envelope.exchange.len() <= 255 && envelope.routing_key.len() <= 255);
+        scratch.clear();
+        scratch.extend_from_slice(envelope.exchange);
+        scratch.extend_from_slice(envelope.routing_key);
+        let properties_start = scratch.len();
+        scratch.extend_from_slice(properties.raw);
+        let body_start = scratch.len();
+        scratch.extend_from_slice(inline);
+        let body_length = slices.as_ref().map_or(inline.len(), |slices| slices.iter().map(Bytes::len).sum());
+        Self {
+            head: Arc::from(scratch.as_slice()),
+            large_body: slices.map(Arc::new),
+            key_start: u8::try_from(envelope.exchange.len()).unwrap_or(u8::MAX),
+            persistent: properties.delivery_mode == Some(2),
+            priority: properties.priority.unwrap_or(0),
+            properties_start: u16::try_from(properties_start).unwrap_or(u16::MAX),
+            body_start: u32::try_from(body_start).unwrap_or(u32::MAX),
+            body_length: u32::try_from(body_length).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The same body under another envelope and other properties, as dead-lettering and header changes need it.
+    #[must_use]
+    pub fn rewritten(&self, scratch: &mut Vec<u8>, envelope: Envelope<'_>, properties: &Properties<'_>) -> Self {
+        let inline = match self.body() {
+            Body::Inline(bytes) => bytes,
+            Body::Slices(_) => &[],
+        };
+        let mut message = Self::assemble(scratch, envelope, properties, inline, None);
+        message.large_body.clone_from(&self.large_body);
+        message.body_length = self.body_length;
+        message
+    }
+
+    /// The exchange's name; not necessarily UTF-8.
+    #[must_use]
+    pub fn exchange(&self) -> &[u8] {
+        &self.head[..usize::from(self.key_start)]
+    }
+
+    #[must_use]
+    pub fn routing_key(&self) -> &[u8] {
+        &self.head[usize::from(self.key_start)..usize::from(self.properties_start)]
+    }
+
+    /// The property flags and values exactly as published.
+    #[must_use]
+    pub fn raw_properties(&self) -> &[u8] {
+        &self.head[usize::from(self.properties_start)..self.body_start as usize]
+    }
+
+    /// The properties, decoded; they were checked when the message was made.
+    #[must_use]
+    pub fn properties(&self) -> Properties<'_> {
+        Properties::parse(self.raw_properties()).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn body(&self) -> Body<'_> {
+        match &self.large_body {
+            Some(slices) => Body::Slices(slices),
+            None => Body::Inline(&self.head[self.body_start as usize..]),
+        }
+    }
+
+    /// Body bytes; what length limits count.
+    #[must_use]
+    pub fn body_length(&self) -> usize {
+        self.body_length as usize
+    }
+
+    /// Bytes this message holds in memory, what credit counts: contents and a fixed overhead for its bookkeeping.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        const OVERHEAD: usize = 160;
+        OVERHEAD + self.body_start as usize + self.body_length as usize
+    }
+
+    /// Whether delivery-mode is 2.
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
+        self.persistent
+    }
+
+    /// The priority property; 0 when absent.
+    #[must_use]
+    pub fn priority(&self) -> u8 {
+        self.priority
+    }
+}
+
+/// Where a message is sent: at most 255 bytes each, not necessarily UTF-8.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Envelope<'a> {
+    pub exchange: &'a [u8],
+    pub routing_key: &'a [u8],
+}
+
+/// The basic properties, borrowed from the bytes of a content header: flags and values. Short strings need not be UTF-8;
+/// `headers` is the table's content without its length, not decoded yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Properties<'a> {
+    pub raw: &'a [u8],
+    pub content_type: Option<&'a [u8]>,
+    pub content_encoding: Option<&'a [u8]>,
+    pub headers: Option<&'a [u8]>,
+    pub delivery_mode: Option<u8>,
+    pub priority: Option<u8>,
+    pub correlation_id: Option<&'a [u8]>,
+    pub reply_to: Option<&'a [u8]>,
+    pub expiration: Option<&'a [u8]>,
+    pub message_id: Option<&'a [u8]>,
+    /// Seconds since the epoch.
+    pub timestamp: Option<u64>,
+    pub kind: Option<&'a [u8]>,
+    pub user_id: Option<&'a [u8]>,
+    pub app_id: Option<&'a [u8]>,
+    pub cluster_id: Option<&'a [u8]>,
+}
+
+/// The bytes are not a list of basic properties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed content header properties")]
+pub struct PropertiesError;
+
+impl<'a> Properties<'a> {
+    /// Reads flags and values; nothing may be left over.
+    pub fn parse(raw: &'a [u8]) -> Result<Self, PropertiesError> {
+        let (flags, mut rest) = raw.split_first_chunk::<2>().ok_or(PropertiesError)?;
+        let flags = u16::from_be_bytes(*flags);
+        if flags & 0b11 != 0 {
+            return Err(PropertiesError);
+        }
+        let mut properties = Self { raw, ..Self::default() };
+        let rest = &mut rest;
+        let has = |bit: u16| flags & (1 << bit) != 0;
+        properties.content_type = has(15).then(|| short(rest)).transpose()?;
+        properties.content_encoding = has(14).then(|| short(rest)).transpose()?;
+        properties.headers = has(13).then(|| long(rest)).transpose()?;
+        properties.delivery_mode = has(12).then(|| octet(rest)).transpose()?;
+        properties.priority = has(11).then(|| octet(rest)).transpose()?;
+        properties.correlation_id = has(10).then(|| short(rest)).transpose()?;
+        properties.reply_to = has(9).then(|| short(rest)).transpose()?;
+        properties.expiration = has(8).then(|| short(rest)).transpose()?;
+        properties.message_id = has(7).then(|| short(rest)).transpose()?;
+        properties.timestamp = has(6).then(|| longlong(rest)).transpose()?;
+        properties.kind = has(5).then(|| short(rest)).transpose()?;
+        properties.user_id = has(4).then(|| short(rest)).transpose()?;
+        properties.app_id = has(3).then(|| short(rest)).transpose()?;
+        properties.cluster_id = has(2).then(|| short(rest)).transpose()?;
+        if rest.is_empty() { Ok(properties) } else { Err(PropertiesError) }
+    }
+
+    /// Decodes the header table; absent headers are an empty table.
+    pub fn header_table(&self) -> Result<FieldTable, TableError> {
+        self.headers.map_or_else(|| Ok(FieldTable::default()), FieldTable::decode)
+    }
+
+    /// Writes flags and values of the fields into `out`, ignoring `raw`: for changed properties.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0, 0]);
+        let mut flags = 0u16;
+        let shorts = |out: &mut Vec<u8>, fields: &[(u16, Option<&[u8]>)], flags: &mut u16| {
+            for (bit, field) in fields {
+                let Some(bytes) = field else { continue };
+                *flags |= 1 << bit;
+                out.push(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
+                out.extend_from_slice(&bytes[..bytes.len().min(255)]);
+            }
+        };
+        shorts(out, &[(15, self.content_type), (14, self.content_encoding)], &mut flags);
+        if let Some(headers) = self.headers {
+            flags |= 1 << 13;
+            out.extend_from_slice(&u32::try_from(headers.len()).unwrap_or(u32::MAX).to_be_bytes());
+            out.extend_from_slice(headers);
+        }
+        for (bit, octet) in [(12, self.delivery_mode), (11, self.priority)] {
+            if let Some(octet) = octet {
+                flags |= 1 << bit;
+                out.push(octet);
+            }
+        }
+        let before = [(10, self.correlation_id), (9, self.reply_to), (8, self.expiration), (7, self.message_id)];
+        shorts(out, &before, &mut flags);
+        if let Some(timestamp) = self.timestamp {
+            flags |= 1 << 6;
+            out.extend_from_slice(&timestamp.to_be_bytes());
+        }
+        let after = [(5, self.kind), (4, self.user_id), (3, self.app_id), (2, self.cluster_id)];
+        shorts(out, &after, &mut flags);
+        out[start..start + 2].copy_from_slice(&flags.to_be_bytes());
+    }
+}
+
+fn octet(rest: &mut &[u8]) -> Result<u8, PropertiesError> {
+    let (first, tail) = rest.split_first().ok_or(PropertiesError)?;
+    *rest = tail;
+    Ok(*first)
+}
+
+fn longlong(rest: &mut &[u8]) -> Result<u64, PropertiesError> {
+    let (bytes, tail) = rest.split_first_chunk::<8>().ok_or(PropertiesError)?;
+    *rest = tail;
+    Ok(u64::from_be_bytes(*bytes))
+}
+
+fn short<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], PropertiesError> {
+    let length = usize::from(octet(rest)?);
+    let (bytes, tail) = rest.split_at_checked(length).ok_or(PropertiesError)?;
+    *rest = tail;
+    Ok(bytes)
+}
+
+fn long<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], PropertiesError> {
+    let (length, tail) = rest.split_first_chunk::<4>().ok_or(PropertiesError)?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| PropertiesError)?;
+    let (bytes, tail) = tail.split_at_checked(length).ok_or(PropertiesError)?;
+    *rest = tail;
+    Ok(bytes)
+}

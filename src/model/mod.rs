@@ -1,0 +1,7 @@
+//! The nouns: plain data that every other module speaks of. Depends on nothing in the crate.
+
+pub mod entity;
+pub mod ids;
+pub mod message;
+pub mod names;
+pub mod table;

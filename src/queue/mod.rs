@@ -1,0 +1,224 @@
+//! What a queue does: a deterministic state machine. A command goes in, effects come out; no clock, no randomness, no IO,
+//! no locks. The shard that owns the queue applies commands one at a time and carries the effects out.
+//!
+//! ```text
+//! Command ──► Fifo::apply(now, command, gate, effects) ──► Reply to whoever asked
+//!                                                     └──► Effects: deliver, confirm, dead-letter, cancelled …
+//! ```
+
+use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, Timestamp};
+use crate::model::message::Message;
+use crate::model::names::ConsumerTag;
+
+/// A message on its way into a queue.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    pub message: Message,
+    /// The message's own TTL in milliseconds, from its `expiration` property.
+    pub expiration_ms: Option<u64>,
+    pub origin: Origin,
+}
+
+/// Who waits for the queue to take responsibility of a publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody: the channel is not in confirm mode, or the broker itself publishes.
+    Untracked,
+    /// A channel in confirm mode or in a transaction, with the publish's sequence number.
+    Channel { channel: ChannelRef, sequence: u64 },
+}
+
+/// What the queue did with a tracked publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Confirmed,
+    Rejected,
+}
+
+/// What a consumer decided about a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Ack,
+    /// Back to its original position.
+    Requeue,
+    /// Dead-letter with reason rejected, or drop.
+    Reject,
+}
+
+/// A consumer as it subscribes.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub consumer: ConsumerId,
+    pub tag: ConsumerTag,
+    /// Largest number of unacknowledged deliveries; 0 is no limit.
+    pub prefetch: u16,
+    /// Deliveries are settled as they are sent, and prefetch does not count.
+    pub no_ack: bool,
+    pub exclusive: bool,
+    /// Higher ones are served first.
+    pub priority: i32,
+}
+
+/// All a queue can be asked for.
+#[derive(Clone, Debug)]
+pub enum Command {
+    Enqueue(Publish),
+    /// Settles deliveries of one consumer; indexes it does not hold are ignored (a late answer after a requeue).
+    Settle {
+        consumer: ConsumerId,
+        indexes: Vec<MessageIndex>,
+        outcome: Outcome,
+    },
+    /// Replies `Subscribed` or `Refused`.
+    Subscribe(Subscription),
+    /// Ends a consumer; what it holds stays unacknowledged. Replies `Cancelled`.
+    Cancel(ConsumerId),
+    /// Takes one message on behalf of a channel; unless `no_ack` it stays unacknowledged under `holder`. Replies `Got`
+    /// or `Empty`.
+    Get {
+        holder: ConsumerId,
+        no_ack: bool,
+    },
+    /// Drops all ready messages. Replies `Purged`.
+    Purge,
+    /// Replies `Deleted`, `InUse` or `NotEmpty`.
+    Delete {
+        if_unused: bool,
+        if_empty: bool,
+    },
+    /// Ends all consumers of the channel and requeues all its deliveries and gets.
+    ChannelDown(ChannelRef),
+    /// The same for all channels of the connection.
+    ConnectionDown(ConnectionId),
+    /// The gate may admit this connection's consumers again.
+    Resume(ConnectionId),
+    /// The queue was used (declared again): its expiry lease starts afresh. Replies `Counts`.
+    Touch,
+    /// Time has passed: expires messages, unacknowledged deliveries and the queue itself.
+    Tick,
+}
+
+/// The answer to the one who sent the command.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    None,
+    Subscribed,
+    Refused(Refusal),
+    Cancelled,
+    Got {
+        index: MessageIndex,
+        redelivered: bool,
+        message: Message,
+        ready: u64,
+    },
+    Empty,
+    Purged(u64),
+    /// The queue is gone; the number of ready messages that went with it.
+    Deleted(u64),
+    InUse,
+    NotEmpty,
+    Counts(Counts),
+}
+
+/// Why a subscription was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// An exclusive consumer meets another consumer, or the other way round, or single-active (403).
+    ExclusiveUse,
+}
+
+/// What the queue wants done.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    Deliver(Delivery),
+    Confirm {
+        channel: ChannelRef,
+        sequence: u64,
+        verdict: Verdict,
+    },
+    /// The message left the queue for the reason; the shard finds the dead-letter exchange in the queue's options.
+    DeadLetter {
+        message: Message,
+        reason: Reason,
+    },
+    /// The queue ended this consumer; its client is told with `basic.cancel`.
+    ConsumerCancelled {
+        consumer: ConsumerId,
+        tag: ConsumerTag,
+    },
+    /// A delivery was not acknowledged in time; its channel is to be closed with 406.
+    ConsumerTimeout {
+        consumer: ConsumerId,
+    },
+    /// Auto-delete or expiry: the queue is empty of purpose and is to be deleted. Emitted once; the machine is finished.
+    Gone,
+}
+
+/// One message for one consumer.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub consumer: ConsumerId,
+    pub index: MessageIndex,
+    pub redelivered: bool,
+    pub message: Message,
+}
+
+/// Why a message is a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    Rejected,
+    Expired,
+    MaxLength,
+    DeliveryLimit,
+}
+
+impl Reason {
+    /// As `x-death` says it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::MaxLength => "maxlen",
+            Self::DeliveryLimit => "delivery_limit",
+        }
+    }
+}
+
+/// Numbers of a queue, as declare-ok and listings show them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub ready: u64,
+    pub unacked: u64,
+    pub consumers: u64,
+    /// Body bytes.
+    pub ready_bytes: u64,
+    /// Body bytes.
+    pub unacked_bytes: u64,
+}
+
+/// Decides whether a consumer's connection can take more right now. The shard implements it with byte credit per
+/// connection and the channel-wide prefetch limit; the queue only asks. A refused consumer is set aside until
+/// `Command::Resume` of its connection.
+pub trait Gate {
+    /// Whether a delivery to this consumer may be made now.
+    fn admits(&mut self, consumer: ConsumerId) -> bool;
+    /// A delivery of `cost` bytes was made.
+    fn spend(&mut self, consumer: ConsumerId, cost: usize);
+    /// `count` deliveries of this consumer (or get holder) are unacknowledged no more.
+    fn settled(&mut self, consumer: ConsumerId, count: usize);
+}
+
+/// A gate that admits everything, for tests and benchmarks.
+#[derive(Debug, Default)]
+pub struct OpenGate;
+
+impl Gate for OpenGate {
+    fn admits(&mut self, _consumer: ConsumerId) -> bool {
+        true
+    }
+
+    fn spend(&mut self, _consumer: ConsumerId, _cost: usize) {}
+
+    fn settled(&mut self, _consumer: ConsumerId, _count: usize) {}
+}
