@@ -1,7 +1,10 @@
 //! The nouns: plain data that every other module speaks of. Depends on nothing in the crate.
 
 pub mod entity;
+pub mod exception;
 pub mod ids;
 pub mod message;
 pub mod names;
+pub mod random;
+pub mod request;
 pub mod table;

@@ -1,0 +1,564 @@
+//! One channel: assembles publishes, numbers deliveries, tracks confirms, and turns methods into requests.
+//!
+//! A method that needs the broker's answer makes the channel wait: what the client sends meanwhile on it is kept and
+//! replayed, so methods of a channel are always carried out in order.
+
+use std::collections::{HashMap, VecDeque};
+
+use amq_protocol::protocol::{AMQPClass, basic, channel, exchange, queue};
+
+use super::codec::{Frame, Output};
+use super::confirms::Confirms;
+use super::consumers::{Consumer, Consumers};
+use super::content::{self, Assembly, ContentHeader, PayloadMax, PublishMethod};
+use super::unacked::{Unacked, UnackedWindow, gather};
+use super::{Settings, method};
+use crate::model::exception::{Exception, ReplyCode};
+use crate::model::ids::{ChannelRef, ConsumerId};
+use crate::model::message::{Message, Properties};
+use crate::model::names::{ConsumerTag, QueueName};
+use crate::model::random::Random;
+use crate::model::request::{Answer, Ask, DeliverEvent, PublishRequest, Request, SettleOutcome, Settlement};
+
+/// The largest body RabbitMQ's framing accepts.
+const BODY_MAX: u64 = 536_870_912;
+
+/// What a channel works with while it handles something.
+pub(super) struct Turn<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) output: &'a mut Output,
+    pub(super) requests: &'a mut Vec<Request>,
+    pub(super) consumers: &'a mut Consumers,
+    pub(super) scratch: &'a mut Vec<u8>,
+    pub(super) random: &'a mut Random,
+    pub(super) limit: PayloadMax,
+    /// Whether a publish was taken in this turn.
+    pub(super) published: &'a mut bool,
+}
+
+impl Turn<'_> {
+    pub(super) fn send(&mut self, channel: u16, class: &AMQPClass) {
+        self.output.append(|out| method::encode(out, channel, class));
+    }
+}
+
+/// Where a channel is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// The client closed it; the broker is cleaning up.
+    Ending,
+    /// The broker closed it; everything is ignored until close-ok.
+    Closing,
+}
+
+/// What the channel waits for, and with it what to tell the client.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// A fixed reply; none with nowait.
+    Reply(Option<AMQPClass>),
+    DeclareQueue { nowait: bool },
+    Purge { nowait: bool },
+    DeleteQueue { nowait: bool },
+    Cancel { tag: ConsumerTag, consumer: Option<ConsumerId>, nowait: bool },
+    Get { no_ack: bool },
+    Commit,
+    /// The commit is submitted; its publishes' verdicts are awaited.
+    Committed,
+}
+
+/// Frames kept while the channel waits.
+#[derive(Debug)]
+pub(super) enum Kept {
+    Method(Box<[u8]>),
+    Header(Box<[u8]>),
+    Body(Box<[u8]>),
+}
+
+#[derive(Debug, Default)]
+struct Transaction {
+    publishes: Confirms,
+    settlements: Vec<Settlement>,
+    /// What is settled within the transaction, to be restored by a rollback.
+    taken: Vec<(u64, Unacked)>,
+}
+
+#[derive(Debug)]
+enum Mode {
+    Plain,
+    Confirm(Confirms),
+    Transaction(Box<Transaction>),
+}
+
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) reference: ChannelRef,
+    pub(super) phase: Phase,
+    /// Ids of the method being handled, for the close method.
+    pub(super) current: (u16, u16),
+    pub(super) pending: Option<Pending>,
+    pub(super) kept: VecDeque<Kept>,
+    assembly: Option<Assembly>,
+    mode: Mode,
+    pub(super) unacked: UnackedWindow,
+    pub(super) tags: HashMap<ConsumerTag, ConsumerId>,
+    prefetch: u16,
+    pub(super) last_queue: Option<QueueName>,
+}
+
+impl Channel {
+    pub(super) fn new(reference: ChannelRef, prefetch: u16) -> Self {
+        Self {
+            reference,
+            phase: Phase::Open,
+            current: (0, 0),
+            pending: None,
+            kept: VecDeque::new(),
+            assembly: None,
+            mode: Mode::Plain,
+            unacked: UnackedWindow::default(),
+            tags: HashMap::new(),
+            prefetch,
+            last_queue: None,
+        }
+    }
+
+    pub(super) fn number(&self) -> u16 {
+        self.reference.number
+    }
+
+    /// Whether a whole publish may be taken right now.
+    pub(super) fn takes_publishes(&self) -> bool {
+        self.phase == Phase::Open && self.pending.is_none() && self.assembly.is_none()
+    }
+
+    /// Whether frames must be kept for later.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Handles one frame of an open channel.
+    pub(super) fn frame(&mut self, turn: &mut Turn<'_>, frame: &Frame<'_>) -> Result<(), Exception> {
+        match *frame {
+            Frame::Method { payload, .. } => self.on_method(turn, payload),
+            Frame::Header { payload, .. } => self.on_header(turn, payload),
+            Frame::Body { piece, .. } => self.on_body(turn, piece),
+            Frame::Heartbeat { .. } => Ok(()),
+        }
+    }
+
+    fn on_method(&mut self, turn: &mut Turn<'_>, payload: &[u8]) -> Result<(), Exception> {
+        if let Some(assembly) = &self.assembly {
+            let text = if assembly.awaits_header() {
+                "expected content header for class 60, got non content header frame instead"
+            } else {
+                "expected content body, got non content body frame instead"
+            };
+            return Err(Exception::new(ReplyCode::UnexpectedFrame, text));
+        }
+        self.current = method::ids(payload);
+        let (ids, fields) = payload.split_at_checked(4).unwrap_or((payload, &[]));
+        match <[u8; 4]>::try_from(ids).unwrap_or_default() {
+            content::BASIC_PUBLISH => self.begin_publish(fields),
+            content::BASIC_ACK => self.on_ack(turn, fields),
+            content::BASIC_NACK | content::BASIC_REJECT => self.on_nack(turn, fields),
+            content::BASIC_QOS => self.on_qos(turn, fields),
+            _ => {
+                let decoded = method::decode(payload)?;
+                self.dispatch(turn, decoded)
+            }
+        }
+    }
+
+    fn begin_publish(&mut self, fields: &[u8]) -> Result<(), Exception> {
+        let method = PublishMethod::parse(fields)
+            .ok_or_else(|| Exception::new(ReplyCode::SyntaxError, "malformed basic.publish"))?;
+        if method.immediate {
+            return Err(Exception::new(ReplyCode::NotImplemented, "immediate=true"));
+        }
+        self.assembly = Some(Assembly::new(&method));
+        Ok(())
+    }
+
+    fn on_header(&mut self, turn: &mut Turn<'_>, payload: &[u8]) -> Result<(), Exception> {
+        let unexpected = |text: String| Err(Exception::new(ReplyCode::UnexpectedFrame, text));
+        let Some(assembly) = &mut self.assembly else {
+            self.current = (0, 0);
+            return unexpected("expected method frame, got non method frame instead".into());
+        };
+        if !assembly.awaits_header() {
+            return unexpected("expected content body, got non content body frame instead".into());
+        }
+        let Some(header) = ContentHeader::parse(payload) else {
+            return Err(Exception::new(ReplyCode::SyntaxError, "malformed content header"));
+        };
+        if header.class != 60 {
+            let class = header.class;
+            return unexpected(format!("expected content header for class 60, got one for class {class} instead"));
+        }
+        if header.body_size > BODY_MAX {
+            let text = format!("content body size {} exceeds maximum allowed size {BODY_MAX}", header.body_size);
+            return Err(Exception::new(ReplyCode::FrameError, text));
+        }
+        check_size(turn.settings, header.body_size)?;
+        assembly.header(&header);
+        self.finish_publish(turn)
+    }
+
+    fn on_body(&mut self, turn: &mut Turn<'_>, piece: &[u8]) -> Result<(), Exception> {
+        let unexpected = |text: &str| Err(Exception::new(ReplyCode::UnexpectedFrame, text));
+        let Some(assembly) = &mut self.assembly else {
+            self.current = (0, 0);
+            return unexpected("expected method frame, got non method frame instead");
+        };
+        if assembly.awaits_header() {
+            return unexpected("expected content header for class 60, got non content header frame instead");
+        }
+        if !assembly.body(piece) {
+            let text = "content body frame exceeds remaining content size";
+            return Err(Exception::new(ReplyCode::FrameError, text));
+        }
+        self.finish_publish(turn)
+    }
+
+    fn finish_publish(&mut self, turn: &mut Turn<'_>) -> Result<(), Exception> {
+        let Some(assembly) = self.assembly.take_if(|assembly| assembly.is_complete()) else { return Ok(()) };
+        let raw = assembly.raw_properties();
+        let properties = parse_properties(&raw)?;
+        let mandatory = assembly.mandatory;
+        let message = assembly.finish(turn.scratch, &properties);
+        self.submit(turn, message, mandatory);
+        Ok(())
+    }
+
+    /// Takes a publish whose frames came in one piece.
+    pub(super) fn publish_whole(
+        &mut self,
+        turn: &mut Turn<'_>,
+        publish: &content::WholePublish<'_>,
+    ) -> Result<(), Exception> {
+        self.current = (60, 40);
+        if publish.method.immediate {
+            return Err(Exception::new(ReplyCode::NotImplemented, "immediate=true"));
+        }
+        check_size(turn.settings, publish.body.len() as u64)?;
+        let properties = parse_properties(publish.properties)?;
+        let message = Message::new(turn.scratch, publish.method.envelope, &properties, publish.body);
+        self.submit(turn, message, publish.method.mandatory);
+        Ok(())
+    }
+
+    fn submit(&mut self, turn: &mut Turn<'_>, message: Message, mandatory: bool) {
+        *turn.published = true;
+        let (sequence, transactional) = match &mut self.mode {
+            Mode::Plain => (None, false),
+            Mode::Confirm(confirms) => (Some(confirms.expect()), false),
+            Mode::Transaction(transaction) => (Some(transaction.publishes.expect()), true),
+        };
+        let channel = self.reference;
+        turn.requests.push(Request::Publish(PublishRequest { channel, message, mandatory, sequence, transactional }));
+    }
+
+    fn on_ack(&mut self, turn: &mut Turn<'_>, fields: &[u8]) -> Result<(), Exception> {
+        let (tag, bits) = tag_and_bits(fields)?;
+        self.settle(turn, tag, bits & 1 != 0, SettleOutcome::Ack)
+    }
+
+    fn on_nack(&mut self, turn: &mut Turn<'_>, fields: &[u8]) -> Result<(), Exception> {
+        let (tag, bits) = tag_and_bits(fields)?;
+        let is_nack = self.current.1 == 120;
+        let (multiple, requeue) = if is_nack { (bits & 1 != 0, bits & 2 != 0) } else { (false, bits & 1 != 0) };
+        self.settle(turn, tag, multiple, if requeue { SettleOutcome::Requeue } else { SettleOutcome::Reject })
+    }
+
+    fn settle(
+        &mut self,
+        turn: &mut Turn<'_>,
+        tag: u64,
+        multiple: bool,
+        outcome: SettleOutcome,
+    ) -> Result<(), Exception> {
+        if let Mode::Transaction(transaction) = &mut self.mode {
+            return self.unacked.settle(tag, multiple, |tag, delivery| {
+                transaction.taken.push((tag, delivery));
+                gather(&mut transaction.settlements, delivery, outcome);
+            });
+        }
+        let requests = &mut *turn.requests;
+        self.unacked.settle(tag, multiple, |_, delivery| match requests.last_mut() {
+            Some(Request::Settle(last))
+                if last.queue == delivery.queue && last.consumer == delivery.consumer && last.outcome == outcome =>
+            {
+                last.indexes.push(delivery.index);
+            }
+            _ => requests.push(Request::Settle(Settlement {
+                queue: delivery.queue,
+                consumer: delivery.consumer,
+                indexes: vec![delivery.index],
+                outcome,
+            })),
+        })
+    }
+
+    /// Makes the channel wait for the answer to `ask`.
+    pub(super) fn ask(&mut self, turn: &mut Turn<'_>, ask: Ask, pending: Pending) {
+        self.pending = Some(pending);
+        turn.requests.push(Request::Ask { channel: self.reference, ask });
+    }
+
+    /// The queue a method names; empty means the one declared last on this channel.
+    pub(super) fn queue_name(&self, name: &str) -> Result<QueueName, Exception> {
+        if !name.is_empty() {
+            return Ok(QueueName::new(name));
+        }
+        self.last_queue
+            .clone()
+            .ok_or_else(|| Exception::new(ReplyCode::NotFound, "no previously declared queue"))
+    }
+
+    /// Sets the prefetch of consumers that start from now on.
+    pub(super) fn set_prefetch(&mut self, prefetch: u16) {
+        self.prefetch = prefetch;
+    }
+
+    pub(super) fn prefetch(&self) -> u16 {
+        self.prefetch
+    }
+
+    pub(super) fn select_confirms(&mut self) -> Result<(), Exception> {
+        match self.mode {
+            Mode::Transaction(_) => Err(Exception::precondition_failed("cannot switch from tx to confirm mode")),
+            Mode::Confirm(_) => Ok(()),
+            Mode::Plain => {
+                self.mode = Mode::Confirm(Confirms::default());
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn select_transactions(&mut self) -> Result<(), Exception> {
+        match self.mode {
+            Mode::Confirm(_) => Err(Exception::precondition_failed("cannot switch from confirm to tx mode")),
+            Mode::Transaction(_) => Ok(()),
+            Mode::Plain => {
+                self.mode = Mode::Transaction(Box::default());
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn commit(&mut self, turn: &mut Turn<'_>) -> Result<(), Exception> {
+        let Mode::Transaction(transaction) = &mut self.mode else { return Err(not_transactional()) };
+        transaction.taken.clear();
+        let settlements = std::mem::take(&mut transaction.settlements);
+        self.ask(turn, Ask::Commit { settlements }, Pending::Commit);
+        Ok(())
+    }
+
+    pub(super) fn rollback(&mut self, turn: &mut Turn<'_>) -> Result<(), Exception> {
+        let Mode::Transaction(transaction) = &mut self.mode else { return Err(not_transactional()) };
+        let Transaction { taken, .. } = *std::mem::take(transaction);
+        self.unacked.restore(taken);
+        let reply = AMQPClass::Tx(amq_protocol::protocol::tx::AMQPMethod::RollbackOk(
+            amq_protocol::protocol::tx::RollbackOk {},
+        ));
+        self.ask(turn, Ask::Rollback, Pending::Reply(Some(reply)));
+        Ok(())
+    }
+
+    /// Everything unacknowledged, as a requeue.
+    pub(super) fn recover(&mut self) -> Vec<Settlement> {
+        let mut settlements = Vec::new();
+        for delivery in self.unacked.take_all() {
+            gather(&mut settlements, delivery, SettleOutcome::Requeue);
+        }
+        settlements
+    }
+
+    /// Adds a consumer that the broker is asked for.
+    pub(super) fn add_consumer(&mut self, turn: &mut Turn<'_>, tag: &ConsumerTag, no_ack: bool) -> ConsumerId {
+        let consumer = turn.consumers.add(self.reference, tag, no_ack);
+        self.tags.insert(tag.clone(), consumer);
+        consumer
+    }
+
+    /// The broker's answer to what the channel waits for.
+    pub(super) fn answer(&mut self, turn: &mut Turn<'_>, answer: Answer) -> Result<(), Exception> {
+        let number = self.number();
+        match (self.pending.take(), answer) {
+            (Some(Pending::Reply(reply)), _) => {
+                if let Some(reply) = reply {
+                    turn.send(number, &reply);
+                }
+            }
+            (Some(Pending::DeclareQueue { nowait }), Answer::QueueDeclared { queue: name, ready, consumers }) => {
+                if !nowait {
+                    let reply = queue::DeclareOk {
+                        queue: name.as_str().into(),
+                        message_count: u32::try_from(ready).unwrap_or(u32::MAX),
+                        consumer_count: u32::try_from(consumers).unwrap_or(u32::MAX),
+                    };
+                    turn.send(number, &AMQPClass::Queue(queue::AMQPMethod::DeclareOk(reply)));
+                }
+                self.last_queue = Some(name);
+            }
+            (Some(Pending::Purge { nowait: false }), Answer::Messages(count)) => {
+                let message_count = u32::try_from(count).unwrap_or(u32::MAX);
+                let reply = queue::AMQPMethod::PurgeOk(queue::PurgeOk { message_count });
+                turn.send(number, &AMQPClass::Queue(reply));
+            }
+            (Some(Pending::DeleteQueue { nowait: false }), Answer::Messages(count)) => {
+                let message_count = u32::try_from(count).unwrap_or(u32::MAX);
+                let reply = queue::AMQPMethod::DeleteOk(queue::DeleteOk { message_count });
+                turn.send(number, &AMQPClass::Queue(reply));
+            }
+            (Some(Pending::Cancel { tag, consumer, nowait }), _) => {
+                if let Some(consumer) = consumer {
+                    self.tags.remove(&tag);
+                    turn.consumers.remove(consumer);
+                }
+                if !nowait {
+                    let reply = basic::CancelOk { consumer_tag: tag.as_str().into() };
+                    turn.send(number, &AMQPClass::Basic(basic::AMQPMethod::CancelOk(reply)));
+                }
+            }
+            (Some(Pending::Get { no_ack }), answer) => self.got(turn, no_ack, answer),
+            (Some(Pending::Commit), _) => {
+                self.pending = Some(Pending::Committed);
+                return self.finish_commit(turn);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn got(&mut self, turn: &mut Turn<'_>, no_ack: bool, answer: Answer) {
+        let Answer::Got { queue, index, redelivered, message, ready } = answer else {
+            let reply = basic::AMQPMethod::GetEmpty(basic::GetEmpty {});
+            return turn.send(self.number(), &AMQPClass::Basic(reply));
+        };
+        let tag = if no_ack {
+            self.unacked.pass()
+        } else {
+            self.unacked.deliver(Unacked { queue, consumer: self.holder(), index })
+        };
+        content::get_ok(turn.output, self.number(), (tag, redelivered), ready, &message, turn.limit);
+    }
+
+    /// Under whose name this channel's gets are unacknowledged.
+    pub(super) fn holder(&self) -> ConsumerId {
+        let ChannelRef { connection, serial, number } = self.reference;
+        ConsumerId { connection, serial, channel: number }
+    }
+
+    /// Numbers a delivery and writes it.
+    pub(super) fn deliver(
+        &mut self,
+        consumer: &Consumer,
+        output: &mut Output,
+        limit: PayloadMax,
+        delivery: &DeliverEvent,
+    ) {
+        let tag = if consumer.no_ack {
+            self.unacked.pass()
+        } else {
+            let DeliverEvent { queue, consumer, index, .. } = *delivery;
+            self.unacked.deliver(Unacked { queue, consumer, index })
+        };
+        let front = (self.number(), &*consumer.prefix);
+        content::deliver(output, front, (tag, delivery.redelivered), &delivery.message, limit);
+    }
+
+    /// Some queue's verdict on publishes.
+    pub(super) fn confirm(&mut self, first: u64, last: u64, confirmed: bool) {
+        if let Some(confirms) = self.confirms() {
+            confirms.settle(first, last, confirmed);
+        }
+    }
+
+    pub(super) fn routed(&mut self, sequence: u64, queues: u32) {
+        if let Some(confirms) = self.confirms() {
+            confirms.routed(sequence, queues);
+        }
+    }
+
+    fn confirms(&mut self) -> Option<&mut Confirms> {
+        match &mut self.mode {
+            Mode::Plain => None,
+            Mode::Confirm(confirms) => Some(confirms),
+            Mode::Transaction(transaction) => Some(&mut transaction.publishes),
+        }
+    }
+
+    /// Tells the client what has been confirmed since the last call.
+    pub(super) fn flush_confirms(&mut self, turn: &mut Turn<'_>) -> Result<(), Exception> {
+        let number = self.number();
+        match &mut self.mode {
+            Mode::Confirm(confirms) => {
+                confirms.flush(|a| content::acknowledge(turn.output, number, a.sequence, a.multiple, a.confirmed));
+                Ok(())
+            }
+            Mode::Transaction(_) => self.finish_commit(turn),
+            Mode::Plain => Ok(()),
+        }
+    }
+
+    fn finish_commit(&mut self, turn: &mut Turn<'_>) -> Result<(), Exception> {
+        let Mode::Transaction(transaction) = &mut self.mode else { return Ok(()) };
+        if !matches!(self.pending, Some(Pending::Committed)) || transaction.publishes.waiting() > 0 {
+            return Ok(());
+        }
+        let rejected = transaction.publishes.flush(|_| {});
+        self.pending = None;
+        self.current = (90, 20);
+        if rejected {
+            return Err(Exception::precondition_failed("partial tx completion"));
+        }
+        let reply = amq_protocol::protocol::tx::AMQPMethod::CommitOk(amq_protocol::protocol::tx::CommitOk {});
+        turn.send(self.number(), &AMQPClass::Tx(reply));
+        Ok(())
+    }
+}
+
+/// The reply of a simple exchange method, unless nowait.
+pub(super) fn exchange_reply(reply: exchange::AMQPMethod, nowait: bool) -> Pending {
+    Pending::Reply((!nowait).then_some(AMQPClass::Exchange(reply)))
+}
+
+/// The reply of a simple queue method, unless nowait.
+pub(super) fn queue_reply(reply: queue::AMQPMethod, nowait: bool) -> Pending {
+    Pending::Reply((!nowait).then_some(AMQPClass::Queue(reply)))
+}
+
+pub(super) fn channel_close(exception: &Exception, (class_id, method_id): (u16, u16)) -> AMQPClass {
+    AMQPClass::Channel(channel::AMQPMethod::Close(channel::Close {
+        reply_code: exception.code.code(),
+        reply_text: exception.reply_text().into(),
+        class_id,
+        method_id,
+    }))
+}
+
+fn not_transactional() -> Exception {
+    Exception::precondition_failed("channel is not transactional")
+}
+
+fn check_size(settings: &Settings, size: u64) -> Result<(), Exception> {
+    let max = settings.max_message_size;
+    if size <= max {
+        return Ok(());
+    }
+    let configured = if max == BODY_MAX { "" } else { "configured " };
+    Err(Exception::precondition_failed(format!("message size {size} is larger than {configured}max size {max}")))
+}
+
+fn parse_properties(raw: &[u8]) -> Result<Properties<'_>, Exception> {
+    Properties::parse(raw).map_err(|error| Exception::new(ReplyCode::SyntaxError, error.to_string()))
+}
+
+fn tag_and_bits(fields: &[u8]) -> Result<(u64, u8), Exception> {
+    match fields.split_first_chunk::<8>() {
+        Some((tag, [bits])) => Ok((u64::from_be_bytes(*tag), *bits)),
+        _ => Err(Exception::new(ReplyCode::SyntaxError, "method payload ends before its fields")),
+    }
+}

@@ -1,0 +1,298 @@
+//! Frames: splitting what was read, and building what is written.
+//!
+//! The decoder works on whatever the socket had, in place. Only a method or header frame that is cut off is kept (it is
+//! small and capped); a body frame is handed on piece by piece as it arrives, so no announced length is ever allocated.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+/// Frame type, channel and size in front of a payload.
+pub(super) const HEADER_SIZE: usize = 7;
+/// Header and end octet.
+pub(super) const FRAME_OVERHEAD: usize = 8;
+pub(super) const FRAME_END: u8 = 0xCE;
+pub(super) const METHOD: u8 = 1;
+pub(super) const HEADER: u8 = 2;
+pub(super) const BODY: u8 = 3;
+pub(super) const HEARTBEAT: u8 = 8;
+
+/// RabbitMQ tolerates payloads of clients that forget the frame's overhead in their arithmetic.
+const SIZE_TOLERANCE: usize = 8;
+/// Bodies larger than this are written from where they lie; smaller ones are copied behind their headers.
+const COPY_MAX: usize = 4096;
+
+/// A frame, or a piece of a body frame.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Frame<'a> {
+    Method { channel: u16, payload: &'a [u8] },
+    Header { channel: u16, payload: &'a [u8] },
+    /// `start`: the frame begins with this piece. A body frame may come in any number of pieces.
+    Body { channel: u16, piece: &'a [u8], start: bool },
+    Heartbeat { channel: u16 },
+}
+
+/// Bytes that are not a frame; always fatal to the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum FrameError {
+    TooLarge { kind: u8, channel: u16, size: usize, limit: usize },
+    BadEnd { kind: u8, channel: u16, end: u8 },
+    UnknownType { kind: u8, channel: u16 },
+}
+
+/// What `Decoder::next` found in the input.
+pub(super) enum Decoded<'a> {
+    Frame(Frame<'a>),
+    /// All input is consumed.
+    NeedMore,
+}
+
+/// Splits frames; holds at most one incomplete method or header frame.
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
+    partial: Vec<u8>,
+    /// The frame in `partial` was handed out and is to be forgotten.
+    spent: bool,
+    /// A body frame that continues: its channel and the payload bytes still to come.
+    body: Option<(u16, usize)>,
+    /// Largest payload accepted.
+    pub(super) payload_max: usize,
+}
+
+impl Decoder {
+    pub(super) fn new(frame_max: usize) -> Self {
+        let mut decoder = Self::default();
+        decoder.limit(frame_max);
+        decoder
+    }
+
+    /// Accepts frames of up to `frame_max` bytes from here on; 0 is no limit.
+    pub(super) fn limit(&mut self, frame_max: usize) {
+        self.payload_max = if frame_max == 0 { usize::MAX } else { frame_max - FRAME_OVERHEAD + SIZE_TOLERANCE };
+    }
+
+    /// Whether the next byte begins a frame: the input may be parsed in place.
+    pub(super) fn at_boundary(&self) -> bool {
+        self.body.is_none() && (self.partial.is_empty() || self.spent)
+    }
+
+    /// The next frame at the front of `input`, which shrinks by what was consumed.
+    pub(super) fn next<'x, 'a: 'x>(&'x mut self, input: &mut &'a [u8]) -> Result<Decoded<'x>, FrameError> {
+        if self.spent {
+            self.partial.clear();
+            self.spent = false;
+        }
+        if let Some((_, 0)) = self.body {
+            // Only the end octet is missing.
+            self.take_body(input)?;
+        }
+        if self.body.is_some() {
+            return self.continue_body(input);
+        }
+        if self.partial.is_empty() {
+            self.from_input(input)
+        } else {
+            self.from_partial(input)
+        }
+    }
+
+    fn from_input<'x, 'a: 'x>(&'x mut self, input: &mut &'a [u8]) -> Result<Decoded<'x>, FrameError> {
+        let bytes = *input;
+        let Some(head) = bytes.first_chunk::<HEADER_SIZE>() else {
+            self.partial.extend_from_slice(bytes);
+            *input = &[];
+            return Ok(Decoded::NeedMore);
+        };
+        let (kind, channel, size) = self.check_head(head)?;
+        if kind == BODY {
+            *input = &bytes[HEADER_SIZE..];
+            return Ok(Decoded::Frame(self.begin_body(channel, size, input)?));
+        }
+        let Some(frame) = bytes.get(..size + FRAME_OVERHEAD) else {
+            self.partial.extend_from_slice(bytes);
+            *input = &[];
+            return Ok(Decoded::NeedMore);
+        };
+        *input = &bytes[size + FRAME_OVERHEAD..];
+        whole(kind, channel, frame).map(Decoded::Frame)
+    }
+
+    fn from_partial<'x, 'a: 'x>(&'x mut self, input: &mut &'a [u8]) -> Result<Decoded<'x>, FrameError> {
+        if !self.fill(HEADER_SIZE, input) {
+            return Ok(Decoded::NeedMore);
+        }
+        let Some(head) = self.partial.first_chunk::<HEADER_SIZE>().copied() else { return Ok(Decoded::NeedMore) };
+        let (kind, channel, size) = self.check_head(&head)?;
+        if kind == BODY {
+            self.partial.clear();
+            return Ok(Decoded::Frame(self.begin_body(channel, size, input)?));
+        }
+        if !self.fill(size + FRAME_OVERHEAD, input) {
+            return Ok(Decoded::NeedMore);
+        }
+        self.spent = true;
+        whole(kind, channel, &self.partial).map(Decoded::Frame)
+    }
+
+    /// Moves input into `partial` until it holds `length` bytes.
+    fn fill(&mut self, length: usize, input: &mut &[u8]) -> bool {
+        let missing = length.saturating_sub(self.partial.len()).min(input.len());
+        let (taken, rest) = input.split_at(missing);
+        self.partial.extend_from_slice(taken);
+        *input = rest;
+        self.partial.len() >= length
+    }
+
+    fn check_head(&self, head: &[u8; HEADER_SIZE]) -> Result<(u8, u16, usize), FrameError> {
+        let [kind, c0, c1, s0, s1, s2, s3] = *head;
+        let channel = u16::from_be_bytes([c0, c1]);
+        let size = u32::from_be_bytes([s0, s1, s2, s3]) as usize;
+        if !matches!(kind, METHOD | HEADER | BODY | HEARTBEAT) {
+            return Err(FrameError::UnknownType { kind, channel });
+        }
+        if size > self.payload_max {
+            let limit = self.payload_max - SIZE_TOLERANCE;
+            return Err(FrameError::TooLarge { kind, channel, size, limit });
+        }
+        Ok((kind, channel, size))
+    }
+
+    fn begin_body<'a>(&mut self, channel: u16, size: usize, input: &mut &'a [u8]) -> Result<Frame<'a>, FrameError> {
+        self.body = Some((channel, size));
+        let piece = self.take_body(input)?;
+        Ok(Frame::Body { channel, piece, start: true })
+    }
+
+    fn continue_body<'a>(&mut self, input: &mut &'a [u8]) -> Result<Decoded<'a>, FrameError> {
+        let Some((channel, _)) = self.body.filter(|_| !input.is_empty()) else { return Ok(Decoded::NeedMore) };
+        let piece = self.take_body(input)?;
+        Ok(Decoded::Frame(Frame::Body { channel, piece, start: false }))
+    }
+
+    /// Takes what the input has of the current body frame, and its end octet when it is there.
+    fn take_body<'a>(&mut self, input: &mut &'a [u8]) -> Result<&'a [u8], FrameError> {
+        let Some((channel, left)) = self.body else { return Ok(&[]) };
+        let bytes = *input;
+        let available = left.min(bytes.len());
+        let (piece, rest) = bytes.split_at(available);
+        let left = left - available;
+        match rest.split_first() {
+            Some((&FRAME_END, rest)) if left == 0 => {
+                self.body = None;
+                *input = rest;
+            }
+            Some((&end, _)) if left == 0 => return Err(FrameError::BadEnd { kind: BODY, channel, end }),
+            _ => {
+                self.body = Some((channel, left));
+                *input = rest;
+            }
+        }
+        Ok(piece)
+    }
+}
+
+fn whole(kind: u8, channel: u16, frame: &[u8]) -> Result<Frame<'_>, FrameError> {
+    let (payload, end) = match frame {
+        [head @ .., end] => (&head[HEADER_SIZE..], *end),
+        [] => (&[][..], 0),
+    };
+    if end != FRAME_END {
+        return Err(FrameError::BadEnd { kind, channel, end });
+    }
+    Ok(match kind {
+        METHOD => Frame::Method { channel, payload },
+        HEADER => Frame::Header { channel, payload },
+        _ => Frame::Heartbeat { channel },
+    })
+}
+
+/// Bytes to be written, in order: finished chunks, then the buffer being filled.
+#[derive(Debug, Default)]
+pub struct Output {
+    chunks: VecDeque<Bytes>,
+    tail: Vec<u8>,
+    /// Bytes of the front (first chunk, or the tail when there are no chunks) already written.
+    written: usize,
+    length: usize,
+}
+
+/// Buffers above this capacity are given back when they are empty.
+const TAIL_KEEP: usize = 16 * 1024;
+const SLICES_MAX: usize = 64;
+
+impl Output {
+    /// Bytes not written yet.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Calls `write` with the bytes to be written until it takes nothing more. `write` returns how many it took.
+    pub fn drain<E>(&mut self, mut write: impl FnMut(&[std::io::IoSlice<'_>]) -> Result<usize, E>) -> Result<(), E> {
+        while self.length > 0 {
+            let mut slices = [std::io::IoSlice::new(&[]); SLICES_MAX];
+            let mut used = 0;
+            let mut skip = self.written;
+            for bytes in self.chunks.iter().map(|chunk| &chunk[..]).chain([&self.tail[..]]).take(SLICES_MAX) {
+                slices[used] = std::io::IoSlice::new(&bytes[skip..]);
+                used += 1;
+                skip = 0;
+            }
+            let taken = write(&slices[..used])?;
+            self.advance(taken);
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, mut taken: usize) {
+        self.length -= taken.min(self.length);
+        taken += self.written;
+        while let Some(front) = self.chunks.front() {
+            if taken < front.len() {
+                self.written = taken;
+                return;
+            }
+            taken -= front.len();
+            self.chunks.pop_front();
+        }
+        self.written = taken;
+        if taken >= self.tail.len() {
+            self.written = 0;
+            self.tail.clear();
+            if self.tail.capacity() > TAIL_KEEP {
+                self.tail = Vec::new();
+            }
+        }
+    }
+
+    /// Appends through `fill`, which may only add to the buffer.
+    pub(super) fn append(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.tail.len();
+        fill(&mut self.tail);
+        self.length += self.tail.len() - before;
+    }
+
+    /// Appends bytes that already lie in a buffer: a reference for large ones, a copy for small ones.
+    pub(super) fn append_shared(&mut self, bytes: &Bytes) {
+        if bytes.len() <= COPY_MAX {
+            return self.append(|tail| tail.extend_from_slice(bytes));
+        }
+        if !self.tail.is_empty() {
+            let tail = std::mem::take(&mut self.tail);
+            let whole = Bytes::from(tail);
+            // What of the tail was written already goes away with it.
+            let rest = if self.chunks.is_empty() { whole.slice(self.written..) } else { whole };
+            if self.chunks.is_empty() {
+                self.written = 0;
+            }
+            self.chunks.push_back(rest);
+        }
+        self.length += bytes.len();
+        self.chunks.push_back(bytes.clone());
+    }
+}

@@ -1,0 +1,806 @@
+//! One AMQP connection: handshake, heartbeats, the channel table, and closing from either side.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
+
+use amq_protocol::protocol::{AMQPClass, basic, channel as channel_class, connection};
+
+use super::channel::{Channel, Kept, Phase, Turn, channel_close};
+use super::codec::{Decoded, Decoder, Frame, FrameError, HEARTBEAT, Output};
+use super::consumers::Consumers;
+use super::content::{PayloadMax, WholePublish};
+use super::start::{self, ClientProperties, INITIAL_FRAME_MAX, Opening, Tuned};
+use super::{Settings, login, method};
+use crate::model::exception::{Exception, ReplyCode};
+use crate::model::ids::{ChannelRef, ConnectionId, Timestamp};
+use crate::model::names::{ConsumerTag, VhostName};
+use crate::model::random::Random;
+use crate::model::request::{Answer, DeliverEvent, Event, Request};
+
+/// How long a connection that is not told why stays silent before its socket closes.
+const SILENCE_MS: u64 = 3_000;
+/// The longest wait for the client's close-ok.
+const CLOSE_TIMEOUT_MS: u64 = 30_000;
+/// Bytes kept for channels that wait, above which the socket is not read.
+const KEPT_MAX: usize = 1024 * 1024;
+
+/// What the driver is to do with the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Read (when `wants_input`), write, come back at the deadline.
+    Open,
+    /// Write what is left, then close.
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Awaiting the protocol header.
+    Header,
+    /// Awaiting start-ok.
+    Starting,
+    LoggingIn,
+    /// Awaiting tune-ok.
+    Tuning,
+    /// Awaiting open.
+    Opening,
+    OpeningVhost,
+    Running,
+    /// The client asked; the broker is cleaning up before close-ok.
+    Ending,
+    /// close-ok is sent; the client closes the socket, or the deadline does.
+    Ended,
+    /// The broker sent close and awaits close-ok.
+    Closing,
+    /// Nothing more is read or said; the socket closes at the deadline.
+    Silent,
+    Closed,
+}
+
+/// The state machine of one connection. Bytes come in by `receive`, events by `handle`, time by `tick`; requests go out
+/// through the caller's list and bytes through `output`.
+#[derive(Debug)]
+pub struct Connection {
+    settings: Arc<Settings>,
+    id: ConnectionId,
+    state: State,
+    decoder: Decoder,
+    /// Bytes of the protocol header so far, then input that must wait for a login or an open.
+    held: Vec<u8>,
+    output: Output,
+    channels: HashMap<u16, Channel>,
+    consumers: Consumers,
+    tuned: Tuned,
+    limit: PayloadMax,
+    client: ClientProperties,
+    scratch: Vec<u8>,
+    random: Random,
+    /// Channels with confirms to tell.
+    confirming: Vec<u16>,
+    /// Bytes kept by channels that wait.
+    kept: usize,
+    /// Deliveries written to `output` whose credit has not been returned, in bytes.
+    delivered: usize,
+    alarm: Option<&'static str>,
+    /// Publishes wait for the alarm to end: the socket is not read.
+    blocked: bool,
+    deadline: Option<Timestamp>,
+    heard: bool,
+    silent_checks: u8,
+    next_heard_check: Timestamp,
+    next_heartbeat: Timestamp,
+    wrote: bool,
+    /// What the log should say of the end of this connection.
+    reason: Option<String>,
+}
+
+impl Connection {
+    #[must_use]
+    pub fn new(settings: Arc<Settings>, id: ConnectionId, seed: u64, now: Timestamp) -> Self {
+        let deadline = Some(now.plus(settings.handshake_timeout_ms));
+        Self {
+            settings,
+            id,
+            state: State::Header,
+            decoder: Decoder::new(INITIAL_FRAME_MAX),
+            held: Vec::new(),
+            output: Output::default(),
+            channels: HashMap::new(),
+            consumers: Consumers::default(),
+            tuned: Tuned::default(),
+            limit: PayloadMax::of(4096),
+            client: ClientProperties::default(),
+            scratch: Vec::new(),
+            random: Random::new(seed),
+            confirming: Vec::new(),
+            kept: 0,
+            delivered: 0,
+            alarm: None,
+            blocked: false,
+            deadline,
+            heard: false,
+            silent_checks: 0,
+            next_heard_check: Timestamp::default(),
+            next_heartbeat: Timestamp::default(),
+            wrote: false,
+            reason: None,
+        }
+    }
+
+    /// Bytes for the socket.
+    pub fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
+
+    #[must_use]
+    pub fn status(&self) -> Status {
+        if self.state == State::Closed { Status::Closed } else { Status::Open }
+    }
+
+    /// Whether the socket should be read: not while publishes are blocked or too much waits for answers.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        !self.blocked
+            && self.kept < KEPT_MAX
+            && !matches!(self.state, State::LoggingIn | State::OpeningVhost | State::Silent | State::Closed)
+    }
+
+    /// What the client said of itself.
+    #[must_use]
+    pub fn client(&self) -> &ClientProperties {
+        &self.client
+    }
+
+    /// Why the connection ended, when it was not by the client's wish.
+    pub fn take_reason(&mut self) -> Option<String> {
+        self.reason.take()
+    }
+
+    /// Handles what the socket had.
+    pub fn receive(&mut self, mut input: &[u8], now: Timestamp, requests: &mut Vec<Request>) {
+        self.heard = true;
+        if self.state == State::Header && !self.read_header(&mut input, now) {
+            return;
+        }
+        if matches!(self.state, State::LoggingIn | State::OpeningVhost) {
+            return self.held.extend_from_slice(input);
+        }
+        let mut decoder = mem::take(&mut self.decoder);
+        let rest = self.frames(&mut decoder, input, now, requests);
+        let limit = self.decoder.payload_max;
+        self.decoder = decoder;
+        if limit != 0 {
+            // The limit was changed by a tune-ok among the frames.
+            self.decoder.payload_max = limit;
+        }
+        if !rest.is_empty() {
+            self.held.extend_from_slice(rest);
+        }
+    }
+
+    /// Handles frames until the input ends or must wait; returns what was not handled.
+    fn frames<'a>(
+        &mut self,
+        decoder: &mut Decoder,
+        mut input: &'a [u8],
+        now: Timestamp,
+        requests: &mut Vec<Request>,
+    ) -> &'a [u8] {
+        // Becomes non-zero when the limit changes.
+        self.decoder.payload_max = 0;
+        loop {
+            match self.state {
+                State::Silent | State::Closed | State::Ended => return &[],
+                State::LoggingIn | State::OpeningVhost => return input,
+                _ => {}
+            }
+            if self.decoder.payload_max != 0 {
+                decoder.payload_max = self.decoder.payload_max;
+            }
+            if self.state == State::Running
+                && decoder.at_boundary()
+                && let Some(publish) = WholePublish::parse(input, decoder.payload_max)
+                && self.channels.get(&publish.channel).is_some_and(Channel::takes_publishes)
+            {
+                input = &input[publish.length..];
+                self.with_channel(publish.channel, now, requests, |channel, turn| channel.publish_whole(turn, &publish));
+                continue;
+            }
+            match decoder.next(&mut input) {
+                Ok(Decoded::Frame(frame)) => self.on_frame(&frame, now, requests),
+                Ok(Decoded::NeedMore) => return &[],
+                Err(error) => {
+                    self.on_frame_error(&error, now, requests);
+                    return &[];
+                }
+            }
+        }
+    }
+
+    fn read_header(&mut self, input: &mut &[u8], now: Timestamp) -> bool {
+        let missing = 8 - self.held.len();
+        let (taken, rest) = input.split_at(missing.min(input.len()));
+        self.held.extend_from_slice(taken);
+        *input = rest;
+        let Ok(header) = <[u8; 8]>::try_from(self.held.as_slice()) else { return false };
+        self.held = Vec::new();
+        match start::opening(header) {
+            Opening::Start => {
+                let start = start::start(&self.settings);
+                self.send(0, &start);
+                self.state = State::Starting;
+                true
+            }
+            Opening::Refuse(answer, why) => {
+                self.output.append(|out| out.extend_from_slice(&answer));
+                self.close_silently(why.to_owned(), now);
+                self.state = State::Closed;
+                false
+            }
+        }
+    }
+
+    fn on_frame(&mut self, frame: &Frame<'_>, now: Timestamp, requests: &mut Vec<Request>) {
+        match *frame {
+            Frame::Heartbeat { channel: 0 } => {}
+            Frame::Heartbeat { channel } => self.unexpected_frame(HEARTBEAT, channel, &[], now, requests),
+            Frame::Method { channel: 0, payload } => self.on_connection_method(payload, now, requests),
+            Frame::Header { channel: 0, payload } => self.unexpected_frame(2, 0, payload, now, requests),
+            Frame::Body { channel: 0, piece, start: true } => self.unexpected_frame(3, 0, piece, now, requests),
+            Frame::Method { channel, .. } | Frame::Header { channel, .. } | Frame::Body { channel, .. } => {
+                if self.state == State::Running {
+                    self.on_channel_frame(channel, frame, now, requests);
+                } else if !matches!(self.state, State::Closing | State::Ending) {
+                    self.out_of_place(now, requests);
+                }
+            }
+        }
+    }
+
+    fn unexpected_frame(
+        &mut self,
+        kind: u8,
+        channel: u16,
+        payload: &[u8],
+        now: Timestamp,
+        requests: &mut Vec<Request>,
+    ) {
+        if self.state != State::Running {
+            return self.out_of_place(now, requests);
+        }
+        let text = format!("type {kind}, {} on channel {channel}: unexpected frame", octets(payload));
+        self.fail(Exception::new(ReplyCode::UnexpectedFrame, text), (0, 0), now, requests);
+    }
+
+    fn on_channel_frame(&mut self, number: u16, frame: &Frame<'_>, now: Timestamp, requests: &mut Vec<Request>) {
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return self.on_unopened(number, frame, now, requests);
+        };
+        match channel.phase {
+            Phase::Closing => self.on_closing_channel(number, frame),
+            Phase::Ending => {}
+            Phase::Open if channel.is_waiting() => {
+                let kept = match *frame {
+                    Frame::Method { payload, .. } => Kept::Method(payload.into()),
+                    Frame::Header { payload, .. } => Kept::Header(payload.into()),
+                    Frame::Body { piece, .. } => Kept::Body(piece.into()),
+                    Frame::Heartbeat { .. } => return,
+                };
+                self.kept += kept.cost();
+                channel.kept.push_back(kept);
+            }
+            Phase::Open => self.with_channel(number, now, requests, |channel, turn| channel.frame(turn, frame)),
+        }
+    }
+
+    fn on_unopened(&mut self, number: u16, frame: &Frame<'_>, now: Timestamp, requests: &mut Vec<Request>) {
+        let ids = match *frame {
+            Frame::Method { payload, .. } => method::ids(payload),
+            _ => (0, 0),
+        };
+        match ids {
+            (20, 10) => {
+                let (open, max) = (self.channels.len(), usize::from(self.tuned.channel_max));
+                if max != 0 && open >= max {
+                    let text =
+                        format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
+                    return self.fail(Exception::not_allowed(text), ids, now, requests);
+                }
+                let serial = self.consumers.next_serial();
+                let reference = ChannelRef { connection: self.id, serial, number };
+                self.channels.insert(number, Channel::new(reference, self.settings.default_prefetch));
+                requests.push(Request::OpenChannel(reference));
+                let reply = channel_class::AMQPMethod::OpenOk(channel_class::OpenOk {});
+                self.send(number, &AMQPClass::Channel(reply));
+            }
+            // A late close-ok of a channel that both sides closed.
+            (20, 41) => {}
+            _ => self.fail(Exception::new(ReplyCode::ChannelError, "expected 'channel.open'"), ids, now, requests),
+        }
+    }
+
+    fn on_closing_channel(&mut self, number: u16, frame: &Frame<'_>) {
+        let Frame::Method { payload, .. } = *frame else { return };
+        match method::ids(payload) {
+            (20, 41) => {
+                self.channels.remove(&number);
+            }
+            (20, 40) => self.send(number, &AMQPClass::Channel(close_ok())),
+            _ => {}
+        }
+    }
+
+    /// Runs `work` on a channel; a refusal closes the channel or the connection.
+    fn with_channel(
+        &mut self,
+        number: u16,
+        now: Timestamp,
+        requests: &mut Vec<Request>,
+        work: impl FnOnce(&mut Channel, &mut Turn<'_>) -> Result<(), Exception>,
+    ) {
+        let Some(channel) = self.channels.get_mut(&number) else { return };
+        let mut published = false;
+        let mut turn = Turn {
+            settings: &self.settings,
+            output: &mut self.output,
+            requests,
+            consumers: &mut self.consumers,
+            scratch: &mut self.scratch,
+            random: &mut self.random,
+            limit: self.limit,
+            published: &mut published,
+        };
+        let outcome = work(channel, &mut turn);
+        if let Err(exception) = outcome {
+            let ids = channel.current;
+            return self.fail_channel(number, exception, ids, now, requests);
+        }
+        if published && self.alarm.is_some() && !self.blocked {
+            self.block();
+        }
+    }
+
+    fn fail_channel(
+        &mut self,
+        number: u16,
+        exception: Exception,
+        ids: (u16, u16),
+        now: Timestamp,
+        requests: &mut Vec<Request>,
+    ) {
+        if exception.code.is_hard() {
+            return self.fail(exception, ids, now, requests);
+        }
+        let Some(channel) = self.channels.get_mut(&number) else { return };
+        tracing::debug!(connection = self.id.0, channel = number, error = %exception, "channel error");
+        channel.phase = Phase::Closing;
+        channel.pending = None;
+        self.kept -= channel.kept.iter().map(Kept::cost).sum::<usize>();
+        channel.kept.clear();
+        channel.tags.values().for_each(|consumer| self.consumers.remove(*consumer));
+        requests.push(Request::CloseChannel(channel.reference));
+        let close = channel_close(&exception, ids);
+        self.send(number, &close);
+    }
+
+    /// Closes the connection with an exception and waits for close-ok.
+    fn fail(&mut self, exception: Exception, ids: (u16, u16), now: Timestamp, requests: &mut Vec<Request>) {
+        if matches!(self.state, State::Closing | State::Silent | State::Closed) {
+            return;
+        }
+        let close = connection::AMQPMethod::Close(connection::Close {
+            reply_code: exception.code.code(),
+            reply_text: exception.reply_text().into(),
+            class_id: ids.0,
+            method_id: ids.1,
+        });
+        self.send(0, &AMQPClass::Connection(close));
+        self.reason = Some(exception.to_string());
+        self.drop_channels();
+        requests.push(Request::CloseConnection);
+        self.state = State::Closing;
+        let heartbeat = self.tuned.heartbeat_ms;
+        let wait = if heartbeat == 0 { CLOSE_TIMEOUT_MS } else { heartbeat.min(CLOSE_TIMEOUT_MS) };
+        self.deadline = Some(now.plus(wait));
+    }
+
+    fn drop_channels(&mut self) {
+        self.channels = HashMap::new();
+        self.kept = 0;
+        self.blocked = false;
+    }
+
+    /// Says nothing more and closes the socket after a while.
+    fn close_silently(&mut self, reason: String, now: Timestamp) {
+        self.reason = Some(reason);
+        self.state = State::Silent;
+        self.deadline = Some(now.plus(SILENCE_MS));
+    }
+
+    /// A frame that the state of the handshake does not allow.
+    fn out_of_place(&mut self, now: Timestamp, requests: &mut Vec<Request>) {
+        let state = match self.state {
+            State::Tuning => "tuning",
+            State::Opening => "opening",
+            State::Running => "running",
+            _ => return self.close_silently("unexpected method before login".into(), now),
+        };
+        let text = format!("unexpected method in connection state {state}");
+        self.fail(Exception::new(ReplyCode::ChannelError, text), (0, 0), now, requests);
+    }
+
+    fn on_frame_error(&mut self, error: &FrameError, now: Timestamp, requests: &mut Vec<Request>) {
+        let text = match *error {
+            FrameError::TooLarge { kind, size, limit, .. } => {
+                format!("type {kind}, all octets = <<>>: {{frame_too_large,{size},{limit}}}")
+            }
+            FrameError::BadEnd { kind, end, .. } => {
+                format!("type {kind}, all octets = <<>>: {{invalid_frame_end_marker,{end}}}")
+            }
+            FrameError::UnknownType { kind, .. } => format!("type {kind}, all octets = <<>>: unknown_frame"),
+        };
+        match self.state {
+            State::Closing | State::Ending | State::Starting => self.close_silently(text, now),
+            _ => {
+                self.fail(Exception::new(ReplyCode::FrameError, text), (0, 0), now, requests);
+                // What follows cannot be told apart into frames: the close-ok will not be understood.
+                self.state = State::Silent;
+                self.deadline = Some(now.plus(SILENCE_MS));
+            }
+        }
+    }
+
+    fn on_connection_method(&mut self, payload: &[u8], now: Timestamp, requests: &mut Vec<Request>) {
+        let ids = method::ids(payload);
+        match (self.state, ids) {
+            (State::Closing, (10, 51)) => return self.state = State::Closed,
+            (State::Closing, (10, 50)) => return self.send(0, &connection_close_ok()),
+            (State::Closing | State::Ending, _) => return,
+            _ => {}
+        }
+        let decoded = match method::decode(payload) {
+            Ok(decoded) => decoded,
+            Err(exception) if matches!(self.state, State::Starting) => {
+                return self.close_silently(exception.to_string(), now);
+            }
+            Err(exception) => return self.fail(exception, ids, now, requests),
+        };
+        let AMQPClass::Connection(connection_method) = decoded.class else {
+            if self.state != State::Running {
+                return self.out_of_place(now, requests);
+            }
+            let text = "unimplemented method";
+            return self.fail(Exception::new(ReplyCode::CommandInvalid, text), ids, now, requests);
+        };
+        match (self.state, connection_method) {
+            (State::Starting, connection::AMQPMethod::StartOk(start_ok)) => {
+                self.client = ClientProperties::read(&decoded.arguments);
+                let offered = &self.settings.mechanisms;
+                match login::parse(start_ok.mechanism.as_str(), offered, start_ok.response.as_bytes()) {
+                    Ok(mechanism) => {
+                        self.state = State::LoggingIn;
+                        requests.push(Request::Login { mechanism });
+                    }
+                    Err(exception) => self.close_silently(exception.to_string(), now),
+                }
+            }
+            (State::Tuning, connection::AMQPMethod::TuneOk(tune_ok)) => self.on_tune_ok(&tune_ok, now, requests),
+            (State::Opening, connection::AMQPMethod::Open(open)) => {
+                self.state = State::OpeningVhost;
+                requests.push(Request::OpenVhost(VhostName::new(open.virtual_host.as_str())));
+            }
+            (State::Running, connection::AMQPMethod::UpdateSecret(update)) => {
+                requests.push(Request::UpdateSecret(update.new_secret.as_bytes().to_vec()));
+            }
+            (State::Tuning | State::Opening | State::Running, connection::AMQPMethod::Close(_)) => {
+                self.state = State::Ending;
+                self.drop_channels();
+                requests.push(Request::CloseConnection);
+            }
+            (State::Running, connection::AMQPMethod::CloseOk(_)) => {}
+            _ => self.out_of_place(now, requests),
+        }
+    }
+
+    fn on_tune_ok(&mut self, tune_ok: &connection::TuneOk, now: Timestamp, requests: &mut Vec<Request>) {
+        match start::tuned(&self.settings, tune_ok) {
+            Ok(tuned) => {
+                self.tuned = tuned;
+                self.limit = PayloadMax::of(tuned.frame_max);
+                self.decoder.limit(tuned.frame_max as usize);
+                self.state = State::Opening;
+                self.next_heard_check = now.plus(tuned.heartbeat_ms);
+                self.next_heartbeat = now.plus(tuned.heartbeat_ms / 2);
+            }
+            Err(exception) => self.fail(exception, (10, 31), now, requests),
+        }
+    }
+
+    /// Handles one event of the broker.
+    pub fn handle(&mut self, event: Event, now: Timestamp, requests: &mut Vec<Request>) {
+        match event {
+            Event::Deliver(delivery) => self.on_deliver(&delivery),
+            Event::Confirm { channel, first, last, confirmed } => {
+                if let Some(open) = self.open_channel(channel) {
+                    open.confirm(first, last, confirmed);
+                    self.note_confirming(channel.number);
+                }
+            }
+            Event::Routed { channel, sequence, queues } => {
+                if let Some(open) = self.open_channel(channel) {
+                    open.routed(sequence, queues);
+                    self.note_confirming(channel.number);
+                }
+            }
+            Event::Return { channel, message } => {
+                if self.open_channel(channel).is_some() {
+                    super::content::no_route(&mut self.output, channel.number, &message, self.limit);
+                }
+            }
+            Event::Answer { channel, answer } => self.on_answer(channel, answer, now, requests),
+            Event::Exception { channel: Some(channel), exception } => {
+                if let Some(open) = self.open_channel(channel) {
+                    let ids = open.current;
+                    self.fail_channel(channel.number, exception, ids, now, requests);
+                }
+            }
+            Event::Exception { channel: None, exception } => {
+                let ids = match self.state {
+                    State::OpeningVhost => (10, 40),
+                    State::Running => (10, 70),
+                    _ => (0, 0),
+                };
+                self.fail(exception, ids, now, requests);
+            }
+            Event::ConsumerCancelled { consumer, tag } => self.on_consumer_cancelled(consumer.channel, &tag),
+            Event::Blocked { reason } => self.alarm = Some(reason),
+            Event::Unblocked => self.unblock(now),
+            Event::LoggedIn | Event::LoginRefused | Event::VhostOpened | Event::SecretUpdated => {
+                self.on_login_event(&event, now, requests);
+            }
+            Event::ConnectionClosed => self.on_closed(now),
+            Event::Shutdown { text } => {
+                self.fail(Exception::new(ReplyCode::ConnectionForced, text), (0, 0), now, requests);
+            }
+        }
+    }
+
+    /// Call after a batch of events: tells the client the confirms among them.
+    pub fn flush(&mut self, now: Timestamp, requests: &mut Vec<Request>) {
+        let mut confirming = mem::take(&mut self.confirming);
+        for number in confirming.drain(..) {
+            self.with_channel(number, now, requests, Channel::flush_confirms);
+            self.replay(number, now, requests);
+        }
+        self.confirming = confirming;
+    }
+
+    /// Call when `output` is (nearly) written: returns the credit of the deliveries that were in it, once it is worth a
+    /// request of `worth` bytes.
+    pub fn return_credit(&mut self, worth: usize, requests: &mut Vec<Request>) {
+        if self.delivered >= worth.max(1) {
+            requests.push(Request::DeliveriesSent { bytes: mem::take(&mut self.delivered) });
+        }
+    }
+
+    fn on_deliver(&mut self, delivery: &DeliverEvent) {
+        self.delivered += delivery.message.cost();
+        let number = delivery.consumer.channel;
+        let Some(consumer) = self.consumers.find(delivery.consumer.serial) else { return };
+        let Some(channel) = self.channels.get_mut(&number).filter(|channel| channel.phase == Phase::Open) else {
+            return;
+        };
+        channel.deliver(consumer, &mut self.output, self.limit, delivery);
+    }
+
+    fn note_confirming(&mut self, number: u16) {
+        if !self.confirming.contains(&number) {
+            self.confirming.push(number);
+        }
+    }
+
+    fn open_channel(&mut self, reference: ChannelRef) -> Option<&mut Channel> {
+        self.channels
+            .get_mut(&reference.number)
+            .filter(|channel| channel.reference == reference && channel.phase == Phase::Open)
+    }
+
+    fn on_answer(&mut self, reference: ChannelRef, answer: Answer, now: Timestamp, requests: &mut Vec<Request>) {
+        let number = reference.number;
+        let Some(channel) = self.channels.get_mut(&number).filter(|channel| channel.reference == reference) else {
+            return;
+        };
+        match (channel.phase, answer) {
+            (Phase::Ending, Answer::ChannelClosed) => {
+                if let Some(channel) = self.channels.remove(&number) {
+                    channel.tags.values().for_each(|consumer| self.consumers.remove(*consumer));
+                    self.kept -= channel.kept.iter().map(Kept::cost).sum::<usize>();
+                }
+                self.send(number, &AMQPClass::Channel(close_ok()));
+            }
+            (Phase::Open, answer) => {
+                self.with_channel(number, now, requests, |channel, turn| channel.answer(turn, answer));
+                self.replay(number, now, requests);
+            }
+            _ => {}
+        }
+    }
+
+    /// Handles the frames a channel kept while it waited, until it waits again.
+    fn replay(&mut self, number: u16, now: Timestamp, requests: &mut Vec<Request>) {
+        loop {
+            let Some(channel) = self.channels.get_mut(&number) else { return };
+            if channel.phase != Phase::Open || channel.is_waiting() {
+                return;
+            }
+            let Some(kept) = channel.kept.pop_front() else { return };
+            self.kept -= kept.cost();
+            let frame = match &kept {
+                Kept::Method(payload) => Frame::Method { channel: number, payload },
+                Kept::Header(payload) => Frame::Header { channel: number, payload },
+                Kept::Body(piece) => Frame::Body { channel: number, piece, start: false },
+            };
+            self.with_channel(number, now, requests, |channel, turn| channel.frame(turn, &frame));
+        }
+    }
+
+    fn on_consumer_cancelled(&mut self, number: u16, tag: &ConsumerTag) {
+        let Some(channel) = self.channels.get_mut(&number).filter(|channel| channel.phase == Phase::Open) else {
+            return;
+        };
+        if let Some(consumer) = channel.tags.remove(tag) {
+            self.consumers.remove(consumer);
+            if self.client.consumer_cancel_notify {
+                let cancel = basic::Cancel { consumer_tag: tag.as_str().into(), nowait: true };
+                self.send(number, &AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)));
+            }
+        }
+    }
+
+    fn on_login_event(&mut self, event: &Event, now: Timestamp, requests: &mut Vec<Request>) {
+        match (self.state, event) {
+            (State::LoggingIn, Event::LoggedIn) => {
+                let tune = start::tune(&self.settings);
+                self.send(0, &tune);
+                self.state = State::Tuning;
+            }
+            (State::LoggingIn, Event::LoginRefused) => {
+                let text = "Login was refused using authentication mechanism PLAIN. For details see the broker logfile.";
+                if self.client.authentication_failure_close {
+                    self.fail(Exception::access_refused(text), (0, 0), now, requests);
+                    self.deadline = Some(now.plus(SILENCE_MS));
+                } else {
+                    self.close_silently("login refused".into(), now);
+                }
+            }
+            (State::OpeningVhost, Event::VhostOpened) => {
+                let open_ok = connection::AMQPMethod::OpenOk(connection::OpenOk {});
+                self.send(0, &AMQPClass::Connection(open_ok));
+                self.state = State::Running;
+                self.deadline = None;
+            }
+            (State::Running, Event::SecretUpdated) => {
+                let reply = connection::AMQPMethod::UpdateSecretOk(connection::UpdateSecretOk {});
+                self.send(0, &AMQPClass::Connection(reply));
+            }
+            _ => return,
+        }
+        let held = mem::take(&mut self.held);
+        if !held.is_empty() {
+            self.receive(&held, now, requests);
+        }
+    }
+
+    fn on_closed(&mut self, now: Timestamp) {
+        if self.state == State::Ending {
+            self.send(0, &connection_close_ok());
+            self.state = State::Ended;
+            self.deadline = Some(now.plus(SILENCE_MS));
+        }
+    }
+
+    /// Whether the connection has said its last word: the driver may close its side once all is written.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    fn block(&mut self) {
+        self.blocked = true;
+        if self.client.connection_blocked
+            && let Some(reason) = self.alarm
+        {
+            let blocked = connection::AMQPMethod::Blocked(connection::Blocked { reason: reason.into() });
+            self.send(0, &AMQPClass::Connection(blocked));
+        }
+    }
+
+    fn unblock(&mut self, now: Timestamp) {
+        self.alarm = None;
+        if mem::take(&mut self.blocked) {
+            self.silent_checks = 0;
+            self.next_heard_check = now.plus(self.tuned.heartbeat_ms);
+            if self.client.connection_blocked {
+                let unblocked = connection::AMQPMethod::Unblocked(connection::Unblocked {});
+                self.send(0, &AMQPClass::Connection(unblocked));
+            }
+        }
+    }
+
+    /// The driver wrote something to the socket.
+    pub fn note_written(&mut self) {
+        self.wrote = true;
+    }
+
+    /// When `tick` must be called next.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        if !self.beats() {
+            return self.deadline;
+        }
+        let next = self.next_heard_check.min(self.next_heartbeat);
+        Some(self.deadline.map_or(next, |deadline| deadline.min(next)))
+    }
+
+    fn beats(&self) -> bool {
+        self.tuned.heartbeat_ms != 0 && matches!(self.state, State::Running | State::Opening)
+    }
+
+    /// Time has passed: sends heartbeats, gives up on peers that are silent, ends waits.
+    pub fn tick(&mut self, now: Timestamp) {
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            if !matches!(self.state, State::Ended | State::Silent | State::Closing) {
+                self.reason = Some("handshake_timeout".into());
+            }
+            self.state = State::Closed;
+            return;
+        }
+        if !self.beats() {
+            return;
+        }
+        let interval = self.tuned.heartbeat_ms;
+        if self.next_heartbeat <= now {
+            if !mem::take(&mut self.wrote) {
+                self.output.append(|out| out.extend_from_slice(&[HEARTBEAT, 0, 0, 0, 0, 0, 0, 0xCE]));
+            }
+            self.next_heartbeat = now.plus(interval / 2);
+        }
+        if self.next_heard_check <= now {
+            self.next_heard_check = now.plus(interval);
+            let heard = mem::take(&mut self.heard) || self.blocked;
+            self.silent_checks = if heard { 0 } else { self.silent_checks + 1 };
+            if self.silent_checks >= 2 {
+                self.reason = Some(format!("missed heartbeats from client, timeout: {}s", interval / 1000));
+                self.state = State::Closed;
+            }
+        }
+    }
+
+    fn send(&mut self, channel: u16, class: &AMQPClass) {
+        self.output.append(|out| method::encode(out, channel, class));
+    }
+}
+
+impl Kept {
+    /// Bytes it holds, bookkeeping included.
+    fn cost(&self) -> usize {
+        let (Self::Method(bytes) | Self::Header(bytes) | Self::Body(bytes)) = self;
+        bytes.len() + 32
+    }
+}
+
+fn close_ok() -> channel_class::AMQPMethod {
+    channel_class::AMQPMethod::CloseOk(channel_class::CloseOk {})
+}
+
+fn connection_close_ok() -> AMQPClass {
+    AMQPClass::Connection(connection::AMQPMethod::CloseOk(connection::CloseOk {}))
+}
+
+/// Bytes as RabbitMQ's frame errors show them: at most the first sixteen.
+fn octets(payload: &[u8]) -> String {
+    let shown: Vec<String> = payload.iter().take(16).map(u8::to_string).collect();
+    let which = if payload.len() > 16 { "first 16" } else { "all" };
+    format!("{which} octets = <<{}>>", shown.join(","))
+}

@@ -1,0 +1,165 @@
+//! The opening of a connection: protocol headers, server properties, tuning.
+
+use amq_protocol::protocol::{AMQPClass, connection};
+use amq_protocol::types::{AMQPValue, FieldTable as WireTable, LongString};
+
+use super::Settings;
+use crate::model::exception::Exception;
+use crate::model::table::{FieldTable, FieldValue};
+
+/// The header a client must open with.
+pub(super) const AMQP_0_9_1: [u8; 8] = *b"AMQP\0\0\x09\x01";
+/// What RabbitMQ answers to everything that is not close to 0-9-1: the header of AMQP 1.0 over SASL.
+pub(super) const AMQP_1_0_SASL: [u8; 8] = *b"AMQP\x03\x01\0\0";
+/// Before tuning no client needs larger frames.
+pub(super) const INITIAL_FRAME_MAX: usize = 8192;
+/// The smallest frame_max a client may choose; the protocol's own minimum, which RabbitMQ raised to 8192 in 4.1.
+const FRAME_MAX_MIN: u32 = 4096;
+
+const CAPABILITIES: [&str; 9] = [
+    "publisher_confirms",
+    "exchange_exchange_bindings",
+    "basic.nack",
+    "consumer_cancel_notify",
+    "connection.blocked",
+    "consumer_priorities",
+    "authentication_failure_close",
+    "per_consumer_qos",
+    "direct_reply_to",
+];
+
+/// What to do with the first eight bytes of a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Opening {
+    Start,
+    /// Answer with this header and close; the text is for the log.
+    Refuse([u8; 8], &'static str),
+}
+
+pub(super) fn opening(header: [u8; 8]) -> Opening {
+    match &header {
+        b"AMQP\0\0\x09\x01" | b"AMQP\x01\x01\0\x09" => Opening::Start,
+        [b'A', b'M', b'Q', b'P', 0, 0, minor, _] if *minor >= 9 => {
+            Opening::Refuse(AMQP_0_9_1, "protocol version is not supported")
+        }
+        [b'A', b'M', b'Q', b'P', ..] => Opening::Refuse(AMQP_1_0_SASL, "protocol version is not supported"),
+        [b'G', b'E', b'T', b' ', ..] => Opening::Refuse(AMQP_1_0_SASL, "HTTP GET request detected on AMQP port"),
+        [0x16, 0x03, _, _, _, 0x01, ..] => {
+            Opening::Refuse(AMQP_1_0_SASL, "TLS client detected on non-TLS AMQP port")
+        }
+        _ => Opening::Refuse(AMQP_1_0_SASL, "bad protocol header"),
+    }
+}
+
+pub(super) fn start(settings: &Settings) -> AMQPClass {
+    let mut capabilities = WireTable::default();
+    for name in CAPABILITIES {
+        capabilities.insert(name.into(), AMQPValue::Boolean(true));
+    }
+    let mut properties = WireTable::default();
+    properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
+    for (key, value) in settings.server_properties.iter().filter(|(key, _)| key.len() <= 255) {
+        properties.insert(key.as_str().into(), AMQPValue::LongString(LongString::from(value.as_bytes())));
+    }
+    AMQPClass::Connection(connection::AMQPMethod::Start(connection::Start {
+        version_major: 0,
+        version_minor: 9,
+        server_properties: properties,
+        mechanisms: LongString::from(settings.mechanisms.join(" ").into_bytes()),
+        locales: LongString::from(&b"en_US"[..]),
+    }))
+}
+
+pub(super) fn tune(settings: &Settings) -> AMQPClass {
+    AMQPClass::Connection(connection::AMQPMethod::Tune(connection::Tune {
+        channel_max: settings.channel_max,
+        frame_max: settings.frame_max,
+        heartbeat: settings.heartbeat,
+    }))
+}
+
+/// What the client made of the proposal.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tuned {
+    /// Bytes; 0 is no limit.
+    pub(super) frame_max: u32,
+    /// 0 is no limit.
+    pub(super) channel_max: u16,
+    /// Milliseconds; 0 is off.
+    pub(super) heartbeat_ms: u64,
+}
+
+pub(super) fn tuned(settings: &Settings, tune_ok: &connection::TuneOk) -> Result<Tuned, Exception> {
+    negotiated("frame_max", tune_ok.frame_max, FRAME_MAX_MIN.min(settings.frame_max), settings.frame_max)?;
+    negotiated("channel_max", tune_ok.channel_max.into(), 1, settings.channel_max.into())?;
+    Ok(Tuned {
+        frame_max: tune_ok.frame_max,
+        channel_max: tune_ok.channel_max,
+        heartbeat_ms: u64::from(tune_ok.heartbeat) * 1000,
+    })
+}
+
+fn negotiated(field: &str, value: u32, min: u32, max: u32) -> Result<(), Exception> {
+    let detail = if value == 0 && field == "channel_max" { " (no limit)" } else { "" };
+    if value != 0 && value < min {
+        return Err(Exception::not_allowed(format!(
+            "negotiated {field} = {value}{detail} is lower than the minimum allowed value ({min})"
+        )));
+    }
+    if max != 0 && (value == 0 || value > max) {
+        return Err(Exception::not_allowed(format!(
+            "negotiated {field} = {value}{detail} is higher than the maximum allowed value ({max})"
+        )));
+    }
+    Ok(())
+}
+
+/// What the client says of itself in `connection.start-ok`.
+#[derive(Clone, Debug, Default)]
+pub struct ClientProperties {
+    /// Told before its socket is closed that a login failed.
+    pub authentication_failure_close: bool,
+    pub consumer_cancel_notify: bool,
+    pub connection_blocked: bool,
+    /// The name the application gave the connection.
+    pub connection_name: Option<String>,
+    pub product: Option<String>,
+    pub version: Option<String>,
+    pub platform: Option<String>,
+    pub information: Option<String>,
+}
+
+impl ClientProperties {
+    pub(super) fn read(table: &FieldTable) -> Self {
+        let capable = |name: &str| match table.find("capabilities") {
+            Some(FieldValue::Table(capabilities)) => capabilities.find(name) == Some(&FieldValue::Bool(true)),
+            _ => false,
+        };
+        let text = |name: &str| table.find(name).and_then(FieldValue::as_str).map(str::to_owned);
+        Self {
+            authentication_failure_close: capable("authentication_failure_close"),
+            consumer_cancel_notify: capable("consumer_cancel_notify"),
+            connection_blocked: capable("connection.blocked"),
+            connection_name: text("connection_name"),
+            product: text("product"),
+            version: text("version"),
+            platform: text("platform"),
+            information: text("information"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocol_headers_are_answered_as_rabbitmq_does() {
+        let sasl = |header: &[u8; 8]| matches!(opening(*header), Opening::Refuse(AMQP_1_0_SASL, _));
+        assert_eq!(opening(AMQP_0_9_1), Opening::Start);
+        assert_eq!(opening(*b"AMQP\x01\x01\0\x09"), Opening::Start);
+        assert!(matches!(opening(*b"AMQP\0\0\x0a\0"), Opening::Refuse(AMQP_0_9_1, _)));
+        assert!(sasl(b"AMQP\0\x01\0\0") && sasl(b"AMQP\x03\x01\0\0") && sasl(b"GET / HT") && sasl(b"12345678"));
+        assert!(sasl(b"\x16\x03\x01\x02\0\x01\0\0"));
+    }
+}

@@ -1,0 +1,3 @@
+//! Front ends: protocols as state machines, without sockets or tasks. Bytes and events go in, requests and bytes come out.
+
+pub mod amqp091;
