@@ -1,5 +1,6 @@
 //! Warren, an AMQP 0-9-1 message broker.
 
+pub mod broker;
 pub mod model;
 pub mod protocol;
 pub mod queue;

@@ -64,7 +64,7 @@ pub struct Exchange {
 }
 
 /// Where a binding leads.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Destination {
     Queue(QueueName),
     Exchange(ExchangeName),

@@ -8,6 +8,11 @@ pub struct ConnectionId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueId(pub u64);
 
+impl QueueId {
+    /// No queue: a direct reply goes from connection to connection.
+    pub const DIRECT_REPLY: Self = Self(0);
+}
+
 /// A message's place in its queue: assigned at enqueue from 1, kept across requeues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageIndex(pub u64);

@@ -107,6 +107,23 @@ impl Message {
         &self.head[usize::from(self.key_start)..usize::from(self.properties_start)]
     }
 
+    /// Exchange and routing key without anything between them; with the exchange's length, what routing depends on.
+    #[must_use]
+    pub fn address(&self) -> (&[u8], usize) {
+        (&self.head[..usize::from(self.properties_start)], usize::from(self.key_start))
+    }
+
+    /// Whether it has properties that change how it is published: headers, reply-to, expiration, user-id.
+    #[must_use]
+    pub fn has_publishing_properties(&self) -> bool {
+        const HEADERS_REPLY_TO_EXPIRATION: u8 = 0b0010_0011;
+        const USER_ID: u8 = 0b0001_0000;
+        match self.raw_properties() {
+            [high, low, ..] => high & HEADERS_REPLY_TO_EXPIRATION != 0 || low & USER_ID != 0,
+            _ => false,
+        }
+    }
+
     /// The property flags and values exactly as published.
     #[must_use]
     pub fn raw_properties(&self) -> &[u8] {

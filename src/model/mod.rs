@@ -2,6 +2,7 @@
 
 pub mod entity;
 pub mod exception;
+pub mod hash;
 pub mod ids;
 pub mod message;
 pub mod names;

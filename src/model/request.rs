@@ -163,6 +163,8 @@ pub enum Event {
     Answer { channel: ChannelRef, answer: Answer },
     /// The channel's request was refused; a hard one closes the connection.
     Exception { channel: Option<ChannelRef>, exception: Exception },
+    /// A delivery to this consumer was not acknowledged in time: its channel closes with 406.
+    ConsumerTimeout { consumer: ConsumerId, timeout_ms: u64 },
     /// The broker ended the consumer (its queue is gone).
     ConsumerCancelled { consumer: ConsumerId, tag: ConsumerTag },
     /// A resource alarm holds this connection's publishes back.
@@ -172,6 +174,19 @@ pub enum Event {
     ConnectionClosed,
     /// The broker wants the connection closed: 320 with this text.
     Shutdown { text: String },
+    /// For the session itself, never for a front end.
+    Internal(Internal),
+}
+
+/// What shards tell a session.
+#[derive(Debug)]
+pub enum Internal {
+    /// One shard has carried out its part of what the channel waits for.
+    Joined { channel: ChannelRef },
+    /// One shard has ended everything of the connection.
+    ShardDown,
+    /// The queue went away while it was being declared.
+    DeclareAgain { channel: ChannelRef },
 }
 
 /// A message for a consumer.

@@ -13,7 +13,7 @@ use super::content::{PayloadMax, WholePublish};
 use super::start::{self, ClientProperties, INITIAL_FRAME_MAX, Opening, Tuned};
 use super::{Settings, login, method};
 use crate::model::exception::{Exception, ReplyCode};
-use crate::model::ids::{ChannelRef, ConnectionId, Timestamp};
+use crate::model::ids::{ChannelRef, ConnectionId, QueueId, Timestamp};
 use crate::model::names::{ConsumerTag, VhostName};
 use crate::model::random::Random;
 use crate::model::request::{Answer, DeliverEvent, Event, Request};
@@ -554,6 +554,17 @@ impl Connection {
                 self.fail(exception, ids, now, requests);
             }
             Event::ConsumerCancelled { consumer, tag } => self.on_consumer_cancelled(consumer.channel, &tag),
+            Event::ConsumerTimeout { consumer, timeout_ms } => {
+                let text = format!(
+                    "delivery acknowledgement on channel {} timed out. Timeout value used: {timeout_ms} ms. This timeout \
+                     value can be configured, see consumers doc guide to learn more",
+                    consumer.channel
+                );
+                if self.consumers.find(consumer.serial).is_some() {
+                    self.fail_channel(consumer.channel, Exception::precondition_failed(text), (0, 0), now, requests);
+                }
+            }
+            Event::Internal(_) => {}
             Event::Blocked { reason } => self.alarm = Some(reason),
             Event::Unblocked => self.unblock(now),
             Event::LoggedIn | Event::LoginRefused | Event::VhostOpened | Event::SecretUpdated => {
@@ -585,7 +596,9 @@ impl Connection {
     }
 
     fn on_deliver(&mut self, delivery: &DeliverEvent) {
-        self.delivered += delivery.message.cost();
+        if delivery.queue != QueueId::DIRECT_REPLY {
+            self.delivered += delivery.message.cost();
+        }
         let number = delivery.consumer.channel;
         let Some(consumer) = self.consumers.find(delivery.consumer.serial) else { return };
         let Some(channel) = self.channels.get_mut(&number).filter(|channel| channel.phase == Phase::Open) else {
@@ -607,6 +620,9 @@ impl Connection {
     }
 
     fn on_answer(&mut self, reference: ChannelRef, answer: Answer, now: Timestamp, requests: &mut Vec<Request>) {
+        if let Answer::Got { message, .. } = &answer {
+            self.delivered += message.cost();
+        }
         let number = reference.number;
         let Some(channel) = self.channels.get_mut(&number).filter(|channel| channel.reference == reference) else {
             return;

@@ -1,0 +1,462 @@
+//! One connection's view of the broker: who it is, the definitions it sees, and what it has for each shard.
+//!
+//! Requests are handled in order; what they mean for queues is gathered per shard and pushed once per batch. Everything
+//! that does not need a queue is answered at once.
+
+mod bindings;
+mod consuming;
+mod exchanges;
+mod login;
+mod publishing;
+mod queues;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::exception::Exception;
+use crate::model::hash::IdMap;
+use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
+use crate::model::names::{QueueName, UserName, VhostName};
+use crate::model::random::Random;
+use crate::model::request::{Answer, Ask, Event, Internal, Request, SettleOutcome, Settlement};
+use crate::queue::{Command, Outcome};
+use crate::routing::Targets;
+
+use super::auth::{Access, Permission, ResourceKind, User, refusal};
+use super::link::ChannelLimit;
+use super::metadata::shard_of;
+use super::outbox::Outbox;
+use super::shard::{AskKind, Envelope};
+use super::topology::{Topology, VhostTopology};
+use super::{Broker, replies};
+
+use publishing::{HeldPublish, RouteCache};
+
+/// A logged-in user in a vhost.
+struct Login {
+    user: Arc<User>,
+    vhost: VhostName,
+    permission: Permission,
+}
+
+/// What the session keeps of a channel.
+#[derive(Default)]
+struct SessionChannel {
+    /// Refused something: what follows is discarded until the channel is closed.
+    failed: bool,
+    /// Publishes of an open transaction.
+    held: Vec<HeldPublish>,
+    limit: Option<Arc<ChannelLimit>>,
+    /// The token and consumer of its direct reply-to.
+    reply: Option<(String, ConsumerId)>,
+    /// What it asked last, to be asked again if the queue vanishes under it.
+    asked: Option<Ask>,
+    /// Shards that have not joined yet, and what to answer then.
+    joining: Option<(usize, Answer)>,
+}
+
+/// See the module's documentation.
+pub struct Session {
+    broker: Arc<Broker>,
+    connection: ConnectionId,
+    outbox: Arc<Outbox>,
+    peer: IpAddr,
+    random: Random,
+    user: Option<Arc<User>>,
+    login: Option<Login>,
+    topology: Arc<Topology>,
+    vhost: Option<Arc<VhostTopology>>,
+    channels: IdMap<u32, SessionChannel>,
+    /// For each shard: envelopes to push, and bytes published among them.
+    batches: Vec<(Vec<Envelope>, usize)>,
+    attached: Vec<bool>,
+    cache: RouteCache,
+    targets: Targets,
+    scratch: Vec<u8>,
+    /// Shards that have not ended this connection yet.
+    closing: Option<usize>,
+    counted: bool,
+    now: Timestamp,
+}
+
+impl Session {
+    /// `peer` is the client's address; `seed` makes its generated names.
+    #[must_use]
+    pub fn new(broker: &Arc<Broker>, outbox: &Arc<Outbox>, connection: ConnectionId, peer: IpAddr, seed: u64) -> Self {
+        let shards = broker.shards.len();
+        Self {
+            broker: Arc::clone(broker),
+            connection,
+            outbox: Arc::clone(outbox),
+            peer,
+            random: Random::new(seed),
+            user: None,
+            login: None,
+            topology: broker.topology.load_full(),
+            vhost: None,
+            channels: IdMap::default(),
+            batches: (0..shards).map(|_| (Vec::new(), 0)).collect(),
+            attached: vec![false; shards],
+            cache: RouteCache::default(),
+            targets: Targets::default(),
+            scratch: Vec::new(),
+            closing: None,
+            counted: false,
+            now: Timestamp::default(),
+        }
+    }
+
+    /// The user's name once logged in.
+    #[must_use]
+    pub fn user(&self) -> Option<&UserName> {
+        self.user.as_ref().map(|user| &user.name)
+    }
+
+    /// Whether the connection may read more publishes from its socket.
+    #[must_use]
+    pub fn has_credit(&self) -> bool {
+        self.outbox.has_publish_credit()
+    }
+
+    /// Handles requests in order. Immediate answers go to `events`, the rest comes through the outbox.
+    pub fn submit(&mut self, requests: &mut Vec<Request>, events: &mut Vec<Event>, now: Timestamp) {
+        if requests.is_empty() {
+            return;
+        }
+        self.now = now;
+        self.refresh();
+        for request in requests.drain(..) {
+            match request {
+                Request::Publish(publish) => self.publish(publish, events),
+                Request::Settle(settlement) => self.settle(settlement),
+                Request::DeliveriesSent { bytes } => self.deliveries_sent(bytes),
+                other => self.rare(other, events),
+            }
+        }
+        self.flush(now);
+    }
+
+    /// Handles what a shard told the session rather than the front end.
+    pub fn internal(&mut self, event: &Internal, events: &mut Vec<Event>, now: Timestamp) {
+        self.now = now;
+        match *event {
+            Internal::Joined { channel } => self.joined(channel, events),
+            Internal::ShardDown => self.shard_down(events),
+            Internal::DeclareAgain { channel } => {
+                self.refresh();
+                if let Some(ask) = self.channels.get_mut(&channel.serial).and_then(|channel| channel.asked.take()) {
+                    self.ask(channel, ask, events);
+                }
+                self.flush(now);
+            }
+        }
+    }
+
+    /// The socket is gone: ends everything without an answer.
+    pub fn abandon(&mut self, now: Timestamp) {
+        self.now = now;
+        if self.closing.is_none() {
+            let mut events = Vec::new();
+            self.close_connection(&mut events);
+            self.flush(now);
+        }
+    }
+
+    fn rare(&mut self, request: Request, events: &mut Vec<Event>) {
+        match request {
+            Request::Login { mechanism } => events.push(self.log_in(&mechanism)),
+            Request::OpenVhost(vhost) => events.push(self.open_vhost(vhost)),
+            Request::UpdateSecret(secret) => events.push(self.update_secret(&secret)),
+            Request::OpenChannel(channel) => self.open_channel(channel, events),
+            Request::Ask { channel, ask } => self.ask(channel, ask, events),
+            Request::CloseChannel(channel) => self.close_channel(channel, events),
+            Request::CloseConnection => self.close_connection(events),
+            Request::Publish(_) | Request::Settle(_) | Request::DeliveriesSent { .. } => {}
+        }
+    }
+
+    fn open_channel(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
+        self.channels.insert(channel.serial, SessionChannel::default());
+        if let Err(exception) = self.broker.count_channel(self.user.as_ref().map(|user| &user.name)) {
+            // A hard error: the connection closes, and with it everything is uncounted.
+            events.push(Event::Exception { channel: None, exception });
+        }
+    }
+
+    fn ask(&mut self, channel: ChannelRef, ask: Ask, events: &mut Vec<Event>) {
+        let Some(state) = self.channels.get_mut(&channel.serial).filter(|state| !state.failed) else { return };
+        if ask.may_be_repeated() {
+            state.asked = Some(ask.clone());
+        }
+        let outcome = match ask {
+            Ask::DeclareExchange(declare) => self.declare_exchange(declare),
+            Ask::DeleteExchange { exchange, if_unused } => self.delete_exchange(&exchange, if_unused),
+            Ask::DeclareQueue(declare) => self.declare_queue(channel, declare),
+            Ask::DeleteQueue { queue, if_unused, if_empty } => self.delete_queue(channel, &queue, if_unused, if_empty),
+            Ask::PurgeQueue { queue } => self.purge_queue(channel, &queue),
+            Ask::Bind(request) => self.bind(request),
+            Ask::Unbind(request) => self.unbind(request),
+            Ask::Consume(request) => self.consume(channel, request),
+            Ask::Cancel { consumer, .. } => self.cancel(channel, consumer),
+            Ask::Get { queue, no_ack, holder } => self.get(channel, &queue, no_ack, holder),
+            Ask::ChannelPrefetch { limit } => self.channel_prefetch(channel, limit),
+            Ask::Recover { settlements } => {
+                settlements.into_iter().for_each(|settlement| self.settle(settlement));
+                self.join(channel, Answer::Done)
+            }
+            Ask::Commit { settlements } => {
+                self.commit(channel, events);
+                settlements.into_iter().for_each(|settlement| self.settle(settlement));
+                self.join(channel, Answer::Done)
+            }
+            Ask::Rollback => {
+                if let Some(state) = self.channels.get_mut(&channel.serial) {
+                    state.held = Vec::new();
+                }
+                Ok(Some(Answer::Done))
+            }
+        };
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(answer)) => events.push(Event::Answer { channel, answer }),
+            Err(exception) => self.refuse(channel, exception, events),
+        }
+    }
+
+    /// Reports a refusal; the rest of the channel's requests is discarded.
+    fn refuse(&mut self, channel: ChannelRef, exception: Exception, events: &mut Vec<Event>) {
+        if let Some(state) = self.channels.get_mut(&channel.serial) {
+            state.failed = true;
+        }
+        events.push(Event::Exception { channel: Some(channel), exception });
+    }
+
+    fn settle(&mut self, settlement: Settlement) {
+        let Settlement { queue, consumer, indexes, outcome } = settlement;
+        let outcome = match outcome {
+            SettleOutcome::Ack => Outcome::Ack,
+            SettleOutcome::Requeue => Outcome::Requeue,
+            SettleOutcome::Reject => Outcome::Reject,
+        };
+        let command = Command::Settle { consumer, indexes, outcome };
+        self.send(self.shard_of(queue), Envelope::Command { queue, command, ask: None });
+    }
+
+    fn deliveries_sent(&mut self, bytes: usize) {
+        if self.outbox.return_delivery_credit(bytes) {
+            for shard in self.attached_shards() {
+                self.send(shard, Envelope::Resume(self.connection));
+            }
+        }
+    }
+
+    fn close_channel(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
+        let Some(state) = self.channels.get_mut(&channel.serial) else { return };
+        state.held = Vec::new();
+        if let Some((token, _)) = state.reply.take() {
+            self.broker.replies.remove(&token);
+        }
+        self.broker.uncount_channels(self.user.as_ref().map(|user| &user.name), 1);
+        let attached: Vec<u16> = self.attached_shards().collect();
+        for shard in &attached {
+            self.send(*shard, Envelope::ChannelDown(channel));
+        }
+        if attached.is_empty() {
+            self.channels.remove(&channel.serial);
+            events.push(Event::Answer { channel, answer: Answer::ChannelClosed });
+        } else if let Some(state) = self.channels.get_mut(&channel.serial) {
+            state.joining = Some((attached.len(), Answer::ChannelClosed));
+        }
+    }
+
+    fn close_connection(&mut self, events: &mut Vec<Event>) {
+        if self.closing.is_some() {
+            return;
+        }
+        for (_, mut state) in std::mem::take(&mut self.channels) {
+            self.broker.uncount_channels(self.user.as_ref().map(|user| &user.name), 1);
+            if let Some((token, _)) = state.reply.take() {
+                self.broker.replies.remove(&token);
+            }
+        }
+        self.delete_exclusive_queues();
+        if std::mem::take(&mut self.counted) {
+            self.broker.uncount_connection(self.user.as_ref().map(|user| &user.name));
+        }
+        let connection = self.connection;
+        let attached: Vec<u16> = self.attached_shards().collect();
+        for shard in &attached {
+            self.send(*shard, Envelope::ConnectionDown(connection));
+        }
+        self.closing = Some(attached.len());
+        if attached.is_empty() {
+            events.push(Event::ConnectionClosed);
+        }
+    }
+
+    fn shard_down(&mut self, events: &mut Vec<Event>) {
+        if let Some(left) = &mut self.closing {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                events.push(Event::ConnectionClosed);
+            }
+        }
+    }
+
+    /// Answers once all shards have handled everything sent so far.
+    fn join(&mut self, channel: ChannelRef, answer: Answer) -> Result<Option<Answer>, Exception> {
+        let attached: Vec<u16> = self.attached_shards().collect();
+        if attached.is_empty() {
+            return Ok(Some(answer));
+        }
+        for shard in &attached {
+            self.send(*shard, Envelope::Join(channel));
+        }
+        if let Some(state) = self.channels.get_mut(&channel.serial) {
+            state.joining = Some((attached.len(), answer));
+        }
+        Ok(None)
+    }
+
+    fn joined(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
+        let Some(state) = self.channels.get_mut(&channel.serial) else { return };
+        let Some((left, answer)) = state.joining.take() else { return };
+        if left > 1 {
+            state.joining = Some((left - 1, answer));
+            return;
+        }
+        if matches!(answer, Answer::ChannelClosed) {
+            self.channels.remove(&channel.serial);
+        }
+        events.push(Event::Answer { channel, answer });
+    }
+
+    fn attached_shards(&self) -> impl Iterator<Item = u16> + use<> {
+        let attached: Vec<u16> =
+            (0u16..).zip(&self.attached).filter(|(_, attached)| **attached).map(|(shard, _)| shard).collect();
+        attached.into_iter()
+    }
+
+    fn shard_of(&self, queue: QueueId) -> u16 {
+        shard_of(queue, self.broker.shard_count())
+    }
+
+    /// Adds an envelope to a shard's batch, after this session's introduction.
+    fn send(&mut self, shard: u16, envelope: Envelope) {
+        let at = usize::from(shard);
+        if !self.attached[at] {
+            self.attached[at] = true;
+            let outbox = Arc::clone(&self.outbox);
+            self.batches[at].0.push(Envelope::Attach { connection: self.connection, outbox });
+        }
+        self.batches[at].0.push(envelope);
+    }
+
+    /// Pushes what was gathered, one push a shard.
+    fn push_batches(&mut self) {
+        for (cell, (batch, published)) in self.broker.shards.iter().zip(&mut self.batches) {
+            if batch.is_empty() {
+                continue;
+            }
+            if *published > 0 {
+                self.outbox.spend_publish_credit(*published);
+                batch.push(Envelope::Taken { outbox: Arc::clone(&self.outbox), bytes: *published });
+                *published = 0;
+            }
+            cell.mailbox.push(batch);
+        }
+    }
+
+    /// Pushes what was gathered and lets the shards work on it.
+    fn flush(&mut self, now: Timestamp) {
+        let busy: Vec<u16> = (0u16..)
+            .zip(&self.batches)
+            .filter(|(_, (batch, _))| !batch.is_empty())
+            .map(|(shard, _)| shard)
+            .collect();
+        self.push_batches();
+        for shard in busy {
+            self.broker.drive(shard, now);
+        }
+    }
+
+    /// Looks whether definitions have changed; what was cached under the old ones is forgotten.
+    fn refresh(&mut self) {
+        let current = self.broker.topology.load();
+        if Arc::ptr_eq(&current, &self.topology) {
+            return;
+        }
+        self.topology = Arc::clone(&current);
+        drop(current);
+        if let Some(login) = &self.login {
+            let vhost = self.topology.vhost(&login.vhost).cloned();
+            let same = match (&vhost, &self.vhost) {
+                (Some(new), Some(old)) => Arc::ptr_eq(new, old),
+                _ => false,
+            };
+            if !same {
+                self.cache.clear();
+                self.vhost = vhost;
+            }
+        }
+    }
+
+    fn login(&self) -> Result<&Login, Exception> {
+        self.login.as_ref().ok_or_else(|| Exception::not_allowed("connection is not open"))
+    }
+
+    fn vhost(&self) -> Result<&Arc<VhostTopology>, Exception> {
+        self.vhost.as_ref().ok_or_else(|| Exception::not_allowed("connection is not open"))
+    }
+
+    /// 403 unless the user has the permission.
+    fn check(&self, access: Access, kind: ResourceKind, name: &str) -> Result<(), Exception> {
+        let login = self.login()?;
+        if login.permission.allows(access, name) {
+            return Ok(());
+        }
+        Err(refusal(access, kind, name, &login.vhost, &login.user.name))
+    }
+
+    /// 403 unless the user has any permission on the resource.
+    fn check_any(&self, kind: ResourceKind, name: &str) -> Result<(), Exception> {
+        let login = self.login()?;
+        let any = [Access::Configure, Access::Write, Access::Read];
+        if any.into_iter().any(|access| login.permission.allows(access, name)) {
+            return Ok(());
+        }
+        Err(refusal(Access::Configure, kind, name, &login.vhost, &login.user.name))
+    }
+
+    /// A queue this connection may use: it exists, and is not another connection's.
+    fn usable_queue(&self, name: &QueueName) -> Result<Arc<crate::model::entity::Queue>, Exception> {
+        let login = self.login()?;
+        let queue = self.vhost()?.queues.get(name).ok_or_else(|| Exception::no_queue(name, &login.vhost))?;
+        if queue.exclusive.is_some_and(|owner| owner != self.connection) {
+            return Err(Exception::queue_locked(name, &login.vhost));
+        }
+        Ok(Arc::clone(queue))
+    }
+
+    /// Sends a command to a queue that answers the channel.
+    fn command(
+        &mut self,
+        channel: ChannelRef,
+        queue: QueueId,
+        command: Command,
+        kind: AskKind,
+    ) -> Result<Option<Answer>, Exception> {
+        self.send(self.shard_of(queue), Envelope::Command { queue, command, ask: Some((channel, kind)) });
+        Ok(None)
+    }
+}
+
+impl Ask {
+    /// Whether the queue it speaks of may vanish before its shard hears of it, so that it has to be asked again.
+    fn may_be_repeated(&self) -> bool {
+        matches!(
+            self,
+            Self::DeclareQueue(_) | Self::Consume(_) | Self::Get { .. } | Self::PurgeQueue { .. } | Self::Cancel { .. }
+        )
+    }
+}

@@ -1,0 +1,361 @@
+//! Publishing: permission, route, and an envelope for each queue. The hot path is a repeated address whose route is
+//! cached; properties that the broker must look at take the long way.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+
+use crate::model::entity::EXPIRY_MAX_MS;
+use crate::model::exception::Exception;
+use crate::model::hash::IdHasher;
+use crate::model::ids::ChannelRef;
+use crate::model::message::{Envelope as Address, Message, Properties};
+use crate::model::request::{Event, PublishRequest};
+use crate::model::table::{FieldTable, FieldValue};
+use crate::queue::{Origin, Publish};
+use crate::routing::{Facts, QueueTarget};
+
+use super::super::auth::{Access, ResourceKind};
+use super::super::replies::{REPLY_TO, token_of};
+use super::super::shard::Envelope;
+use super::Session;
+
+/// Routes kept for a connection.
+const CACHE_MAX: usize = 4096;
+
+/// A publish of an open transaction: routed when it was published, sent when it commits.
+pub(super) struct HeldPublish {
+    targets: Arc<[QueueTarget]>,
+    publish: Publish,
+    mandatory: bool,
+}
+
+/// Routes that depend on the address alone, valid while the vhost's definitions are the same. The last one is found
+/// without hashing.
+#[derive(Default)]
+pub(super) struct RouteCache {
+    last: Option<(Box<[u8]>, usize, Arc<[QueueTarget]>)>,
+    routes: HashMap<(Box<[u8]>, usize), Arc<[QueueTarget]>, BuildHasherDefault<IdHasher>>,
+}
+
+impl RouteCache {
+    pub(super) fn clear(&mut self) {
+        self.last = None;
+        self.routes.clear();
+    }
+
+    fn find(&mut self, message: &Message) -> Option<&Arc<[QueueTarget]>> {
+        let (address, split) = message.address();
+        let is_last = matches!(&self.last, Some((last, at, _)) if *at == split && **last == *address);
+        if !is_last {
+            let key = (Box::from(address), split);
+            let targets = Arc::clone(self.routes.get(&key)?);
+            self.last = Some((key.0, key.1, targets));
+        }
+        self.last.as_ref().map(|(_, _, targets)| targets)
+    }
+
+    fn keep(&mut self, message: &Message, targets: &Arc<[QueueTarget]>) {
+        if self.routes.len() >= CACHE_MAX {
+            self.routes.clear();
+        }
+        let (address, split) = message.address();
+        self.routes.insert((Box::from(address), split), Arc::clone(targets));
+    }
+}
+
+/// What the properties of a publish ask of the broker.
+struct Prepared {
+    message: Message,
+    expiration_ms: Option<u64>,
+    /// From the headers CC and BCC.
+    more_keys: Vec<Vec<u8>>,
+}
+
+impl Session {
+    pub(super) fn publish(&mut self, request: PublishRequest, events: &mut Vec<Event>) {
+        let channel = request.channel;
+        if self.channels.get(&channel.serial).is_none_or(|state| state.failed) {
+            return;
+        }
+        if !request.transactional
+            && !request.message.has_publishing_properties()
+            && let Some(targets) = self.cache.find(&request.message)
+        {
+            let targets = Arc::clone(targets);
+            return self.enqueue(request, None, &targets, events);
+        }
+        if let Err(exception) = self.publish_slowly(request, events) {
+            self.refuse(channel, exception, events);
+        }
+    }
+
+    fn publish_slowly(&mut self, mut request: PublishRequest, events: &mut Vec<Event>) -> Result<(), Exception> {
+        self.check_exchange(&request.message)?;
+        let prepared = self.prepare(request.channel, request.message)?;
+        request.message = prepared.message;
+        if request.message.exchange().is_empty()
+            && let Some(token) = token_of(request.message.routing_key())
+        {
+            return self.reply_directly(token.to_owned(), request, events);
+        }
+        let targets = self.route(&request.message, &prepared.more_keys, prepared.expiration_ms)?;
+        if request.transactional {
+            let publish = self.publish_of(&request, prepared.expiration_ms);
+            if let Some(state) = self.channels.get_mut(&request.channel.serial) {
+                state.held.push(HeldPublish { targets, publish, mandatory: request.mandatory });
+            }
+            return Ok(());
+        }
+        self.enqueue(request, prepared.expiration_ms, &targets, events);
+        Ok(())
+    }
+
+    fn check_exchange(&self, message: &Message) -> Result<(), Exception> {
+        let name = String::from_utf8_lossy(message.exchange());
+        self.check(Access::Write, ResourceKind::Exchange, &name)?;
+        let exchange = self.vhost()?.exchanges.get(name.as_ref());
+        match exchange {
+            None => Err(Exception::no_exchange(name, &self.login()?.vhost)),
+            Some(exchange) if exchange.internal => {
+                let vhost = &self.login()?.vhost;
+                let text = format!("cannot publish to internal exchange '{name}' in vhost '{vhost}'");
+                Err(Exception::access_refused(text))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Looks at reply-to, expiration, CC and BCC, and user-id, in RabbitMQ's order.
+    fn prepare(&mut self, channel: ChannelRef, message: Message) -> Result<Prepared, Exception> {
+        if !message.has_publishing_properties() {
+            return Ok(Prepared { message, expiration_ms: None, more_keys: Vec::new() });
+        }
+        let properties = message.properties();
+        let reply_to = self.reply_to(channel, &properties)?;
+        let expiration_ms = properties.expiration.map(expiration).transpose()?;
+        let mut headers = None;
+        let mut more_keys = Vec::new();
+        if properties.headers.is_some_and(|raw| contains(raw, b"CC")) {
+            let mut table = properties
+                .header_table()
+                .map_err(|error| Exception::new(crate::model::exception::ReplyCode::SyntaxError, error.to_string()))?;
+            more_keys.extend(keys_of(&table, "CC")?);
+            more_keys.extend(keys_of(&table, "BCC")?);
+            if table.find("BCC").is_some() {
+                table.0.retain(|(key, _)| &**key != "BCC");
+                let mut encoded = Vec::new();
+                table.encode(&mut encoded);
+                headers = Some(encoded);
+            }
+        }
+        self.check_user_id(&properties)?;
+        if reply_to.is_none() && headers.is_none() {
+            return Ok(Prepared { message, expiration_ms, more_keys });
+        }
+        let mut encoded = Vec::new();
+        let changed = Properties {
+            reply_to: reply_to.as_deref().map(str::as_bytes).or(properties.reply_to),
+            headers: headers.as_ref().and_then(|table| table.get(4..)).or(properties.headers),
+            ..properties
+        };
+        changed.encode(&mut encoded);
+        let changed = Properties { raw: &encoded, ..changed };
+        let address = Address { exchange: message.exchange(), routing_key: message.routing_key() };
+        let message = message.rewritten(&mut self.scratch, address, &changed);
+        Ok(Prepared { message, expiration_ms, more_keys })
+    }
+
+    /// The name under which replies reach this channel, for a request that names the pseudo queue.
+    fn reply_to(&self, channel: ChannelRef, properties: &Properties<'_>) -> Result<Option<String>, Exception> {
+        if properties.reply_to != Some(REPLY_TO.as_bytes()) {
+            return Ok(None);
+        }
+        let reply = self.channels.get(&channel.serial).and_then(|state| state.reply.as_ref());
+        match reply {
+            Some((token, _)) => Ok(Some(format!("{REPLY_TO}.{token}"))),
+            None => Err(Exception::precondition_failed("fast reply consumer does not exist")),
+        }
+    }
+
+    fn check_user_id(&self, properties: &Properties<'_>) -> Result<(), Exception> {
+        let Some(claimed) = properties.user_id else { return Ok(()) };
+        let login = self.login()?;
+        if claimed == login.user.name.as_str().as_bytes() || login.user.is_impersonator() {
+            return Ok(());
+        }
+        Err(Exception::precondition_failed(format!(
+            "user_id property set to '{}' but authenticated user was '{}'",
+            String::from_utf8_lossy(claimed),
+            login.user.name
+        )))
+    }
+
+    /// Finds the queues, and keeps the answer when it depends on the address alone.
+    fn route(
+        &mut self,
+        message: &Message,
+        more_keys: &[Vec<u8>],
+        expiration_ms: Option<u64>,
+    ) -> Result<Arc<[QueueTarget]>, Exception> {
+        let mut targets = std::mem::take(&mut self.targets);
+        targets.clear();
+        let mut keys = vec![message.routing_key()];
+        keys.extend(more_keys.iter().map(Vec::as_slice));
+        let properties = message.properties();
+        let facts = Facts::of(&properties, self.random.next());
+        let routed = self.vhost()?.routing.route(message.exchange(), &keys, &facts, &mut targets);
+        if routed.is_err() {
+            let name = String::from_utf8_lossy(message.exchange());
+            return Err(Exception::no_exchange(name, &self.login()?.vhost));
+        }
+        let found: Arc<[QueueTarget]> = targets.queues().into();
+        if targets.cacheable && more_keys.is_empty() && token_of(message.routing_key()).is_none() {
+            self.cache.keep(message, &found);
+        }
+        for exchange in std::mem::take(&mut targets.histories) {
+            self.remember(exchange, message, expiration_ms)?;
+        }
+        self.targets = targets;
+        Ok(found)
+    }
+
+    fn remember(
+        &mut self,
+        exchange: crate::model::names::ExchangeName,
+        message: &Message,
+        expiration_ms: Option<u64>,
+    ) -> Result<(), Exception> {
+        let length = self.vhost()?.exchanges.get(&exchange).and_then(|exchange| {
+            exchange.arguments.find("x-recent-history-length").and_then(FieldValue::as_integer)
+        });
+        let length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or(20);
+        let publish = Publish { message: message.clone(), expiration_ms, origin: Origin::Untracked, deaths: None };
+        let vhost = self.login()?.vhost.clone();
+        self.send(0, Envelope::Remember { vhost, exchange, publish, length });
+        Ok(())
+    }
+
+    fn publish_of(&self, request: &PublishRequest, expiration_ms: Option<u64>) -> Publish {
+        let origin = request.sequence.map_or(Origin::Untracked, |sequence| Origin::Channel {
+            channel: request.channel,
+            sequence,
+        });
+        Publish { message: request.message.clone(), expiration_ms, origin, deaths: None }
+    }
+
+    fn enqueue(
+        &mut self,
+        request: PublishRequest,
+        expiration_ms: Option<u64>,
+        targets: &[QueueTarget],
+        events: &mut Vec<Event>,
+    ) {
+        let PublishRequest { channel, message, mandatory, sequence, .. } = request;
+        let origin = sequence.map_or(Origin::Untracked, |sequence| Origin::Channel { channel, sequence });
+        self.deliver_to(channel, Publish { message, expiration_ms, origin, deaths: None }, mandatory, targets, events);
+    }
+
+    fn deliver_to(
+        &mut self,
+        channel: ChannelRef,
+        publish: Publish,
+        mandatory: bool,
+        targets: &[QueueTarget],
+        events: &mut Vec<Event>,
+    ) {
+        let Some((last, others)) = targets.split_last() else {
+            return unroutable(channel, publish, mandatory, events);
+        };
+        if !others.is_empty()
+            && let Origin::Channel { sequence, .. } = publish.origin
+        {
+            let queues = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+            events.push(Event::Routed { channel, sequence, queues });
+        }
+        for target in others {
+            self.send_publish(*target, publish.clone());
+        }
+        self.send_publish(*last, publish);
+    }
+
+    fn send_publish(&mut self, target: QueueTarget, publish: Publish) {
+        let cost = publish.message.cost();
+        self.send(target.shard, Envelope::Enqueue { queue: target.id, publish });
+        self.batches[usize::from(target.shard)].1 += cost;
+    }
+
+    /// Replies to a requester without a queue. It counts as routed, whether or not somebody waits.
+    fn reply_directly(
+        &mut self,
+        token: String,
+        request: PublishRequest,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Exception> {
+        self.broker.replies.deliver(&token, request.message);
+        if let Some(sequence) = request.sequence {
+            events.push(Event::Routed { channel: request.channel, sequence, queues: 0 });
+        }
+        Ok(())
+    }
+
+    /// Sends what a transaction held.
+    pub(super) fn commit(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
+        let Some(state) = self.channels.get_mut(&channel.serial) else { return };
+        for held in std::mem::take(&mut state.held) {
+            self.deliver_to(channel, held.publish, held.mandatory, &held.targets, events);
+        }
+    }
+}
+
+fn unroutable(channel: ChannelRef, publish: Publish, mandatory: bool, events: &mut Vec<Event>) {
+    let origin = publish.origin;
+    if mandatory {
+        events.push(Event::Return { channel, message: publish.message });
+    }
+    if let Origin::Channel { sequence, .. } = origin {
+        events.push(Event::Routed { channel, sequence, queues: 0 });
+    }
+}
+
+/// Milliseconds in the text of an expiration property.
+fn expiration(text: &[u8]) -> Result<u64, Exception> {
+    let shown = String::from_utf8_lossy(text);
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let value = digits.then(|| shown.parse::<i64>().ok()).flatten();
+    match value {
+        Some(value) if value <= EXPIRY_MAX_MS => Ok(value.unsigned_abs()),
+        Some(value) => {
+            Err(Exception::precondition_failed(format!("invalid expiration '{shown}': {{value_too_large,{value}}}")))
+        }
+        None => {
+            let reason = match shown.strip_prefix('-').map(str::parse::<u64>) {
+                Some(Ok(value)) => format!("{{value_negative,-{value}}}"),
+                _ => "no_integer".to_owned(),
+            };
+            Err(Exception::precondition_failed(format!("invalid expiration '{shown}': {reason}")))
+        }
+    }
+}
+
+/// The keys in a CC or BCC header: the strings of its array.
+fn keys_of(headers: &FieldTable, name: &str) -> Result<Vec<Vec<u8>>, Exception> {
+    match headers.find(name) {
+        None => Ok(Vec::new()),
+        Some(FieldValue::Array(values)) => Ok(values
+            .iter()
+            .filter_map(|value| match value {
+                FieldValue::LongString(key) => Some(key.to_vec()),
+                _ => None,
+            })
+            .collect()),
+        Some(other) => Err(Exception::precondition_failed(format!(
+            "invalid message: {{unacceptable_type_in_header,\"{name}\",{}}}",
+            other.type_name()
+        ))),
+    }
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}

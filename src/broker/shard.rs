@@ -1,0 +1,505 @@
+//! A shard: the owner of a set of queues. It has one inbox and one turn: drain, apply, carry out effects, hand out.
+//!
+//! A turn is synchronous and touches nothing but the shard and its output, so whoever brings work may run it, and a test
+//! can run it in any order. A dead letter is an effect that comes back as a publish; no queue ever calls another.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::mem;
+use std::sync::Arc;
+
+use crate::model::entity::Queue;
+use crate::model::exception::Exception;
+use crate::model::hash::IdMap;
+use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
+use crate::model::message::Message;
+use crate::model::names::{ExchangeName, VhostName};
+use crate::model::request::{Answer, DeliverEvent, Event, Internal};
+use crate::queue::{Command, Counts, Delivery, Effect, Fifo, Origin, Publish, Reason, Refusal, Reply, Verdict, dead_letter};
+use crate::routing::{Facts, QueueTarget, Targets};
+
+use super::link::{ChannelLimit, Link, LinkGate};
+use super::outbox::Outbox;
+use super::topology::Topology;
+
+/// Envelopes handled in one turn; the rest waits for the next.
+const TURN_MAX: usize = 16 * 1024;
+/// Recent-history exchanges keep at most this many messages, whatever their argument says.
+const HISTORY_MAX: usize = 10_000;
+
+/// One thing for a shard to do.
+#[derive(Debug)]
+pub(super) enum Envelope {
+    Enqueue { queue: QueueId, publish: Publish },
+    Command { queue: QueueId, command: Command, ask: Option<(ChannelRef, AskKind)> },
+    /// A new queue; answered like a declaration.
+    Create { queue: Arc<Queue>, ask: Option<ChannelRef> },
+    /// A session introduces itself before anything else it sends.
+    Attach { connection: ConnectionId, outbox: Arc<Outbox> },
+    /// The end of a session's batch: its publishes of this many bytes are taken.
+    Taken { outbox: Arc<Outbox>, bytes: usize },
+    /// The channel-wide limit of a channel; none removes it.
+    Limit { connection: ConnectionId, channel: u16, limit: Option<Arc<ChannelLimit>> },
+    /// Delivery credit returned, or room under a channel-wide limit was made in another shard.
+    Resume(ConnectionId),
+    /// Ends a consumer, whichever queue it is on.
+    CancelConsumer(ConsumerId),
+    /// Ends a channel's consumers, requeues what it holds, and reports `Joined`.
+    ChannelDown(ChannelRef),
+    /// Ends everything of the connection and reports `ShardDown`.
+    ConnectionDown(ConnectionId),
+    /// Reports `Joined` once all before it is done.
+    Join(ChannelRef),
+    /// A recent-history exchange saw a message.
+    Remember { vhost: VhostName, exchange: ExchangeName, publish: Publish, length: usize },
+    /// A queue was bound to a recent-history exchange.
+    Replay { vhost: VhostName, exchange: ExchangeName, target: QueueTarget },
+    /// A recent-history exchange is gone.
+    Forget { vhost: VhostName, exchange: ExchangeName },
+}
+
+/// What a queue's reply is an answer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AskKind {
+    Declare,
+    /// A declaration that only looks.
+    Inspect,
+    Consume,
+    Other,
+    Delete,
+}
+
+struct OwnedQueue {
+    definition: Arc<Queue>,
+    machine: Fifo,
+    /// When the shard will look at it for expiry.
+    alarm: Option<Timestamp>,
+}
+
+/// What a turn leaves to be done outside.
+#[derive(Default)]
+pub(super) struct TurnOutput {
+    /// Queues that are gone: their definitions are to be removed before anything is told to clients.
+    pub(super) removed: Vec<Arc<Queue>>,
+    /// Envelopes for other shards.
+    pub(super) remote: Vec<(u16, Envelope)>,
+    /// Connections whose channel-wide limits have room again, for the other shards.
+    pub(super) resumed: Vec<ConnectionId>,
+    /// Events, by connection.
+    pub(super) events: Vec<(Arc<Outbox>, Vec<Event>)>,
+    /// Emptied lists, to be used again.
+    pub(super) spare: Vec<Vec<Event>>,
+}
+
+/// See the module's documentation.
+pub(super) struct Shard {
+    index: u16,
+    shards: u16,
+    pub(super) inbox: VecDeque<Envelope>,
+    pub(super) output: TurnOutput,
+    queues: IdMap<QueueId, OwnedQueue>,
+    links: IdMap<ConnectionId, Link>,
+    /// Links with events to hand out.
+    touched: Vec<ConnectionId>,
+    alarms: BTreeSet<(Timestamp, QueueId)>,
+    /// Queues whose next deadline may have changed.
+    dirty: Vec<QueueId>,
+    effects: Vec<Effect>,
+    histories: HashMap<(VhostName, ExchangeName), VecDeque<Publish>>,
+    targets: Targets,
+    scratch: Vec<u8>,
+}
+
+impl Shard {
+    pub(super) fn new(index: u16, shards: u16) -> Self {
+        Self {
+            index,
+            shards,
+            inbox: VecDeque::new(),
+            output: TurnOutput::default(),
+            queues: IdMap::default(),
+            links: IdMap::default(),
+            touched: Vec::new(),
+            alarms: BTreeSet::new(),
+            dirty: Vec::new(),
+            effects: Vec::new(),
+            histories: HashMap::new(),
+            targets: Targets::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Handles the inbox, up to a bound, and whatever time is due.
+    pub(super) fn turn(&mut self, now: Timestamp, topology: &Topology) {
+        self.expire(now, topology);
+        for _ in 0..TURN_MAX {
+            let Some(envelope) = self.inbox.pop_front() else { break };
+            self.handle(envelope, now, topology);
+        }
+        self.set_alarms();
+        self.hand_out();
+    }
+
+    /// When the next turn is due although nothing arrives.
+    pub(super) fn next_alarm(&self) -> Option<Timestamp> {
+        self.alarms.first().map(|(at, _)| *at)
+    }
+
+    /// Ready, unacked and consumers of a queue.
+    #[cfg(test)]
+    pub(super) fn counts(&self, queue: QueueId) -> Option<Counts> {
+        self.queues.get(&queue).map(|queue| queue.machine.counts())
+    }
+
+    fn handle(&mut self, envelope: Envelope, now: Timestamp, topology: &Topology) {
+        match envelope {
+            Envelope::Enqueue { queue, publish } => self.enqueue(queue, publish, now, topology),
+            Envelope::Command { queue, command, ask } => self.command(queue, command, ask, now, topology),
+            Envelope::Create { queue, ask } => self.create(queue, ask, now),
+            Envelope::Attach { connection, outbox } => {
+                self.links.insert(connection, Link::new(outbox));
+            }
+            Envelope::Taken { outbox, bytes } => outbox.return_publish_credit(bytes),
+            Envelope::Limit { connection, channel, limit } => {
+                if let Some(link) = self.links.get_mut(&connection) {
+                    link.set_limit(channel, limit);
+                }
+                self.resume(connection, now, topology);
+            }
+            Envelope::Resume(connection) => self.resume(connection, now, topology),
+            Envelope::CancelConsumer(consumer) => {
+                let queue = self.links.get_mut(&consumer.connection).and_then(|link| link.consumers.remove(&consumer));
+                if let Some(queue) = queue {
+                    self.command(queue, Command::Cancel(consumer), None, now, topology);
+                }
+            }
+            Envelope::ChannelDown(channel) => {
+                for queue in self.queues_of(channel.connection) {
+                    self.command(queue, Command::ChannelDown(channel), None, now, topology);
+                }
+                if let Some(link) = self.links.get_mut(&channel.connection) {
+                    link.set_limit(channel.number, None);
+                    link.consumers.retain(|consumer, _| consumer.channel != channel.number);
+                }
+                self.tell(channel.connection, Event::Internal(Internal::Joined { channel }));
+            }
+            Envelope::ConnectionDown(connection) => {
+                for queue in self.queues_of(connection) {
+                    self.command(queue, Command::ConnectionDown(connection), None, now, topology);
+                }
+                self.tell(connection, Event::Internal(Internal::ShardDown));
+                self.hand_out();
+                self.links.remove(&connection);
+            }
+            Envelope::Join(channel) => {
+                self.tell(channel.connection, Event::Internal(Internal::Joined { channel }));
+            }
+            Envelope::Remember { vhost, exchange, publish, length } => {
+                let history = self.histories.entry((vhost, exchange)).or_default();
+                history.push_back(publish);
+                while history.len() > length.min(HISTORY_MAX) {
+                    history.pop_front();
+                }
+            }
+            Envelope::Replay { vhost, exchange, target } => {
+                let history = self.histories.get(&(vhost, exchange)).cloned().unwrap_or_default();
+                for publish in history {
+                    self.forward(target, publish);
+                }
+            }
+            Envelope::Forget { vhost, exchange } => {
+                self.histories.remove(&(vhost, exchange));
+            }
+        }
+    }
+
+    fn create(&mut self, queue: Arc<Queue>, ask: Option<ChannelRef>, now: Timestamp) {
+        let machine = Fifo::new(Arc::new(queue.options.clone()), now);
+        let id = queue.id;
+        if let Some(channel) = ask {
+            let answer = Answer::QueueDeclared { queue: queue.name.clone(), ready: 0, consumers: 0 };
+            self.tell(channel.connection, Event::Answer { channel, answer });
+        }
+        self.queues.insert(id, OwnedQueue { definition: queue, machine, alarm: None });
+        self.dirty.push(id);
+    }
+
+    fn enqueue(&mut self, queue: QueueId, publish: Publish, now: Timestamp, topology: &Topology) {
+        let Some(owned) = self.queues.get_mut(&queue) else {
+            // A publish to a queue deleted meanwhile counts as taken.
+            if let Origin::Channel { channel, sequence } = publish.origin {
+                self.confirm(channel, sequence, Verdict::Confirmed);
+            }
+            return;
+        };
+        let mut gate = LinkGate::new(&mut self.links, queue);
+        owned.machine.apply(now, Command::Enqueue(publish), &mut gate, &mut self.effects);
+        self.after(queue, now, topology);
+    }
+
+    fn command(
+        &mut self,
+        queue: QueueId,
+        command: Command,
+        ask: Option<(ChannelRef, AskKind)>,
+        now: Timestamp,
+        topology: &Topology,
+    ) {
+        let Some(owned) = self.queues.get_mut(&queue) else { return self.missing(ask) };
+        match &command {
+            Command::Subscribe(subscription) => note_consumer(&mut self.links, subscription.consumer, queue),
+            Command::Get { holder, .. } => note_queue(&mut self.links, *holder, queue),
+            _ => {}
+        }
+        let mut gate = LinkGate::new(&mut self.links, queue);
+        let reply = owned.machine.apply(now, command, &mut gate, &mut self.effects);
+        let resumed = gate.resumed;
+        let deleted = matches!(reply, Reply::Deleted(_));
+        let definition = Arc::clone(&owned.definition);
+        self.reply(&definition, reply, ask);
+        self.after(queue, now, topology);
+        if deleted {
+            self.remove(queue);
+        }
+        if let Some(connection) = resumed {
+            self.output.resumed.push(connection);
+            self.resume(connection, now, topology);
+        }
+    }
+
+    fn missing(&mut self, ask: Option<(ChannelRef, AskKind)>) {
+        let Some((channel, kind)) = ask else { return };
+        let event = match kind {
+            AskKind::Delete => Event::Answer { channel, answer: Answer::Messages(0) },
+            // The session looks for the queue again and finds it gone.
+            _ => Event::Internal(Internal::DeclareAgain { channel }),
+        };
+        self.tell(channel.connection, event);
+    }
+
+    fn reply(&mut self, queue: &Queue, reply: Reply, ask: Option<(ChannelRef, AskKind)>) {
+        let Some((channel, kind)) = ask else { return };
+        let (name, vhost) = (&queue.name, &queue.vhost);
+        let answer = match reply {
+            Reply::None | Reply::Subscribed | Reply::Cancelled => Ok(Answer::Done),
+            Reply::NotFound => return self.missing(ask),
+            Reply::Refused(Refusal::ExclusiveUse) => {
+                Err(Exception::access_refused(format!("queue '{name}' in vhost '{vhost}' in exclusive use")))
+            }
+            Reply::Got { index, redelivered, message, ready } => {
+                Ok(Answer::Got { queue: queue.id, index, redelivered, message, ready })
+            }
+            Reply::Empty => Ok(Answer::Empty),
+            Reply::Purged(count) | Reply::Deleted(count) => Ok(Answer::Messages(count)),
+            Reply::InUse => Err(Exception::precondition_failed(format!("queue '{name}' in vhost '{vhost}' in use"))),
+            Reply::NotEmpty => {
+                Err(Exception::precondition_failed(format!("queue '{name}' in vhost '{vhost}' not empty")))
+            }
+            Reply::Counts(Counts { ready, consumers, .. }) => {
+                debug_assert!(matches!(kind, AskKind::Declare | AskKind::Inspect));
+                Ok(Answer::QueueDeclared { queue: name.clone(), ready, consumers })
+            }
+        };
+        let event = match answer {
+            Ok(answer) => Event::Answer { channel, answer },
+            Err(exception) => Event::Exception { channel: Some(channel), exception },
+        };
+        self.tell(channel.connection, event);
+    }
+
+    /// Carries out the effects of the last command on `queue`.
+    fn after(&mut self, queue: QueueId, now: Timestamp, topology: &Topology) {
+        self.dirty_unless_last(queue);
+        if self.effects.is_empty() {
+            return;
+        }
+        let mut effects = mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Deliver(delivery) => self.deliver(queue, delivery),
+                Effect::Confirm { channel, sequence, verdict } => self.confirm(channel, sequence, verdict),
+                Effect::DeadLetter { message, reason, deaths } => {
+                    self.dead_letter(queue, &message, deaths.as_deref(), reason, now, topology);
+                }
+                Effect::ConsumerCancelled { consumer, tag } => {
+                    if let Some(link) = self.links.get_mut(&consumer.connection) {
+                        link.consumers.remove(&consumer);
+                    }
+                    self.tell(consumer.connection, Event::ConsumerCancelled { consumer, tag });
+                }
+                Effect::ConsumerTimeout { consumer } => self.consumer_timeout(queue, consumer),
+                Effect::Gone => self.remove(queue),
+            }
+        }
+        self.effects = effects;
+    }
+
+    fn dirty_unless_last(&mut self, queue: QueueId) {
+        if self.dirty.last() != Some(&queue) {
+            self.dirty.push(queue);
+        }
+    }
+
+    fn deliver(&mut self, queue: QueueId, delivery: Delivery) {
+        let Delivery { consumer, index, redelivered, message } = delivery;
+        let event = DeliverEvent { consumer, queue, index, redelivered, message };
+        self.tell(consumer.connection, Event::Deliver(event));
+    }
+
+    /// Adds a verdict to the connection's events, joining runs.
+    fn confirm(&mut self, channel: ChannelRef, sequence: u64, verdict: Verdict) {
+        let confirmed = verdict == Verdict::Confirmed;
+        let Some(link) = self.links.get_mut(&channel.connection) else { return };
+        if let Some(Event::Confirm { channel: same, last, confirmed: as_well, .. }) = link.events.last_mut()
+            && *same == channel
+            && *as_well == confirmed
+            && *last + 1 == sequence
+        {
+            *last = sequence;
+            return;
+        }
+        self.tell(channel.connection, Event::Confirm { channel, first: sequence, last: sequence, confirmed });
+    }
+
+    fn consumer_timeout(&mut self, queue: QueueId, consumer: ConsumerId) {
+        let options = self.queues.get(&queue).map(|queue| &queue.definition.options);
+        let timeout_ms = options.and_then(|options| options.consumer_timeout_ms).unwrap_or_default();
+        self.tell(consumer.connection, Event::ConsumerTimeout { consumer, timeout_ms });
+    }
+
+    fn dead_letter(
+        &mut self,
+        queue: QueueId,
+        message: &Message,
+        deaths: Option<&crate::queue::DeathHistory>,
+        reason: Reason,
+        now: Timestamp,
+        topology: &Topology,
+    ) {
+        let Some(owned) = self.queues.get(&queue) else { return };
+        let definition = Arc::clone(&owned.definition);
+        let Some(target) = &definition.options.dead_letter else { return };
+        let Some(vhost) = topology.vhost(&definition.vhost) else { return };
+        let letter =
+            dead_letter::rewrite(&mut self.scratch, message, deaths, reason, &definition.name, target, now);
+        let keys: Vec<&[u8]> = letter.routing_keys.iter().map(|key| key.as_bytes()).collect();
+        let mut targets = mem::take(&mut self.targets);
+        targets.clear();
+        let random = now.0.rotate_left(17) ^ queue.0;
+        let properties = letter.message.properties();
+        let facts = Facts::of(&properties, random);
+        let routed = vhost.routing.route(target.exchange.as_str().as_bytes(), &keys, &facts, &mut targets);
+        if routed.is_ok() {
+            for target in targets.queues().iter().copied() {
+                let name = vhost.names.get(&target.id);
+                if name.is_some_and(|name| dead_letter::is_cycle(&letter.deaths, name, reason)) {
+                    continue;
+                }
+                let publish = Publish {
+                    message: letter.message.clone(),
+                    expiration_ms: None,
+                    origin: Origin::Untracked,
+                    deaths: Some(Arc::clone(&letter.deaths)),
+                };
+                self.forward(target, publish);
+            }
+        }
+        self.targets = targets;
+    }
+
+    /// Puts a message the broker itself publishes on its way.
+    fn forward(&mut self, target: QueueTarget, publish: Publish) {
+        let envelope = Envelope::Enqueue { queue: target.id, publish };
+        if target.shard == self.index {
+            self.inbox.push_back(envelope);
+        } else {
+            debug_assert!(target.shard < self.shards);
+            self.output.remote.push((target.shard, envelope));
+        }
+    }
+
+    fn remove(&mut self, queue: QueueId) {
+        let Some(owned) = self.queues.remove(&queue) else { return };
+        if let Some(at) = owned.alarm {
+            self.alarms.remove(&(at, queue));
+        }
+        self.output.removed.push(owned.definition);
+    }
+
+    fn queues_of(&self, connection: ConnectionId) -> Vec<QueueId> {
+        self.links.get(&connection).map(|link| link.queues.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// Lets queues try again that this connection's consumers were refused by the gate.
+    fn resume(&mut self, connection: ConnectionId, now: Timestamp, topology: &Topology) {
+        let Some(link) = self.links.get_mut(&connection) else { return };
+        for queue in mem::take(&mut link.refused) {
+            let Some(owned) = self.queues.get_mut(&queue) else { continue };
+            let mut gate = LinkGate::new(&mut self.links, queue);
+            owned.machine.apply(now, Command::Resume(connection), &mut gate, &mut self.effects);
+            self.after(queue, now, topology);
+        }
+    }
+
+    fn tell(&mut self, connection: ConnectionId, event: Event) {
+        let Some(link) = self.links.get_mut(&connection) else { return };
+        if link.events.is_empty() {
+            self.touched.push(connection);
+        }
+        link.events.push(event);
+    }
+
+    /// Gives every connection its events, as one batch.
+    fn hand_out(&mut self) {
+        for connection in self.touched.drain(..) {
+            let Some(link) = self.links.get_mut(&connection) else { continue };
+            if !link.events.is_empty() {
+                let spare = self.output.spare.pop().unwrap_or_default();
+                let events = mem::replace(&mut link.events, spare);
+                self.output.events.push((Arc::clone(&link.outbox), events));
+            }
+        }
+    }
+
+    fn expire(&mut self, now: Timestamp, topology: &Topology) {
+        while let Some((at, queue)) = self.alarms.first().copied().filter(|(at, _)| *at <= now) {
+            self.alarms.remove(&(at, queue));
+            let Some(owned) = self.queues.get_mut(&queue) else { continue };
+            owned.alarm = None;
+            let mut gate = LinkGate::new(&mut self.links, queue);
+            owned.machine.apply(now, Command::Tick, &mut gate, &mut self.effects);
+            self.after(queue, now, topology);
+        }
+    }
+
+    /// Notes the earliest deadline of queues that were worked on. A deadline that moved later is left: the early alarm
+    /// finds nothing due and sets the right one.
+    fn set_alarms(&mut self) {
+        for queue in self.dirty.drain(..) {
+            let Some(owned) = self.queues.get_mut(&queue) else { continue };
+            let Some(next) = owned.machine.next_deadline() else { continue };
+            if owned.alarm.is_none_or(|alarm| next < alarm) {
+                if let Some(alarm) = owned.alarm {
+                    self.alarms.remove(&(alarm, queue));
+                }
+                owned.alarm = Some(next);
+                self.alarms.insert((next, queue));
+            }
+        }
+    }
+}
+
+fn note_queue(links: &mut IdMap<ConnectionId, Link>, consumer: ConsumerId, queue: QueueId) {
+    if let Some(link) = links.get_mut(&consumer.connection) {
+        link.queues.insert(queue);
+    }
+}
+
+fn note_consumer(links: &mut IdMap<ConnectionId, Link>, consumer: ConsumerId, queue: QueueId) {
+    if let Some(link) = links.get_mut(&consumer.connection) {
+        link.queues.insert(queue);
+        link.consumers.insert(consumer, queue);
+    }
+}
+
+/// Limits by channel number.
+pub(super) type Limits = BTreeMap<u16, Arc<ChannelLimit>>;
