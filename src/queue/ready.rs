@@ -86,9 +86,7 @@ impl Ready {
     pub(super) fn push(&mut self, index: u64, entry: Entry) {
         let number = self.admit(&entry);
         let lane = &mut self.lanes[usize::from(number)];
-        if lane.backlog.is_empty() {
-            lane.latest_expiry = entry.expires;
-        } else if entry.expires >= lane.latest_expiry {
+        if lane.backlog.is_empty() || entry.expires >= lane.latest_expiry {
             lane.latest_expiry = entry.expires;
         } else if self.rule == ExpiryRule::Anywhere {
             self.notes.push(Reverse((entry.expires, index, number)));

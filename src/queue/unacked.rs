@@ -11,7 +11,7 @@ use crate::model::ids::Timestamp;
 /// Indexes that may be skipped in the window between two deliveries.
 const GAP_MAX: u64 = 64;
 
-/// Windows up to this length are not tidied.
+/// Windows up to this length may be sparse.
 const WINDOW_SLOTS_MIN: usize = 1024;
 
 /// A delivered message.
@@ -65,7 +65,9 @@ impl UnackedMap {
             return;
         }
         if index - end > GAP_MAX {
-            self.set_aside_until(0);
+            while !self.window.is_empty() {
+                self.set_first_aside();
+            }
             self.base = index;
         } else {
             for _ in end..index {
@@ -74,9 +76,7 @@ impl UnackedMap {
         }
         self.window.push_back(Some(unacked));
         self.in_window += 1;
-        if self.window.len() > WINDOW_SLOTS_MIN && self.window.len() > 4 * self.in_window {
-            self.set_aside_until(2 * self.in_window);
-        }
+        self.tidy();
     }
 
     /// Takes out a message when `holder` holds it.
@@ -86,7 +86,7 @@ impl UnackedMap {
             Some(slot) if slot.as_ref().is_some_and(|unacked| unacked.holder == holder) => {
                 let entry = slot.take()?.entry;
                 self.in_window -= 1;
-                self.trim_front();
+                self.tidy();
                 entry
             }
             Some(Some(_)) => return None,
@@ -118,9 +118,7 @@ impl UnackedMap {
     pub(super) fn check_invariants(&self) {
         assert_eq!(self.in_window, self.window.iter().flatten().count(), "messages in the window");
         assert!(self.window.front().is_none_or(Option::is_some), "the window begins with a message");
-        assert!(
-            self.window.len() <= WINDOW_SLOTS_MIN.max(4 * self.in_window + 1 + GAP_MAX as usize) || !self.is_empty()
-        );
+        assert!(!self.is_sparse(), "the window is as short as its contents");
         let bytes: usize = self.iter().map(|(_, unacked)| unacked.entry.message.body_length()).sum();
         assert_eq!(bytes as u64, self.bytes, "unacknowledged bytes");
     }
@@ -132,26 +130,42 @@ impl UnackedMap {
         self.in_window += 1;
     }
 
-    /// Shortens the window to `length` slots, keeping what lay in the others as stragglers.
-    fn set_aside_until(&mut self, length: usize) {
-        while self.window.len() > length {
-            if let Some(Some(unacked)) = self.window.pop_front() {
-                self.stragglers.insert(self.base, unacked);
-                self.in_window -= 1;
-            }
-            self.base += 1;
-        }
-        self.trim_front();
+    fn is_sparse(&self) -> bool {
+        self.window.len() > WINDOW_SLOTS_MIN && self.window.len() > 4 * self.in_window
     }
 
-    fn trim_front(&mut self) {
-        while let Some(None) = self.window.front() {
-            self.window.pop_front();
-            self.base += 1;
+    fn set_first_aside(&mut self) {
+        if let Some(Some(unacked)) = self.window.pop_front() {
+            self.stragglers.insert(self.base, unacked);
+            self.in_window -= 1;
+        }
+        self.base += 1;
+    }
+
+    /// Makes the window begin with a message, not sparse, and give back memory it does not need.
+    #[inline]
+    fn tidy(&mut self) {
+        self.trim_front();
+        if self.is_sparse() {
+            while let Some(None) = self.window.back() {
+                self.window.pop_back();
+            }
+            while self.is_sparse() {
+                self.set_first_aside();
+            }
+            self.trim_front();
         }
         let capacity = self.window.capacity();
         if capacity > WINDOW_SLOTS_MIN && self.window.len() < capacity / 8 {
             self.window.shrink_to(capacity / 4);
+        }
+    }
+
+    #[inline]
+    fn trim_front(&mut self) {
+        while let Some(None) = self.window.front() {
+            self.window.pop_front();
+            self.base += 1;
         }
     }
 }
