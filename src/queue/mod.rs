@@ -6,9 +6,29 @@
 //!                                                     └──► Effects: deliver, confirm, dead-letter, cancelled …
 //! ```
 
-use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, Timestamp};
+mod backlog;
+mod consumer;
+pub mod dead_letter;
+mod fifo;
+mod hash;
+mod limits;
+mod ready;
+mod unacked;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex};
 use crate::model::message::Message;
 use crate::model::names::ConsumerTag;
+
+pub use consumer::ConsumerView;
+pub use dead_letter::DeathHistory;
+pub use fifo::Fifo;
 
 /// A message on its way into a queue.
 #[derive(Clone, Debug)]
@@ -17,6 +37,9 @@ pub struct Publish {
     /// The message's own TTL in milliseconds, from its `expiration` property.
     pub expiration_ms: Option<u64>,
     pub origin: Origin,
+    /// How often and where the message was dead-lettered inside this broker; none for a client's publish, whatever
+    /// its headers say.
+    pub deaths: Option<Arc<DeathHistory>>,
 }
 
 /// Who waits for the queue to take responsibility of a publish.
@@ -118,6 +141,8 @@ pub enum Reply {
     InUse,
     NotEmpty,
     Counts(Counts),
+    /// The queue was deleted before; the asker has to look for it again.
+    NotFound,
 }
 
 /// Why a subscription was refused.
@@ -140,6 +165,8 @@ pub enum Effect {
     DeadLetter {
         message: Message,
         reason: Reason,
+        /// The deaths before this one, for `dead_letter::rewrite`.
+        deaths: Option<Arc<DeathHistory>>,
     },
     /// The queue ended this consumer; its client is told with `basic.cancel`.
     ConsumerCancelled {
@@ -197,15 +224,31 @@ pub struct Counts {
     pub unacked_bytes: u64,
 }
 
+/// Whether a delivery is settled as it is sent or stays unacknowledged until its consumer answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckMode {
+    Automatic,
+    Manual,
+}
+
 /// Decides whether a consumer's connection can take more right now. The shard implements it with byte credit per
 /// connection and the channel-wide prefetch limit; the queue only asks. A refused consumer is set aside until
-/// `Command::Resume` of its connection.
+/// `Command::Resume` of its connection, also when it settles deliveries in between: whoever frees credit or room under
+/// a channel-wide limit sends `Resume` to the queues whose consumers it had refused.
+///
+/// What is called when:
+/// - `admits`, then `spend`, once for each delivery to a consumer, whatever its acknowledgement mode.
+/// - `spend` alone for each message handed out by `Get`, which no limit holds back.
+/// - `settled` once per command and consumer whose `AckMode::Manual` deliveries ended: by `Settle` with any outcome,
+///   with the number that were really held; by `ChannelDown` and `ConnectionDown`; and when the queue is deleted or
+///   gone, since later answers are ignored. `Cancel` settles nothing. So the sum of manual spends less the sum of
+///   settled counts is the number of unacknowledged deliveries, at any time.
 pub trait Gate {
     /// Whether a delivery to this consumer may be made now.
     fn admits(&mut self, consumer: ConsumerId) -> bool;
-    /// A delivery of `cost` bytes was made.
-    fn spend(&mut self, consumer: ConsumerId, cost: usize);
-    /// `count` deliveries of this consumer (or get holder) are unacknowledged no more.
+    /// A delivery of `cost` bytes (`Message::cost`) was made to this consumer or get holder.
+    fn spend(&mut self, consumer: ConsumerId, cost: usize, mode: AckMode);
+    /// `count` manual deliveries of this consumer or get holder are unacknowledged no more; never 0.
     fn settled(&mut self, consumer: ConsumerId, count: usize);
 }
 
@@ -218,7 +261,7 @@ impl Gate for OpenGate {
         true
     }
 
-    fn spend(&mut self, _consumer: ConsumerId, _cost: usize) {}
+    fn spend(&mut self, _consumer: ConsumerId, _cost: usize, _mode: AckMode) {}
 
     fn settled(&mut self, _consumer: ConsumerId, _count: usize) {}
 }

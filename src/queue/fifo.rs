@@ -1,0 +1,498 @@
+//! The classic queue: ready messages in order, deliveries to consumers, limits, expiry, and its own end.
+//!
+//! `checkout` hands messages to consumers, and `Command::Get` to those who ask; nothing else does. After every command
+//! either no message is ready or no consumer is, except for consumers that the gate refused and that wait for `Resume`.
+
+use std::sync::Arc;
+
+use super::backlog::{Entry, NEVER};
+use super::consumer::{Activity, Consumers, Turn};
+use super::dead_letter::DeathHistory;
+use super::limits::{self, ExpiryRule};
+use super::ready::Ready;
+use super::unacked::{Unacked, UnackedMap};
+use super::{
+    AckMode, Command, ConsumerView, Counts, Delivery, Effect, Gate, Origin, Outcome, Publish, Reason, Reply, Verdict,
+};
+use crate::model::entity::{Overflow, QueueOptions};
+use crate::model::ids::{ConsumerId, MessageIndex, Timestamp};
+use crate::model::message::Message;
+
+/// Consumer timeouts of more unacknowledged deliveries than this are found up to a sixteenth of the timeout late, so
+/// that looking for them stays cheap.
+const EXACT_TIMEOUTS_MAX: usize = 1024;
+
+/// A classic queue.
+#[derive(Debug)]
+pub struct Fifo {
+    options: Arc<QueueOptions>,
+    ready: Ready,
+    unacked: UnackedMap,
+    consumers: Consumers,
+    next_index: u64,
+    /// When the queue was last used, for its expiry.
+    used: Timestamp,
+    /// No delivery times out before this.
+    next_timeout: Timestamp,
+    /// Deleted or gone.
+    finished: bool,
+}
+
+impl Fifo {
+    #[must_use]
+    pub fn new(options: Arc<QueueOptions>, now: Timestamp) -> Self {
+        let activity = if options.single_active_consumer { Activity::Single } else { Activity::All };
+        Self {
+            ready: Ready::new(limits::priority_max(&options), ExpiryRule::of(&options)),
+            unacked: UnackedMap::default(),
+            consumers: Consumers::new(activity),
+            next_index: 1,
+            used: now,
+            next_timeout: NEVER,
+            finished: false,
+            options,
+        }
+    }
+
+    /// Carries out one command. The reply is for whoever sent it and precedes the effects: a consumer hears that it is
+    /// subscribed before its first delivery. Effects are appended.
+    ///
+    /// When the queue was deleted or is gone, publishes are confirmed and dropped, and all else finds nothing.
+    pub fn apply(
+        &mut self,
+        now: Timestamp,
+        command: Command,
+        gate: &mut impl Gate,
+        effects: &mut Vec<Effect>,
+    ) -> Reply {
+        if self.finished {
+            return answer_finished(&command, effects);
+        }
+        self.expire(now, effects);
+        match command {
+            Command::Enqueue(publish) => self.enqueue(now, publish, gate, effects),
+            Command::Settle { consumer, indexes, outcome } => {
+                self.settle(now, consumer, &indexes, outcome, gate, effects);
+            }
+            Command::Subscribe(subscription) => {
+                if let Err(refusal) = self.consumers.subscribe(subscription) {
+                    return Reply::Refused(refusal);
+                }
+                self.checkout(now, gate, effects);
+                return Reply::Subscribed;
+            }
+            Command::Cancel(consumer) => {
+                self.cancel(now, consumer, gate, effects);
+                return Reply::Cancelled;
+            }
+            Command::Get { holder, no_ack } => return self.get(now, holder, no_ack, gate),
+            Command::Purge => return Reply::Purged(self.ready.clear()),
+            Command::Delete { if_unused, if_empty } => return self.delete(if_unused, if_empty, gate, effects),
+            Command::ChannelDown(channel) => {
+                let of_channel = |id: ConsumerId| id.connection == channel.connection && id.channel == channel.number;
+                self.down(now, of_channel, gate, effects);
+            }
+            Command::ConnectionDown(connection) => {
+                self.down(now, |id| id.connection == connection, gate, effects);
+            }
+            Command::Resume(connection) => {
+                self.consumers.resume(connection);
+                self.checkout(now, gate, effects);
+            }
+            Command::Touch => {
+                self.used = now;
+                return Reply::Counts(self.counts());
+            }
+            Command::Tick => self.tick(now, gate, effects),
+        }
+        Reply::None
+    }
+
+    /// When the next `Tick` is due, if nothing else happens: for a message's expiry, a consumer's timeout or the end of
+    /// the queue's lease. May be too early, never too late.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        if self.finished {
+            return None;
+        }
+        let deadline = self.ready.next_expiry().min(self.next_timeout).min(self.lease_end());
+        (deadline != NEVER).then_some(deadline)
+    }
+
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            ready: self.ready.len(),
+            unacked: self.unacked.len() as u64,
+            consumers: self.consumers.len() as u64,
+            ready_bytes: self.ready.bytes(),
+            unacked_bytes: self.unacked.bytes(),
+        }
+    }
+
+    #[must_use]
+    pub fn options(&self) -> &Arc<QueueOptions> {
+        &self.options
+    }
+
+    /// The consumer that is served, of a queue with a single active consumer.
+    #[must_use]
+    pub fn active_consumer(&self) -> Option<ConsumerId> {
+        self.consumers.active()
+    }
+
+    /// The consumers in order of registration.
+    #[must_use]
+    pub fn consumers(&self) -> Vec<ConsumerView> {
+        self.consumers.views()
+    }
+
+    /// Panics when the queue's books do not balance. Looks at every message: for tests and simulation.
+    pub fn check_invariants(&self) {
+        self.ready.check_invariants();
+        self.unacked.check_invariants();
+        self.consumers.check_invariants();
+        let held: usize = self
+            .consumers
+            .matching(|_| true)
+            .into_iter()
+            .filter_map(|slot| self.consumers.holder(slot))
+            .map(|holder| holder.unacked)
+            .sum();
+        assert_eq!(held, self.unacked.len(), "holders' counts sum up to the unacknowledged messages");
+        for (index, unacked) in self.unacked.iter() {
+            assert!(index < self.next_index);
+            assert!(self.consumers.holder(unacked.holder).is_some(), "an unacknowledged message has a holder");
+        }
+        if !self.finished && self.options.overflow == Overflow::DropHead {
+            assert!(!limits::is_over(&self.options, &self.ready), "the queue is within its limits");
+        }
+    }
+
+    #[inline]
+    fn enqueue(&mut self, now: Timestamp, publish: Publish, gate: &mut impl Gate, effects: &mut Vec<Effect>) {
+        let Publish { message, expiration_ms, origin, deaths } = publish;
+        if self.options.overflow != Overflow::DropHead
+            && limits::would_be_over(&self.options, &self.ready, message.body_length())
+        {
+            confirm(origin, Verdict::Rejected, effects);
+            if self.options.overflow == Overflow::RejectPublishDlx {
+                self.dead_letter(message, deaths, Reason::MaxLength, effects);
+            }
+            return;
+        }
+        confirm(origin, Verdict::Confirmed, effects);
+        let index = self.next_index;
+        self.next_index += 1;
+        let entry = Entry { message, expires: limits::expiry(&self.options, now, expiration_ms), deaths };
+        if self.ready.is_empty()
+            && let Some(turn) = self.consumers.pick(gate)
+        {
+            return self.hand_out(now, turn, MessageIndex(index), false, entry, gate, effects);
+        }
+        if entry.expires <= now && !self.options.expire_at_head_only {
+            return self.dead_letter(entry.message, entry.deaths, Reason::Expired, effects);
+        }
+        self.ready.push(index, entry);
+        self.trim(now, effects);
+    }
+
+    fn settle(
+        &mut self,
+        now: Timestamp,
+        consumer: ConsumerId,
+        indexes: &[MessageIndex],
+        outcome: Outcome,
+        gate: &mut impl Gate,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(slot) = self.consumers.find(consumer) else { return };
+        let mut count = 0;
+        for MessageIndex(index) in indexes {
+            let Some(entry) = self.unacked.remove(*index, slot) else { continue };
+            count += 1;
+            match outcome {
+                Outcome::Ack => {}
+                Outcome::Requeue => self.ready.give_back(*index, entry),
+                Outcome::Reject => self.dead_letter(entry.message, entry.deaths, Reason::Rejected, effects),
+            }
+        }
+        if count == 0 {
+            return;
+        }
+        self.released(slot, consumer, count, gate);
+        if outcome == Outcome::Requeue {
+            self.trim(now, effects);
+        }
+        self.checkout(now, gate, effects);
+    }
+
+    fn cancel(&mut self, now: Timestamp, consumer: ConsumerId, gate: &mut impl Gate, effects: &mut Vec<Effect>) {
+        let Some(slot) = self.consumers.find(consumer) else { return };
+        if !self.consumers.leave(slot) {
+            return;
+        }
+        if !self.ended_with_last_consumer(now, gate, effects) {
+            self.checkout(now, gate, effects);
+        }
+    }
+
+    fn get(&mut self, now: Timestamp, holder: ConsumerId, no_ack: bool, gate: &mut impl Gate) -> Reply {
+        self.used = now;
+        let Some(taken) = self.ready.pop() else { return Reply::Empty };
+        let message = taken.entry.message.clone();
+        let mode = if no_ack { AckMode::Automatic } else { AckMode::Manual };
+        gate.spend(holder, message.cost(), mode);
+        if mode == AckMode::Manual {
+            let slot = self.consumers.getter(holder);
+            self.hold(now, slot, taken.index, taken.entry);
+        }
+        let index = MessageIndex(taken.index);
+        Reply::Got { index, redelivered: taken.redelivered, message, ready: self.ready.len() }
+    }
+
+    fn delete(&mut self, if_unused: bool, if_empty: bool, gate: &mut impl Gate, effects: &mut Vec<Effect>) -> Reply {
+        if if_empty && !self.ready.is_empty() {
+            return Reply::NotEmpty;
+        }
+        if if_unused && !self.consumers.is_empty() {
+            return Reply::InUse;
+        }
+        let ready = self.ready.len();
+        let consumers = self.consumers.views();
+        self.finish(gate);
+        effects.extend(
+            consumers.into_iter().map(|view| Effect::ConsumerCancelled { consumer: view.consumer, tag: view.tag }),
+        );
+        Reply::Deleted(ready)
+    }
+
+    /// The channels of these holders are closed: their consumers end, and what they hold is ready again.
+    fn down(
+        &mut self,
+        now: Timestamp,
+        matches: impl Fn(ConsumerId) -> bool,
+        gate: &mut impl Gate,
+        effects: &mut Vec<Effect>,
+    ) {
+        let slots = self.consumers.matching(matches);
+        if slots.is_empty() {
+            return;
+        }
+        let holding: Vec<(u32, ConsumerId)> = slots
+            .iter()
+            .filter_map(|slot| self.consumers.holder(*slot).map(|holder| (*slot, holder)))
+            .filter(|(_, holder)| holder.unacked > 0)
+            .map(|(slot, holder)| (slot, holder.id))
+            .collect();
+        let mut consumer_left = false;
+        for slot in slots {
+            consumer_left |= self.consumers.leave(slot);
+        }
+        if consumer_left && self.ended_with_last_consumer(now, gate, effects) {
+            return;
+        }
+        for (slot, consumer) in holding {
+            let entries = self.unacked.remove_all_of(slot);
+            let count = entries.len();
+            for (index, entry) in entries {
+                self.ready.give_back(index, entry);
+            }
+            self.released(slot, consumer, count, gate);
+        }
+        self.trim(now, effects);
+        self.checkout(now, gate, effects);
+    }
+
+    fn tick(&mut self, now: Timestamp, gate: &mut impl Gate, effects: &mut Vec<Effect>) {
+        if self.next_timeout <= now {
+            self.time_out_consumers(now, effects);
+        }
+        if self.lease_end() <= now {
+            self.finish(gate);
+            effects.push(Effect::Gone);
+        }
+    }
+
+    /// Hands out ready messages as long as a consumer can take one.
+    #[inline]
+    fn checkout(&mut self, now: Timestamp, gate: &mut impl Gate, effects: &mut Vec<Effect>) {
+        loop {
+            // In head-only mode the message behind a delivered one may have expired long ago.
+            self.expire(now, effects);
+            if self.ready.is_empty() {
+                return;
+            }
+            let Some(turn) = self.consumers.pick(gate) else { return };
+            let Some(taken) = self.ready.pop() else { return };
+            self.hand_out(now, turn, MessageIndex(taken.index), taken.redelivered, taken.entry, gate, effects);
+        }
+    }
+
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "the parts of a delivery and where it goes")]
+    fn hand_out(
+        &mut self,
+        now: Timestamp,
+        turn: Turn,
+        index: MessageIndex,
+        redelivered: bool,
+        entry: Entry,
+        gate: &mut impl Gate,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(holder) = self.consumers.holder(turn.slot) else { return };
+        let consumer = holder.id;
+        let message = if holder.no_ack {
+            gate.spend(consumer, entry.message.cost(), AckMode::Automatic);
+            entry.message
+        } else {
+            gate.spend(consumer, entry.message.cost(), AckMode::Manual);
+            let message = entry.message.clone();
+            self.hold(now, turn.slot, index.0, entry);
+            message
+        };
+        self.consumers.served(turn);
+        effects.push(Effect::Deliver(Delivery { consumer, index, redelivered, message }));
+    }
+
+    /// Keeps a message until its holder settles it.
+    #[inline]
+    fn hold(&mut self, now: Timestamp, slot: u32, index: u64, entry: Entry) {
+        if let Some(timeout_ms) = self.options.consumer_timeout_ms {
+            self.next_timeout = self.next_timeout.min(now.plus(timeout_ms));
+        }
+        if let Some(holder) = self.consumers.holder_mut(slot) {
+            holder.unacked += 1;
+        }
+        self.unacked.insert(index, Unacked { entry, delivered: now, holder: slot });
+    }
+
+    /// Counts deliveries that were taken out of the unacknowledged ones.
+    fn released(&mut self, slot: u32, consumer: ConsumerId, count: usize, gate: &mut impl Gate) {
+        gate.settled(consumer, count);
+        self.consumers.settled(slot, count);
+        if self.unacked.is_empty() {
+            self.next_timeout = NEVER;
+        }
+    }
+
+    /// Lets the messages go whose time has come.
+    #[inline]
+    fn expire(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if self.ready.next_expiry() <= now {
+            while let Some(entry) = self.ready.take_expired(now) {
+                self.dead_letter(entry.message, entry.deaths, Reason::Expired, effects);
+            }
+        }
+    }
+
+    /// Brings the ready messages back within the limits, from the head on, after some were added.
+    #[inline]
+    fn trim(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.expire(now, effects);
+        if self.options.overflow == Overflow::DropHead {
+            while limits::is_over(&self.options, &self.ready) {
+                let Some(taken) = self.ready.pop() else { break };
+                self.dead_letter(taken.entry.message, taken.entry.deaths, Reason::MaxLength, effects);
+            }
+            self.expire(now, effects);
+        }
+    }
+
+    fn dead_letter(
+        &self,
+        message: Message,
+        deaths: Option<Arc<DeathHistory>>,
+        reason: Reason,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.options.dead_letter.is_some() {
+            effects.push(Effect::DeadLetter { message, reason, deaths });
+        }
+    }
+
+    /// Reports each consumer once that left a delivery unanswered for too long.
+    fn time_out_consumers(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let Some(timeout_ms) = self.options.consumer_timeout_ms else { return };
+        let mut next = NEVER;
+        let mut late: Vec<(u64, u32)> = Vec::new();
+        for (_, unacked) in self.unacked.iter() {
+            let Some(holder) = self.consumers.holder(unacked.holder).filter(|holder| !holder.timed_out) else {
+                continue;
+            };
+            match unacked.delivered.plus(timeout_ms) {
+                deadline if deadline <= now => late.push((holder.order, unacked.holder)),
+                deadline => next = next.min(deadline),
+            }
+        }
+        late.sort_unstable();
+        late.dedup();
+        for (_, slot) in late {
+            if let Some(holder) = self.consumers.holder_mut(slot) {
+                holder.timed_out = true;
+                effects.push(Effect::ConsumerTimeout { consumer: holder.id });
+            }
+        }
+        let exact = next == NEVER || self.unacked.len() <= EXACT_TIMEOUTS_MAX;
+        self.next_timeout = if exact { next } else { next.max(now.plus(timeout_ms / 16)) };
+    }
+
+    /// When the queue is gone for want of use; never while it has consumers.
+    fn lease_end(&self) -> Timestamp {
+        match self.options.expires_ms {
+            Some(expires_ms) if self.consumers.is_empty() => self.used.plus(expires_ms),
+            _ => NEVER,
+        }
+    }
+
+    /// After a consumer ended: whether it was the last of an auto-delete queue, which is gone then.
+    fn ended_with_last_consumer(&mut self, now: Timestamp, gate: &mut impl Gate, effects: &mut Vec<Effect>) -> bool {
+        if !self.consumers.is_empty() {
+            return false;
+        }
+        self.used = now;
+        if self.options.auto_delete {
+            self.finish(gate);
+            effects.push(Effect::Gone);
+        }
+        self.options.auto_delete
+    }
+
+    /// The end: everything is dropped, and nobody owes a settlement any more.
+    fn finish(&mut self, gate: &mut impl Gate) {
+        for slot in self.consumers.matching(|_| true) {
+            if let Some(holder) = self.consumers.holder(slot).filter(|holder| holder.unacked > 0) {
+                gate.settled(holder.id, holder.unacked);
+            }
+        }
+        self.ready.clear();
+        self.unacked = UnackedMap::default();
+        self.consumers = Consumers::new(Activity::All);
+        self.next_timeout = NEVER;
+        self.finished = true;
+    }
+}
+
+/// What a queue that was deleted answers: publishes count as taken, everything else finds nothing.
+fn answer_finished(command: &Command, effects: &mut Vec<Effect>) -> Reply {
+    match command {
+        Command::Enqueue(publish) => confirm(publish.origin, Verdict::Confirmed, effects),
+        Command::Cancel(_) => return Reply::Cancelled,
+        Command::Delete { .. } => return Reply::Deleted(0),
+        Command::Subscribe(_) | Command::Get { .. } | Command::Purge | Command::Touch => return Reply::NotFound,
+        Command::Settle { .. }
+        | Command::ChannelDown(_)
+        | Command::ConnectionDown(_)
+        | Command::Resume(_)
+        | Command::Tick => {}
+    }
+    Reply::None
+}
+
+#[inline]
+fn confirm(origin: Origin, verdict: Verdict, effects: &mut Vec<Effect>) {
+    if let Origin::Channel { channel, sequence } = origin {
+        effects.push(Effect::Confirm { channel, sequence, verdict });
+    }
+}
