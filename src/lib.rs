@@ -1,6 +1,8 @@
 //! Warren, an AMQP 0-9-1 message broker.
 
 pub mod broker;
+pub mod cli;
+pub mod config;
 pub mod model;
 pub mod protocol;
 pub mod queue;

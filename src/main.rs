@@ -1,1 +1,74 @@
-fn main() {}
+//! The `warren` program: arguments, configuration, log, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use warren::cli::{self, Command, CommandLine, Settings};
+use warren::config::{Config, Log, LogFormat, LogLevel};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let command_line = match CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { cli::USAGE } else { 0 });
+        }
+    };
+    // A variable that is not UTF-8 is none of ours.
+    let variables = std::env::vars_os();
+    let environment = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    match command_line.command() {
+        Command::Serve(settings) => start(settings, environment.collect()),
+        Command::Config(command) => cli::run_config(command, environment.collect()),
+    }
+}
+
+/// Reads the configuration, starts the log, serves.
+fn start(settings: Settings, environment: Vec<(String, String)>) -> ExitCode {
+    let loaded = match settings.load(environment) {
+        Ok(loaded) => loaded,
+        Err(errors) => return cli::refuse(&errors),
+    };
+    start_log(&loaded.config.log);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    serve(loaded.config)
+}
+
+/// Runs the broker until it is told to stop.
+fn serve(config: Config) -> ExitCode {
+    tracing::error!(node = config.node.name, "this build has no server");
+    ExitCode::FAILURE
+}
+
+/// Sends the log to standard error, in the format and with the levels of the configuration.
+fn start_log(log: &Log) {
+    let mut levels = Targets::new().with_default(filter(log.level));
+    for (module, level) in &log.levels {
+        // A module of the broker, or of a library by its full name.
+        levels = levels.with_target(module, filter(*level));
+        levels = levels.with_target(format!("warren::{module}"), filter(*level));
+    }
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let layer = match log.format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(levels)).init();
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    }
+}

@@ -1,0 +1,182 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config, ConfigError, Flag, Loaded, Sources, key_help};
+
+/// The exit code for a command line or a configuration that cannot be used (EX_USAGE).
+pub const USAGE: u8 = 64;
+
+const MORE: &str = "\
+Configuration: a flag goes before the environment, the environment before the file, the file before
+the default. The file is the one that --config or WARREN_CONFIG names, else /etc/warren/broker.toml
+if there is one. Every key has an environment variable: amqp.heartbeat is WARREN_AMQP__HEARTBEAT.
+`warren config default` prints a file with every key, documented.
+
+Output: when the broker accepts connections it prints one line to standard output, which begins with
+`ready` and names its listeners: `ready amqp=127.0.0.1:5672`. The log goes to standard error.
+
+SIGTERM and SIGINT stop the broker. Exit codes: 0 stopped as asked, 64 the command line or the
+configuration cannot be used, 1 any other failure.";
+
+/// An AMQP 0-9-1 message broker that works with every RabbitMQ client.
+///
+/// Without a command it serves: `warren --amqp-port 0` is `warren serve --amqp-port 0`.
+#[derive(Debug, Parser)]
+#[command(name = "warren", version, args_conflicts_with_subcommands = true, after_help = MORE)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Settings,
+}
+
+/// What is to be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the broker (also what happens without a command).
+    #[command(after_help = MORE)]
+    Serve(Settings),
+    /// Check, show or document the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    // Commands beside the broker, such as a load generator, have their place here.
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every mistake in a configuration, with file and line; exit with 0 if there is none,
+    /// else with 64.
+    ///
+    /// The environment counts as it does for `serve`.
+    Check {
+        /// The file [default: the one that `serve` would read].
+        file: Option<PathBuf>,
+    },
+    /// Print the effective values and where each came from: default, file:line, environment
+    /// variable or flag. Passwords are masked. Takes the flags of `serve`.
+    Show(Settings),
+    /// Print a broker.toml with every key, its documentation and its default, commented out.
+    Default,
+}
+
+/// The flags that set configuration values.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Settings {
+    /// The configuration file [default: the one WARREN_CONFIG names, else /etc/warren/broker.toml
+    /// if there is one].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[arg(long, value_name = "DIR", help = key_help("node.data_dir"))]
+    data_dir: Option<String>,
+    #[arg(long, value_name = "ADDR", help = key_help("amqp.bind"))]
+    bind: Option<String>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help = key_help("amqp.port"))]
+    amqp_port: Option<String>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help = port_help("management"))]
+    management_port: Option<String>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help = port_help("prometheus"))]
+    prometheus_port: Option<String>,
+    #[arg(long, value_name = "text|json", help = key_help("log.format"))]
+    log_format: Option<String>,
+    /// Any key: `--set amqp.heartbeat=30s`. May be given more than once; goes before other flags.
+    #[arg(long, value_name = "SECTION.KEY=VALUE", value_parser = parse_set)]
+    set: Vec<(String, String)>,
+}
+
+fn port_help(section: &str) -> String {
+    let text = key_help(&format!("{section}.port"));
+    format!("Reserved for the {section} listener of a later version. {text}")
+}
+
+fn parse_set(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) => Ok((key.trim().to_owned(), value.to_owned())),
+        None => Err("expected section.key=value, such as amqp.heartbeat=30s".to_owned()),
+    }
+}
+
+impl CommandLine {
+    /// The command, which is `serve` if none was given.
+    #[must_use]
+    pub fn command(self) -> Command {
+        self.command.unwrap_or(Command::Serve(self.serve))
+    }
+}
+
+impl Settings {
+    /// Reads the configuration these flags ask for.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    pub fn load(self, environment: Vec<(String, String)>) -> Result<Loaded, Vec<ConfigError>> {
+        let flags = self.flags();
+        Config::load(&Sources { file: self.config, environment, flags })
+    }
+
+    fn flags(&self) -> Vec<Flag> {
+        let own = [
+            ("--data-dir", "node.data_dir", &self.data_dir),
+            ("--bind", "amqp.bind", &self.bind),
+            ("--amqp-port", "amqp.port", &self.amqp_port),
+            ("--management-port", "management.port", &self.management_port),
+            ("--prometheus-port", "prometheus.port", &self.prometheus_port),
+            ("--log-format", "log.format", &self.log_format),
+        ];
+        let own = own.into_iter().filter_map(|(flag, key, value)| {
+            let (flag, key) = (flag.to_owned(), key.to_owned());
+            value.clone().map(|value| Flag { flag, key, value })
+        });
+        let set = self.set.iter().map(|(key, value)| {
+            let (key, value) = (key.clone(), value.clone());
+            Flag { flag: format!("--set {key}"), key, value }
+        });
+        own.chain(set).collect()
+    }
+}
+
+/// Prints errors to standard error, one on each line; the exit code is [`USAGE`].
+#[must_use]
+pub fn refuse(errors: &[ConfigError]) -> ExitCode {
+    for error in errors {
+        eprintln!("{error}");
+    }
+    ExitCode::from(USAGE)
+}
+
+/// Runs `warren config ...`.
+#[must_use]
+pub fn run_config(command: ConfigCommand, environment: Vec<(String, String)>) -> ExitCode {
+    match command {
+        ConfigCommand::Check { file } => check(file, environment),
+        ConfigCommand::Show(settings) => match settings.load(environment) {
+            Ok(loaded) => print(&config::show(&loaded)),
+            Err(errors) => refuse(&errors),
+        },
+        ConfigCommand::Default => print(&config::default_file()),
+    }
+}
+
+fn check(file: Option<PathBuf>, environment: Vec<(String, String)>) -> ExitCode {
+    let sources = Sources { file, environment, flags: Vec::new() };
+    let name = sources.file().map_or_else(|| "defaults".into(), |(file, _)| file);
+    match Config::load(&sources) {
+        Ok(loaded) => {
+            for warning in loaded.warnings {
+                eprintln!("warning: {warning}");
+            }
+            print(&format!("{}: ok\n", name.display()))
+        }
+        Err(errors) => refuse(&errors),
+    }
+}
+
+/// Writes to standard output; a reader that went away (`| head`) is no failure.
+fn print(text: &str) -> ExitCode {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}

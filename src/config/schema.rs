@@ -1,0 +1,388 @@
+//! The schema: every key, with its type, default, range and documentation. It is the only list of
+//! keys. The section structs, reading of files, environment and flags, `config check`,
+//! `config show`, the documented `broker.toml` and the suggestions for wrong names come from it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::kind::{
+    Address, Boolean, Directory, Kind, List, Number, OneOf, OptionalFile, Password, Port, Secrets, Table, Text,
+    ZeroIsNone,
+};
+use super::origin::{Origin, Problems};
+use super::quantity::{Size, Time, Watermark};
+use super::raw::Raw;
+use super::types::{DefaultQueueType, Expiry, HighWatermark, LogFormat, LogLevel, Mechanism, Secret, User};
+use super::units::{GIB, KIB, MIB};
+use super::users::UserTable;
+
+/// One key of the configuration.
+pub(crate) struct Key {
+    /// Empty for a key outside the sections.
+    pub(crate) section: &'static str,
+    pub(crate) name: &'static str,
+    /// Section and name: `amqp.heartbeat`.
+    pub(crate) path: &'static str,
+    /// As an environment variable would give it.
+    pub(crate) default: &'static str,
+    /// Lines of documentation.
+    pub(crate) documentation: &'static [&'static str],
+    /// What rabbitmq.conf calls it, where that is another name.
+    pub(crate) rabbitmq: &'static [&'static str],
+    /// What may stand there.
+    pub(crate) expects: fn() -> String,
+    pub(crate) range: fn() -> Option<String>,
+    /// Puts a value into the configuration, or tells what is wrong with it.
+    pub(crate) set: fn(&mut Config, &Raw, &mut Problems),
+    /// The value as TOML.
+    pub(crate) write: fn(&Config, Secrets) -> String,
+}
+
+/// One section of the configuration.
+pub(crate) struct Section {
+    pub(crate) name: &'static str,
+    pub(crate) documentation: &'static [&'static str],
+}
+
+impl Key {
+    /// `WARREN_AMQP__HEARTBEAT`: two underscores between section and key.
+    pub(crate) fn environment(&self) -> String {
+        format!("WARREN_{}", self.path.replace('.', "__").to_ascii_uppercase())
+    }
+
+    /// The key with this path.
+    pub(crate) fn find(path: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.path == path)
+    }
+}
+
+/// A default, which a test reads for every key.
+fn default_of<K: Kind>(kind: &K, path: &str, text: &str) -> K::Value {
+    let mut problems = Problems::default();
+    let value = kind.read(path, &Raw::plain(Origin::Default, text), &mut problems);
+    value.unwrap_or_else(|| panic!("the default of {path} is wrong: {problems:?}"))
+}
+
+macro_rules! schema {
+    (
+        $(
+            $(#[doc = $about:literal])*
+            $section:ident: $Section:ident {
+                $(
+                    $(#[doc = $doc:literal])*
+                    $(#[rabbitmq($($old:literal),*)])?
+                    $key:ident: $type:ty = $default:literal, $kind:expr;
+                )*
+            }
+        )*
+        @top {
+            $(
+                $(#[doc = $top_doc:literal])*
+                $top_key:ident: $top_type:ty = $top_default:literal, $top_kind:expr;
+            )*
+        }
+    ) => {
+        $(
+            $(#[doc = $about])*
+            #[derive(Clone, Debug, PartialEq, Eq)]
+            pub struct $Section {
+                $( $(#[doc = $doc])* pub $key: $type, )*
+            }
+        )*
+
+        /// The configuration of a broker, checked and with every value in place.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config {
+            $( $(#[doc = $about])* pub $section: $Section, )*
+            $( $(#[doc = $top_doc])* pub $top_key: $top_type, )*
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self {
+                    $( $section: $Section { $(
+                        $key: default_of(
+                            &$kind,
+                            concat!(stringify!($section), ".", stringify!($key)),
+                            $default,
+                        ),
+                    )* }, )*
+                    $( $top_key: default_of(&$top_kind, stringify!($top_key), $top_default), )*
+                }
+            }
+        }
+
+        pub(crate) static SECTIONS: &[Section] = &[
+            $( Section { name: stringify!($section), documentation: &[$($about),*] }, )*
+        ];
+
+        pub(crate) static KEYS: &[Key] = &[
+            $( $( Key {
+                section: stringify!($section),
+                name: stringify!($key),
+                path: concat!(stringify!($section), ".", stringify!($key)),
+                default: $default,
+                documentation: &[$($doc),*],
+                rabbitmq: &[$($($old),*)?],
+                expects: || $kind.expects(),
+                range: || $kind.range(),
+                set: |config, raw, problems| {
+                    let path = concat!(stringify!($section), ".", stringify!($key));
+                    if let Some(value) = $kind.read(path, raw, problems) {
+                        config.$section.$key = value;
+                    }
+                },
+                write: |config, secrets| $kind.write(&config.$section.$key, secrets),
+            }, )* )*
+            $( Key {
+                section: "",
+                name: stringify!($top_key),
+                path: stringify!($top_key),
+                default: $top_default,
+                documentation: &[$($top_doc),*],
+                rabbitmq: &[],
+                expects: || $top_kind.expects(),
+                range: || $top_kind.range(),
+                set: |config, raw, problems| {
+                    if let Some(value) = $top_kind.read(stringify!($top_key), raw, problems) {
+                        config.$top_key = value;
+                    }
+                },
+                write: |config, secrets| $top_kind.write(&config.$top_key, secrets),
+            }, )*
+        ];
+    };
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+/// RabbitMQ's ceiling for a message.
+const LARGEST_MESSAGE: u64 = 512 * MIB;
+const LARGEST_FRAME: u32 = 1 << 20;
+const LIMIT: ZeroIsNone<Number<u32>> = ZeroIsNone(Number::between(0, u32::MAX));
+const CREDIT: Size<u64> = Size::between(4 * KIB, GIB);
+
+schema! {
+    /// This broker.
+    node: Node {
+        /// Its name. Clients are told `rabbit@<name>` as cluster_name.
+        /// Empty: the host name.
+        #[rabbitmq("cluster_name")]
+        name: String = "", Text::NAME_OR_EMPTY;
+
+        /// Where the broker keeps its data. Made when it is missing.
+        data_dir: PathBuf = "./data", Directory;
+    }
+
+    /// AMQP 0-9-1 for clients.
+    amqp: Amqp {
+        /// The address to listen on. The default takes connections from this host only;
+        /// "0.0.0.0" and "::" take them from everywhere.
+        #[rabbitmq("listeners.tcp.local", "tcp_listen_options.ip")]
+        bind: IpAddr = "127.0.0.1", Address;
+
+        /// The TCP port for clients. 0 takes a free one, -1 turns the listener off.
+        #[rabbitmq("listeners.tcp.default", "listeners.tcp.1")]
+        port: Option<u16> = "5672", Port;
+
+        /// The heartbeat proposed to clients: a connection that is silent for two of them is
+        /// closed. The client has the last word. "0s" proposes none.
+        heartbeat: Duration = "60s",
+            Time { least: Duration::ZERO, most: Duration::from_secs(18 * 3600), whole_seconds: true };
+
+        /// The largest frame. A client may ask for a smaller one, down to 4096 bytes.
+        frame_max: u32 = "128KiB", Size {
+            least: 4096, most: LARGEST_FRAME, reason: " (the protocol needs it)",
+        };
+
+        /// The number of channels that one connection may open.
+        #[rabbitmq("max_channels_per_connection")]
+        channel_max: u16 = "2047", Number::between(1, u16::MAX);
+
+        /// The largest message body. A larger one closes the channel with 406.
+        max_message_size: u64 = "16MiB", Size::between(1_u64, LARGEST_MESSAGE);
+
+        /// A connection that is not open after this time is closed.
+        handshake_timeout: Duration = "10s", Time::between(Duration::from_millis(100), HOUR);
+
+        /// The ways to log in that are offered. With ANONYMOUS anybody is defaults.user.
+        #[rabbitmq("auth_mechanisms.1")]
+        mechanisms: Vec<Mechanism> = "PLAIN,AMQPLAIN", List { of: OneOf::<Mechanism>::NEW, least: 1 };
+
+        /// How many connections the system keeps waiting until the broker accepts them.
+        #[rabbitmq("tcp_listen_options.backlog")]
+        backlog: u32 = "1024", Number::between(1_u32, 65_535);
+
+        /// The number of consumers that one channel may have. 0: no limit.
+        #[rabbitmq("consumer_max_per_channel")]
+        consumers_per_channel_max: Option<u32> = "0", LIMIT;
+
+        /// The prefetch count of consumers whose channel never called basic.qos. 0: no limit.
+        default_consumer_prefetch: u16 = "0", Number::between(0, u16::MAX);
+
+        /// Further server properties for connection.start, or other values for the usual ones.
+        server_properties: BTreeMap<String, String> = "", Table(Text::ANY);
+    }
+
+    /// The management API. Reserved: this version has no such listener.
+    management: Management {
+        /// The TCP port. 0 takes a free one, -1 turns the listener off.
+        #[rabbitmq("management.tcp.port")]
+        port: Option<u16> = "15672", Port;
+    }
+
+    /// Metrics for Prometheus. Reserved: this version has no such listener.
+    prometheus: Prometheus {
+        /// The TCP port. 0 takes a free one, -1 turns the listener off.
+        #[rabbitmq("prometheus.tcp.port")]
+        port: Option<u16> = "15692", Port;
+    }
+
+    /// How many of each there may be. 0 is no limit.
+    limits: Limits {
+        /// Connections to this broker.
+        #[rabbitmq("max_connections", "connection_max")]
+        connections: Option<u32> = "0", LIMIT;
+
+        /// Connections of one user.
+        connections_per_user: Option<u32> = "0", LIMIT;
+
+        /// Channels of all connections to this broker.
+        #[rabbitmq("channel_max_per_node")]
+        channels_per_node: Option<u32> = "0", LIMIT;
+
+        /// Channels of all connections of one user.
+        channels_per_user: Option<u32> = "0", LIMIT;
+
+        /// Queues in one virtual host.
+        #[rabbitmq("cluster_queue_limit")]
+        queues_per_vhost: Option<u32> = "0", LIMIT;
+
+        /// Exchanges in one virtual host.
+        #[rabbitmq("cluster_exchange_limit")]
+        exchanges_per_vhost: Option<u32> = "0", LIMIT;
+    }
+
+    /// When publishers are made to wait.
+    memory: Memory {
+        /// While more memory than this is in use, connections that publish are blocked.
+        /// The share is one of the memory of the machine or the control group (container).
+        #[rabbitmq("vm_memory_high_watermark.relative", "vm_memory_high_watermark.absolute")]
+        high_watermark: HighWatermark = "60%", Watermark;
+
+        /// How often the memory in use is measured.
+        check_interval: Duration = "250ms", Time::between(Duration::from_millis(10), 60 * SECOND);
+
+        /// The bytes a connection may have published that its queues have not taken yet. At this
+        /// mark the broker stops reading from the connection until they have.
+        connection_publish_credit: u64 = "1MiB", CREDIT;
+
+        /// The bytes of deliveries that may wait for a connection's socket. At this mark queues
+        /// stop delivering to the connection until some have been written.
+        connection_delivery_credit: u64 = "1MiB", CREDIT;
+    }
+
+    /// Queues.
+    queues: Queues {
+        /// The type of queues that are declared without x-queue-type.
+        #[rabbitmq("default_queue_type")]
+        default_type: DefaultQueueType = "classic", OneOf::<DefaultQueueType>::NEW;
+
+        /// The number of shards that share the queues between them, each with a thread of its own.
+        /// 0: half the processor cores, at least one.
+        shards: Option<u32> = "0", ZeroIsNone(Number::between(0_u32, 1024));
+
+        /// A delivery that is not acknowledged within this time closes its channel with 406, as
+        /// RabbitMQ did up to 4.2. "0s": never.
+        consumer_timeout: Option<Duration> = "0s", ZeroIsNone(Time::between(Duration::ZERO, YEAR));
+
+        /// When a message past its time leaves a classic queue: "exact" at its time wherever it
+        /// sits, "head" when it reaches the head of the queue, as in RabbitMQ.
+        expire: Expiry = "exact", OneOf::<Expiry>::NEW;
+    }
+
+    /// What RabbitMQ changed from version to version.
+    compatibility: Compatibility {
+        /// Whether queues may be neither durable nor exclusive. RabbitMQ 4.3 refuses them with 541.
+        #[rabbitmq("deprecated_features.permit.transient_nonexcl_queues")]
+        transient_nonexclusive_queues: bool = "true", Boolean;
+
+        /// Whether basic.qos with global = true sets a limit for the channel as a whole.
+        /// RabbitMQ 4.3 takes it as one for each consumer: false does so too.
+        #[rabbitmq("deprecated_features.permit.global_qos")]
+        global_qos: bool = "true", Boolean;
+
+        /// The product that clients are told in server properties. Some look for "RabbitMQ".
+        #[rabbitmq("product.name")]
+        product: String = "RabbitMQ", Text { least: 1, ..Text::ANY };
+
+        /// The version that clients are told. Some turn features on by it.
+        #[rabbitmq("product.version")]
+        version: String = "4.3.5", Text { least: 1, ..Text::ANY };
+    }
+
+    /// What a broker has from its first start.
+    defaults: Defaults {
+        /// The first user: administrator, with every permission in defaults.vhost and
+        /// defaults.vhosts. Empty: none.
+        #[rabbitmq("default_user")]
+        user: String = "guest", Text::NAME_OR_EMPTY;
+
+        /// The first user's password.
+        #[rabbitmq("default_pass")]
+        password: Secret = "guest", Password;
+
+        /// A file with the first user's password, in place of defaults.password. A line end after
+        /// it does not count.
+        password_file: Option<PathBuf> = "", OptionalFile;
+
+        /// The first virtual host.
+        #[rabbitmq("default_vhost")]
+        vhost: String = "/", Text::NAME;
+
+        /// Further virtual hosts.
+        vhosts: Vec<String> = "", List::of(Text::NAME);
+
+        /// The users who may log in from this host only.
+        #[rabbitmq("loopback_users", "loopback_users.guest", "loopback_users.1")]
+        loopback_only: Vec<String> = "guest", List::of(Text::NAME);
+    }
+
+    /// The log, on standard error.
+    log: Log {
+        /// The least important messages that are logged.
+        #[rabbitmq("log.console.level", "log.file.level", "log.default.level")]
+        level: LogLevel = "info", OneOf::<LogLevel>::NEW;
+
+        /// "text" is a line for people, "json" an object on each line.
+        #[rabbitmq("log.console.formatter", "log.file.formatter")]
+        format: LogFormat = "text", OneOf::<LogFormat>::NEW;
+
+        /// Other levels for modules of the broker: { queue = "debug", "server::connection" = "warn" }.
+        levels: BTreeMap<String, LogLevel> = "", Table(OneOf::<LogLevel>::NEW);
+    }
+
+    /// Stopping, by SIGTERM or SIGINT.
+    shutdown: Shutdown {
+        /// How long the broker waits for its connections to close before it ends without them.
+        timeout: Duration = "10s", Time::between(Duration::ZERO, HOUR);
+    }
+
+    @top {
+        /// Further users, made together with defaults.user. In a file they stand after all else,
+        /// each with its own heading; permissions are regular expressions over names of exchanges
+        /// and queues, as in RabbitMQ:
+        ///
+        /// ```toml
+        ///     [[users]]
+        ///     name = "orders"
+        ///     password = "..."             or password_file = "/run/secrets/orders"
+        ///     tags = ["monitoring"]        may be left out, as may permissions
+        ///     permissions = [{ vhost = "/", configure = "^orders", write = ".*", read = ".*" }]
+        /// ```
+        users: Vec<User> = "", List::of(UserTable);
+    }
+}

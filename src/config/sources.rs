@@ -1,0 +1,221 @@
+//! The places values come from: a file, the environment, flags. Each gives values to keys, lowest
+//! precedence first; names that are no key are told here.
+
+use std::path::{Path, PathBuf};
+
+use super::nearest::nearest;
+use super::origin::{Origin, Problems};
+use super::raw::{Entry, Raw, RawValue, parse_file};
+use super::schema::{KEYS, Key, SECTIONS};
+
+/// What a broker is started with.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file given with `--config`. Without it, `WARREN_CONFIG` names the file, and without
+    /// that it is [`DEFAULT_FILE`] if there is one.
+    pub file: Option<PathBuf>,
+    /// Environment variables; those that do not concern the broker are passed over.
+    pub environment: Vec<(String, String)>,
+    /// Values from the command line, in its order.
+    pub flags: Vec<Flag>,
+}
+
+/// A value from the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flag {
+    /// As it was written, for messages: `--amqp-port`.
+    pub flag: String,
+    /// The key it sets: `amqp.port`.
+    pub key: String,
+    pub value: String,
+}
+
+/// The file that is read when no other one is named.
+pub const DEFAULT_FILE: &str = "/etc/warren/broker.toml";
+
+/// A key with a value for it.
+pub(crate) type Setting = (&'static Key, Raw);
+
+/// RabbitMQ's variables that scripts and container images set.
+const RABBITMQ_VARIABLES: [(&str, &str); 4] = [
+    ("RABBITMQ_DEFAULT_USER", "defaults.user"),
+    ("RABBITMQ_DEFAULT_PASS", "defaults.password"),
+    ("RABBITMQ_DEFAULT_VHOST", "defaults.vhost"),
+    ("RABBITMQ_NODE_PORT", "amqp.port"),
+];
+
+impl Sources {
+    /// The file to read, and the variable that names it if one does.
+    #[must_use]
+    pub fn file(&self) -> Option<(PathBuf, Origin)> {
+        if let Some(file) = &self.file {
+            return Some((file.clone(), Origin::Default));
+        }
+        let variable = self.environment.iter().find(|(name, _)| name == "WARREN_CONFIG");
+        if let Some((name, file)) = variable.filter(|(_, file)| !file.is_empty()) {
+            return Some((PathBuf::from(file), Origin::Environment(name.clone())));
+        }
+        let file = Path::new(DEFAULT_FILE);
+        file.exists().then(|| (file.to_owned(), Origin::Default))
+    }
+}
+
+/// Values from a file.
+pub(crate) fn file_settings(file: &Path, named: &Origin, problems: &mut Problems) -> Vec<Setting> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => text_settings(&file.to_string_lossy(), &text, problems),
+        Err(error) => {
+            let message = format!("cannot read {}: {}", file.display(), reason(&error));
+            problems.other(named, message);
+            Vec::new()
+        }
+    }
+}
+
+/// Why a file could not be read, without the number of the system error.
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        kind => kind.to_string(),
+    }
+}
+
+/// Values from the text of a file.
+pub(crate) fn text_settings(file: &str, text: &str, problems: &mut Problems) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    for entry in parse_file(file, text, problems) {
+        if let Some(key) = Key::find(&entry.name) {
+            settings.push((key, entry.value));
+        } else if SECTIONS.iter().any(|section| section.name == entry.name) {
+            section_settings(entry, &mut settings, problems);
+        } else {
+            unknown_entry(&entry, problems);
+        }
+    }
+    settings
+}
+
+fn section_settings(section: Entry, settings: &mut Vec<Setting>, problems: &mut Problems) {
+    let RawValue::Table(entries) = section.value.value else {
+        let name = section.name;
+        let message = format!("expected a section ([{name}]), got {}", section.value.quoted());
+        return problems.value(&section.origin, &name, message);
+    };
+    for entry in entries {
+        let path = format!("{}.{}", section.name, entry.name);
+        match Key::find(&path) {
+            Some(key) => settings.push((key, entry.value)),
+            None => match leaf_of_rabbitmq(&path, &entry) {
+                Some(message) => problems.other(&entry.origin, message),
+                None => problems.other(&entry.origin, unknown_key(&path)),
+            },
+        }
+    }
+}
+
+/// Something at the top of the file that is neither a section nor a key.
+fn unknown_entry(entry: &Entry, problems: &mut Problems) {
+    let name = &entry.name;
+    let message = match (&entry.value.value, leaf_of_rabbitmq(name, entry)) {
+        (_, Some(message)) => message,
+        (RawValue::Table(_), None) => {
+            let sections = SECTIONS.iter().map(|section| section.name);
+            match nearest(name, sections.clone()) {
+                Some(near) => format!("unknown section [{name}]; did you mean [{near}]?"),
+                None => {
+                    let sections: Vec<_> = sections.collect();
+                    format!("unknown section [{name}]; the sections are {}", sections.join(", "))
+                }
+            }
+        }
+        (_, None) => unknown_key(name),
+    };
+    problems.other(&entry.origin, message);
+}
+
+/// The message for a key of rabbitmq.conf, which may lie in a table made by its dots.
+fn leaf_of_rabbitmq(path: &str, entry: &Entry) -> Option<String> {
+    if let Some(key) = KEYS.iter().find(|key| key.rabbitmq.contains(&path)) {
+        return Some(format!("{path} is {} here", key.path));
+    }
+    let RawValue::Table(entries) = &entry.value.value else {
+        return None;
+    };
+    entries.iter().find_map(|inner| leaf_of_rabbitmq(&format!("{path}.{}", inner.name), inner))
+}
+
+/// What to tell of a key that does not exist.
+fn unknown_key(path: &str) -> String {
+    if let Some(key) = KEYS.iter().find(|key| key.rabbitmq.contains(&path)) {
+        return format!("{path} is {} here", key.path);
+    }
+    let (section, name) = path.split_once('.').unwrap_or(("", path));
+    let siblings = || KEYS.iter().filter(|key| key.section == section);
+    let near = nearest(name, siblings().map(|key| key.name));
+    let near = near.and_then(|near| siblings().find(|key| key.name == near));
+    // The right name in the wrong section, then slips in both.
+    let elsewhere = || KEYS.iter().find(|key| key.name == name).map(|key| key.path);
+    let anywhere = || {
+        let missing = siblings().next().is_none();
+        missing.then(|| nearest(path, KEYS.iter().map(|key| key.path))).flatten()
+    };
+    match near.map(|key| key.path).or_else(elsewhere).or_else(anywhere) {
+        Some(near) => format!("unknown key {path}; did you mean {near}?"),
+        None if section.is_empty() || siblings().next().is_none() => {
+            let sections: Vec<_> = SECTIONS.iter().map(|section| section.name).collect();
+            format!("unknown key {path}; the sections are {}", sections.join(", "))
+        }
+        None => {
+            let names: Vec<_> = siblings().map(|key| key.name).collect();
+            format!("unknown key {path}; [{section}] has {}", names.join(", "))
+        }
+    }
+}
+
+/// Values from environment variables, RabbitMQ's first; `notes` tells of those.
+pub(crate) fn environment_settings(
+    environment: &[(String, String)],
+    notes: &mut Vec<String>,
+    problems: &mut Problems,
+) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    for (name, path) in RABBITMQ_VARIABLES {
+        let given = environment.iter().find(|(variable, text)| variable == name && !text.is_empty());
+        if let (Some((name, text)), Some(key)) = (given, Key::find(path)) {
+            notes.push(format!("{name} sets {path}; {} does so too", key.environment()));
+            settings.push((key, Raw::plain(Origin::Environment(name.clone()), text)));
+        }
+    }
+    for (name, text) in environment {
+        let Some(rest) = name.strip_prefix("WARREN_") else {
+            continue;
+        };
+        if let Some(key) = KEYS.iter().find(|key| key.environment() == *name) {
+            settings.push((key, Raw::plain(Origin::Environment(name.clone()), text)));
+        } else if rest.contains("__") {
+            // Without two underscores it may be anything: an orchestrator gives each service
+            // called warren WARREN_PORT, WARREN_SERVICE_HOST and more.
+            unknown_variable(name, rest, problems);
+        }
+    }
+    settings
+}
+
+fn unknown_variable(name: &str, rest: &str, problems: &mut Problems) {
+    let path = rest.replacen("__", ".", 1).to_ascii_lowercase();
+    problems.other(&Origin::Environment(name.to_owned()), unknown_key(&path));
+}
+
+/// Values from the command line.
+pub(crate) fn flag_settings(flags: &[Flag], problems: &mut Problems) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    for Flag { flag, key, value } in flags {
+        let origin = Origin::Flag(flag.clone());
+        match Key::find(key) {
+            Some(key) => settings.push((key, Raw::plain(origin, value))),
+            None => problems.other(&origin, unknown_key(key)),
+        }
+    }
+    settings
+}
