@@ -20,10 +20,11 @@ use crate::{PATIENCE, POLL};
 /// it with SIGTERM, removes the data directory and notes the exit code where `WARREN_EXIT_LOG` says.
 const KEEPER: &str = r#"
 log="$1"; directory="$2"; shift 2
+note() { [ -z "$log" ] || echo "$*" >>"$log"; }
+note started "$@"
 "$@" 2>"$directory/stderr" & broker=$!
 cat >/dev/null
-kill -TERM "$broker"; wait "$broker"; code=$?
-[ -n "$log" ] && echo "shared broker exit code $code" >>"$log"
+kill -TERM "$broker"; wait "$broker"; note stopped with exit code "$?"
 rm -rf "$directory"
 "#;
 

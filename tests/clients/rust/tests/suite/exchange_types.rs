@@ -21,10 +21,11 @@ async fn exchange(
     match scenario.try_exchange(&channel, kind, arguments).await {
         Ok(exchange) => Some((channel, exchange)),
         Err(error) if broker::external_uri().is_some() => {
-            assert_error(
-                &error,
-                406,
-                &format!("PRECONDITION_FAILED - invalid exchange type '{kind}'"),
+            assert!(
+                error
+                    .to_string()
+                    .contains(&format!("exchange type '{kind}'")),
+                "{error}"
             );
             broker::skip(&format!("the broker has no exchange type {kind}"));
             None
