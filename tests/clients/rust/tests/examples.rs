@@ -2,18 +2,16 @@
 
 use std::{
     env,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command as BlockingCommand, Stdio},
-    sync::OnceLock,
+    process::{Child, Command, Stdio},
+    sync::{OnceLock, mpsc},
+    thread,
 };
 
-use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
-};
 use warren_client_tests::{
-    broker,
-    scenario::{Session, block_on, connect, within},
+    PATIENCE, broker,
+    scenario::{Session, block_on, connect},
 };
 
 /// Builds the examples on first use and returns the directory of their executables.
@@ -24,7 +22,7 @@ fn executables() -> &'static Path {
         let test = env::current_exe().unwrap();
         let profile = test.ancestors().nth(2).unwrap();
         let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../examples/rust");
-        let mut cargo = BlockingCommand::new(env!("CARGO"));
+        let mut cargo = Command::new(env!("CARGO"));
         cargo
             .args(["build", "--quiet", "--locked", "--bins", "--manifest-path"])
             .arg(package.join("Cargo.toml"));
@@ -44,7 +42,8 @@ fn executables() -> &'static Path {
 struct Program {
     name: String,
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    /// What it prints, read by a thread of its own.
+    lines: mpsc::Receiver<String>,
 }
 
 impl Program {
@@ -53,12 +52,15 @@ impl Program {
         command
             .args(arguments)
             .env("AMQP_URL", broker::shared_uri());
-        let mut child = command
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            stdout
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
         Self {
             name: name.into(),
             child,
@@ -67,25 +69,28 @@ impl Program {
     }
 
     /// Starts a program and waits until it listens.
-    async fn listening(name: &str, arguments: &[&str]) -> Self {
-        let mut program = Self::start(name, arguments);
-        let line = program.line().await;
+    fn listening(name: &str, arguments: &[&str]) -> Self {
+        let program = Self::start(name, arguments);
+        let line = program
+            .line()
+            .unwrap_or_else(|| panic!("{name} ended early"));
         assert!(line.starts_with("waiting for "), "{name} printed {line:?}");
         program
     }
 
-    async fn line(&mut self) -> String {
-        let line = within(self.lines.next_line()).await.unwrap();
-        line.unwrap_or_else(|| panic!("{} ended early", self.name))
+    /// The next line; `None` at the end of the output.
+    fn line(&self) -> Option<String> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("{} does not go on", self.name),
+        }
     }
 
     /// What it prints until it ends, which it has to do without an error.
-    async fn finish(mut self) -> Vec<String> {
-        let mut printed = Vec::new();
-        while let Some(line) = within(self.lines.next_line()).await.unwrap() {
-            printed.push(line);
-        }
-        let status = within(self.child.wait()).await.unwrap();
+    fn finish(mut self) -> Vec<String> {
+        let printed: Vec<_> = std::iter::from_fn(|| self.line()).collect();
+        let status = self.child.wait().unwrap();
         assert!(
             status.success(),
             "{} ended with {status}: {printed:?}",
@@ -95,43 +100,53 @@ impl Program {
     }
 }
 
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Still running only when the test has failed.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
 /// Runs a program to its end.
-async fn run(name: &str, arguments: &[&str]) -> Vec<String> {
-    Program::start(name, arguments).finish().await
+fn run(name: &str, arguments: &[&str]) -> Vec<String> {
+    Program::start(name, arguments).finish()
 }
 
 /// Runs `test` between two removals of what the examples declare.
-fn with_examples(queues: &[&str], exchanges: &[&str], test: impl AsyncFnOnce()) {
-    let remove = async || {
-        let connection = connect(broker::shared_uri()).await;
-        let channel = Session::open(&connection).await;
-        for queue in queues {
-            channel
-                .queue_delete((*queue).into(), Default::default())
-                .await
-                .unwrap();
-        }
-        for exchange in exchanges {
-            channel
-                .exchange_delete((*exchange).into(), Default::default())
-                .await
-                .unwrap();
-        }
-        connection.close(200, "done".into()).await.unwrap();
+fn with_examples(queues: &[&str], exchanges: &[&str], test: impl FnOnce()) {
+    let remove = || {
+        block_on(async {
+            let connection = connect(broker::shared_uri()).await;
+            let channel = Session::open(&connection).await;
+            for queue in queues {
+                channel
+                    .queue_delete((*queue).into(), Default::default())
+                    .await
+                    .unwrap();
+            }
+            for exchange in exchanges {
+                channel
+                    .exchange_delete((*exchange).into(), Default::default())
+                    .await
+                    .unwrap();
+            }
+            connection.close(200, "done".into()).await.unwrap();
+        });
     };
-    block_on(async {
-        remove().await;
-        test().await;
-        remove().await;
-    });
+    remove();
+    test();
+    remove();
 }
 
 #[test]
 fn send_and_receive() {
-    with_examples(&["hello"], &[], async || {
-        assert_eq!(run("send", &[]).await, ["sent Hello World!"]);
-        assert_eq!(run("send", &["and", "again"]).await, ["sent and again"]);
-        let received = run("receive", &["--count", "2"]).await;
+    with_examples(&["hello"], &[], || {
+        assert_eq!(run("send", &[]), ["sent Hello World!"]);
+        assert_eq!(run("send", &["and", "again"]), ["sent and again"]);
+        let received = run("receive", &["--count", "2"]);
         assert_eq!(
             received,
             [
@@ -145,24 +160,24 @@ fn send_and_receive() {
 
 #[test]
 fn new_task_and_worker() {
-    with_examples(&["tasks"], &[], async || {
-        let busy = Program::listening("worker", &["--count", "1"]).await;
+    with_examples(&["tasks"], &[], || {
+        let busy = Program::listening("worker", &["--count", "1"]);
         // Two seconds of work, in which the other worker does the rest.
-        run("new_task", &["long", "...................."]).await;
+        run("new_task", &["long", "...................."]);
         let mut free = None;
         for task in ["a.", "b.", "c."] {
-            assert_eq!(run("new_task", &[task]).await, [format!("sent {task}")]);
+            assert_eq!(run("new_task", &[task]), [format!("sent {task}")]);
             if free.is_none() {
-                free = Some(Program::listening("worker", &["--count", "3"]).await);
+                free = Some(Program::listening("worker", &["--count", "3"]));
             }
         }
         let expected = ["a.", "b.", "c."]
             .map(|task| [format!("received {task}"), format!("finished {task}")])
             .concat();
-        assert_eq!(free.unwrap().finish().await, expected);
+        assert_eq!(free.unwrap().finish(), expected);
         let long = "long ....................";
         assert_eq!(
-            busy.finish().await,
+            busy.finish(),
             [format!("received {long}"), format!("finished {long}")]
         );
     });
@@ -170,32 +185,31 @@ fn new_task_and_worker() {
 
 #[test]
 fn emit_log_and_receive_logs() {
-    with_examples(&[], &["logs"], async || {
-        let first = Program::listening("receive_logs", &["--count", "2"]).await;
-        let second = Program::listening("receive_logs", &["--count", "1"]).await;
-        run("emit_log", &[]).await;
-        run("emit_log", &["error: disk full"]).await;
+    with_examples(&[], &["logs"], || {
+        let first = Program::listening("receive_logs", &["--count", "2"]);
+        let second = Program::listening("receive_logs", &["--count", "1"]);
+        run("emit_log", &[]);
+        run("emit_log", &["error: disk full"]);
         assert_eq!(
-            first.finish().await,
+            first.finish(),
             ["received info: Hello World!", "received error: disk full"]
         );
-        assert_eq!(second.finish().await, ["received info: Hello World!"]);
+        assert_eq!(second.finish(), ["received info: Hello World!"]);
     });
 }
 
 #[test]
 fn emit_log_direct_and_receive_logs_direct() {
-    with_examples(&[], &["direct_logs"], async || {
-        let errors = Program::listening("receive_logs_direct", &["error", "--count", "1"]).await;
-        let both =
-            Program::listening("receive_logs_direct", &["--count", "2", "warning", "error"]).await;
+    with_examples(&[], &["direct_logs"], || {
+        let errors = Program::listening("receive_logs_direct", &["error", "--count", "1"]);
+        let both = Program::listening("receive_logs_direct", &["--count", "2", "warning", "error"]);
         for severity in ["info", "warning", "error"] {
-            let printed = run("emit_log_direct", &[severity, "disk", "full"]).await;
+            let printed = run("emit_log_direct", &[severity, "disk", "full"]);
             assert_eq!(printed, [format!("sent {severity}: disk full")]);
         }
-        assert_eq!(errors.finish().await, ["received error: disk full"]);
+        assert_eq!(errors.finish(), ["received error: disk full"]);
         assert_eq!(
-            both.finish().await,
+            both.finish(),
             ["received warning: disk full", "received error: disk full"]
         );
     });
@@ -203,15 +217,14 @@ fn emit_log_direct_and_receive_logs_direct() {
 
 #[test]
 fn emit_log_topic_and_receive_logs_topic() {
-    with_examples(&[], &["topic_logs"], async || {
-        let kernel = Program::listening("receive_logs_topic", &["kern.*", "--count", "2"]).await;
-        let critical =
-            Program::listening("receive_logs_topic", &["*.critical", "--count", "2"]).await;
+    with_examples(&[], &["topic_logs"], || {
+        let kernel = Program::listening("receive_logs_topic", &["kern.*", "--count", "2"]);
+        let critical = Program::listening("receive_logs_topic", &["*.critical", "--count", "2"]);
         for topic in ["kern.info", "cron.critical", "kern.critical"] {
-            run("emit_log_topic", &[topic, "it burns"]).await;
+            run("emit_log_topic", &[topic, "it burns"]);
         }
         assert_eq!(
-            kernel.finish().await,
+            kernel.finish(),
             [
                 "received kern.info: it burns",
                 "received kern.critical: it burns"
@@ -221,14 +234,14 @@ fn emit_log_topic_and_receive_logs_topic() {
             "received cron.critical: it burns",
             "received kern.critical: it burns",
         ];
-        assert_eq!(critical.finish().await, expected);
+        assert_eq!(critical.finish(), expected);
     });
 }
 
 #[test]
 fn rpc_client_and_rpc_server() {
-    with_examples(&["rpc"], &[], async || {
-        let server = Program::listening("rpc_server", &["--count", "5"]).await;
+    with_examples(&["rpc"], &[], || {
+        let server = Program::listening("rpc_server", &["--count", "5"]);
         let answers = [
             "0 -> 0",
             "1 -> 1",
@@ -236,18 +249,15 @@ fn rpc_client_and_rpc_server() {
             "pi -> not a number",
             "100 -> too large",
         ];
-        assert_eq!(
-            run("rpc_client", &["0", "1", "30", "pi", "100"]).await,
-            answers
-        );
-        assert_eq!(server.finish().await, answers);
+        assert_eq!(run("rpc_client", &["0", "1", "30", "pi", "100"]), answers);
+        assert_eq!(server.finish(), answers);
     });
 }
 
 #[test]
 fn publisher_confirms() {
-    with_examples(&[], &[], async || {
-        let printed = run("publisher_confirms", &["--count", "250"]).await;
+    with_examples(&[], &[], || {
+        let printed = run("publisher_confirms", &["--count", "250"]);
         assert_eq!(printed.len(), 3);
         for (line, how) in printed
             .iter()

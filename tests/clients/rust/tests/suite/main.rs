@@ -4,6 +4,7 @@ mod confirms;
 mod connections;
 mod consumers;
 mod dead_letters;
+mod differences;
 mod errors;
 mod exchange_types;
 mod limits;
