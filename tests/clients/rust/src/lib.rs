@@ -6,6 +6,7 @@
 pub mod broker;
 pub mod raw;
 pub mod scenario;
+mod values;
 
 use std::time::Duration;
 

@@ -30,10 +30,8 @@ fn transient_queues_need_not_be_exclusive() {
         declared.unwrap();
         channel.publish("", queue.as_str(), "kept").await;
         let connection = scenario.connect().await;
-        assert_eq!(
-            Session::open(&connection).await.bodies(&queue).await,
-            ["kept"]
-        );
+        let elsewhere = Session::open(&connection).await;
+        assert_eq!(elsewhere.bodies(&queue).await, ["kept"]);
         connection.close(200, "done".into()).await.unwrap();
         let deleted = channel.queue_delete(queue, Default::default()).await;
         assert_eq!(deleted.unwrap(), 0);
