@@ -66,7 +66,7 @@ export class Session {
   }
 
   async end() {
-    for (const connection of this.#connections) await connection.close().catch(() => {});
+    for (const connection of this.#connections) await soon(connection.close(), 'a connection to close').catch(() => {});
     if (this.#queues.length + this.#exchanges.length === 0) return;
     const connection = await connectTo(this.#url);
     const channel = await connection.createChannel();
