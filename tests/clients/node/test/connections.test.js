@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
-import { connect as connectSocket } from 'node:net';
 import { test } from 'node:test';
 import { delay, soon } from '../support/deadline.js';
 import { Inbox, body, drainBodies, fill, numbers } from '../support/messages.js';
-import { brokerUrl, foreignBroker, session } from '../support/session.js';
+import { foreignBroker, session } from '../support/session.js';
 
 test('the broker names its product and capabilities', async (t) => {
   const s = await session(t);
@@ -93,17 +92,6 @@ test('an abrupt loss of the connection requeues and cleans up', async (t) => {
   const again = await (await Inbox.open(publisher, queue)).takeMany(3);
   assert.deepEqual(again.map(body), numbers(3));
   assert.ok(again.every((message) => message.fields.redelivered));
-});
-
-test('a client that speaks something else is told the protocol', async () => {
-  const { hostname, port } = new URL(brokerUrl);
-  const socket = connectSocket(Number(port), hostname);
-  const answer = [];
-  socket.on('data', (data) => answer.push(data));
-  const closed = new Promise((resolve) => socket.once('close', resolve));
-  socket.write(Buffer.from('AMQP\0\0\x09\x02'));
-  await soon(closed, 'the broker to close the connection');
-  assert.deepEqual(Buffer.concat(answer), Buffer.from('AMQP\0\0\x09\x01'));
 });
 
 test('a transient queue need not be exclusive', { skip: foreignBroker }, async (t) => {

@@ -8,21 +8,45 @@ import { eventually, soon } from '../support/deadline.js';
 import { Inbox, body, drainBodies, fill, numbers } from '../support/messages.js';
 import { Session, foreignBroker, reply } from '../support/session.js';
 
-const RETRY = { initialDelay: 50, maxDelay: 200 };
-
-/** Declares a test that gets `place`, whose `broker` it may stop and start again. */
+/** Declares a test that gets a `place`, whose broker it may stop and start again. */
 function restarting(title, action) {
-  test(title, { skip: foreignBroker }, async (t) => {
-    const place = { broker: await Broker.start() };
-    t.after(() => place.broker.kill());
-    place.restart = async () => {
-      place.broker = await Broker.start({ port: place.broker.port });
-    };
-    await action(t, place);
+  test(title, { skip: foreignBroker }, async () => {
+    const place = new Place(await Broker.start());
+    try {
+      await action(place);
+    } finally {
+      await place.clear();
+    }
   });
 }
 
-restarting('a stopping broker closes its connections and ends with exit code 0', async (t, { broker }) => {
+class Place {
+  #recovering = [];
+
+  constructor(broker) {
+    this.broker = broker;
+  }
+
+  /** Starts the broker again where it was, with nothing in it. */
+  async restart() {
+    this.broker = await Broker.start({ port: this.broker.port });
+  }
+
+  /** A connection that amqplib opens anew whenever it is lost. */
+  async recoveringConnection(recovery = {}) {
+    const connection = await amqplib.connect(this.broker.url, { recovery: { initialDelay: 50, maxDelay: 200, ...recovery } });
+    connection.on('error', () => {});
+    this.#recovering.push(connection);
+    return connection;
+  }
+
+  async clear() {
+    for (const connection of this.#recovering) await soon(connection.close(), 'a connection to close');
+    await this.broker.kill();
+  }
+}
+
+restarting('a stopping broker closes its connections and ends with exit code 0', async ({ broker }) => {
   const s = new Session(broker.url);
   const connections = await Promise.all(numbers(5).map(() => s.connect()));
   for (const connection of connections) {
@@ -39,7 +63,7 @@ restarting('a stopping broker closes its connections and ends with exit code 0',
   }
 });
 
-restarting('after a restart a client reconnects, declares again and goes on', async (t, place) => {
+restarting('after a restart a client reconnects, declares again and goes on', async (place) => {
   const work = async () => {
     const s = new Session(place.broker.url);
     s.connection = await s.connect();
@@ -71,7 +95,7 @@ restarting('after a restart a client reconnects, declares again and goes on', as
   await after.s.end();
 });
 
-restarting("amqplib's own recovery finds the restarted broker", async (t, place) => {
+restarting("amqplib's own recovery finds the restarted broker", async (place) => {
   const events = [];
   const received = [];
   const setup = async (connection) => {
@@ -79,8 +103,7 @@ restarting("amqplib's own recovery finds the restarted broker", async (t, place)
     await channel.assertQueue('recovered');
     await channel.consume('recovered', (message) => received.push(body(message)), { noAck: true });
   };
-  const connection = await amqplib.connect(place.broker.url, { recovery: { ...RETRY, setup } });
-  t.after(() => connection.close());
+  const connection = await place.recoveringConnection({ setup });
   for (const event of ['connect', 'disconnect']) connection.on(event, () => events.push(event));
   await fill(await connection.createConfirmChannel(), 'recovered', ['1']);
   await eventually(() => received.includes('1'), 'the first message arrived');
@@ -93,10 +116,8 @@ restarting("amqplib's own recovery finds the restarted broker", async (t, place)
   assert.deepEqual(events, ['disconnect', 'connect']);
 });
 
-restarting('a client survives a broker that is killed', async (t, place) => {
-  const connection = await amqplib.connect(place.broker.url, { recovery: RETRY });
-  t.after(() => connection.close());
-  connection.on('error', () => {});
+restarting('a client survives a broker that is killed', async (place) => {
+  const connection = await place.recoveringConnection();
   const disconnected = new Promise((resolve) => connection.once('disconnect', resolve));
   const exclusive = await connection.createChannel();
   await exclusive.assertQueue('mine', { exclusive: true, durable: false });
@@ -110,25 +131,33 @@ restarting('a client survives a broker that is killed', async (t, place) => {
   assert.deepEqual(await drainBodies(channel, 'mine'), numbers(3));
 });
 
-restarting('unconfirmed publishing fails when the broker goes away', async (t, place) => {
+restarting('unconfirmed publishing fails when the broker goes away', async (place) => {
   const s = new Session(place.broker.url);
-  const connection = await s.connect();
-  const channel = await s.confirmChannel(connection);
+  const channel = await s.confirmChannel(await s.connect());
   await channel.assertQueue('busy', { exclusive: true, durable: false });
   const outcomes = [];
-  let running = true;
-  const publishing = (async () => {
-    while (running) {
-      outcomes.push(new Promise((resolve) => channel.sendToQueue('busy', Buffer.alloc(1000), {}, resolve)));
-      await new Promise(setImmediate);
-    }
-  })().catch((error) => error);
+  const failed = publishUntilClosed(channel, 'busy', outcomes);
   await eventually(() => outcomes.length > 100, 'publishing is under way');
   assert.equal(await place.broker.stop(), 0);
-  const error = await soon(publishing, 'publishing to fail').finally(() => (running = false));
-  assert.match(error.message, /clos/i);
-  const settled = await soon(Promise.all(outcomes.slice(0, -1)), 'every publish to be confirmed or to fail');
-  const firstFailure = settled.findIndex((outcome) => outcome !== null);
-  const confirmedAfterwards = firstFailure < 0 ? [] : settled.slice(firstFailure).filter((outcome) => outcome === null);
-  assert.deepEqual(confirmedAfterwards, [], 'confirms come for a prefix of what was published');
+  assert.match((await soon(failed, 'publishing to fail')).message, /clos/i);
+
+  const refusals = await soon(Promise.all(outcomes), 'every publish to be confirmed or to fail');
+  const firstFailure = refusals.findIndex((refusal) => refusal !== null);
+  const confirmedLater = firstFailure < 0 ? [] : refusals.slice(firstFailure).filter((refusal) => refusal === null);
+  assert.deepEqual(confirmedLater, [], 'confirms come for the first part of what was published');
 });
+
+/** Publishes until the channel refuses; resolves with that error. */
+async function publishUntilClosed(channel, queue, outcomes) {
+  for (;;) {
+    let settle;
+    const outcome = new Promise((resolve) => (settle = resolve));
+    try {
+      channel.sendToQueue(queue, Buffer.alloc(1000), {}, settle);
+    } catch (error) {
+      return error;
+    }
+    outcomes.push(outcome);
+    await new Promise(setImmediate);
+  }
+}
