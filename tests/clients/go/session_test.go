@@ -119,7 +119,10 @@ func (s *session) queue(suffix string, arguments amqp.Table) string {
 	defer channel.Close()
 	_, err := channel.QueueDeclare(queue, true, false, false, false, arguments)
 	s.must(err)
-	s.cleanUp(func(cleaner *amqp.Channel) error { _, err := cleaner.QueueDelete(queue, false, false, false); return err })
+	s.cleanUp(func(cleaner *amqp.Channel) error {
+		_, err := cleaner.QueueDelete(queue, false, false, false)
+		return err
+	})
 	return queue
 }
 
