@@ -6,7 +6,7 @@ import { Broker } from './support/broker.js';
 
 const broker = process.env.AMQP_URL ? undefined : await Broker.start();
 const files = readdirSync('test').filter((name) => name.endsWith('.test.js'));
-const options = ['--test', '--test-concurrency=4', '--test-timeout=60000', ...process.argv.slice(2)];
+const options = ['--test', '--test-concurrency=4', '--test-timeout=60000', '--test-reporter=spec', ...process.argv.slice(2)];
 const tests = spawn(process.execPath, [...options, ...files.map((name) => `test/${name}`)], {
   stdio: 'inherit',
   env: { ...process.env, BROKER_URL: process.env.AMQP_URL ?? broker.url },
