@@ -1,0 +1,5 @@
+module warren/tests/clients/go
+
+go 1.22
+
+require github.com/rabbitmq/amqp091-go v1.16.0

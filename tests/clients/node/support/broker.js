@@ -1,0 +1,94 @@
+// Starts and stops a Warren process for tests.
+
+import { spawn } from 'node:child_process';
+import { mkdir, mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { within } from './deadline.js';
+
+const STARTUP_DEADLINE_MS = 10_000;
+const SHUTDOWN_DEADLINE_MS = 15_000;
+
+export class Broker {
+  /** Starts Warren; resolves once its `ready` line was printed. Port 0 picks a free one. */
+  static async start({ port = 0 } = {}) {
+    const directory = await mkdtemp(path.join(tmpdir(), 'warren-node-'));
+    const broker = new Broker(directory);
+    try {
+      await broker.#launch(port);
+    } catch (error) {
+      const log = await broker.log();
+      await broker.kill();
+      throw new Error(`${error.message}\n${log}`);
+    }
+    return broker;
+  }
+
+  #directory;
+  #process;
+  #exited;
+
+  constructor(directory) {
+    this.#directory = directory;
+  }
+
+  get url() {
+    return `amqp://guest:guest@127.0.0.1:${this.port}/`;
+  }
+
+  /** What the broker wrote to its log so far. */
+  log() {
+    return readFile(this.#logFile, 'utf8').catch(() => '');
+  }
+
+  /** Sends SIGTERM; resolves with the exit code, or with the name of the signal that ended it. */
+  async stop() {
+    this.#process.kill('SIGTERM');
+    try {
+      return await within(SHUTDOWN_DEADLINE_MS, this.#exited, 'the broker to stop after SIGTERM');
+    } finally {
+      await this.kill();
+    }
+  }
+
+  /** Ends the broker without giving it a chance to close connections. */
+  async kill() {
+    this.#process?.kill('SIGKILL');
+    await this.#exited;
+    await rm(this.#directory, { recursive: true, force: true });
+  }
+
+  get #logFile() {
+    return path.join(this.#directory, 'broker.log');
+  }
+
+  async #launch(port) {
+    const binary = path.resolve(process.env.WARREN_BIN ?? '../../../target/release/warren');
+    const data = path.join(this.#directory, 'data');
+    await mkdir(data);
+    const log = await open(this.#logFile, 'w');
+    const options = ['--data-dir', data, '--amqp-port', port, '--management-port', -1, '--prometheus-port', -1];
+    this.#process = spawn(binary, ['serve', ...options.map(String)], { stdio: ['ignore', 'pipe', log.fd] });
+    this.#exited = new Promise((resolve) => {
+      this.#process.once('exit', (code, signal) => resolve(code ?? signal));
+      this.#process.once('error', (error) => resolve(error.message));
+    });
+    await log.close();
+    const ended = this.#exited.then((how) => {
+      throw new Error(`the broker ended before it was ready: ${how}`);
+    });
+    const line = await within(STARTUP_DEADLINE_MS, Promise.race([this.#readyLine(), ended]), 'the ready line');
+    const listener = /\bamqp=127\.0\.0\.1:(\d+)/.exec(line);
+    if (!listener) throw new Error(`no AMQP listener in the ready line: ${line}`);
+    this.port = Number(listener[1]);
+  }
+
+  #readyLine() {
+    return new Promise((resolve) => {
+      createInterface({ input: this.#process.stdout }).on('line', (line) => {
+        if (line.startsWith('ready ')) resolve(line);
+      });
+    });
+  }
+}
