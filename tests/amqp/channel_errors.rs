@@ -84,6 +84,14 @@ fn reserved_names_are_refused() {
 }
 
 #[test]
+fn a_generated_queue_name_cannot_be_declared_again() {
+    let mut client = broker().connect();
+    let name = client.exclusive_queue(1, &none());
+    client.send(1, &exclusive(&name));
+    client.expect_channel_close(1, 403, &format!("ACCESS_REFUSED - queue name '{name}' contains reserved prefix 'amq.*'"), (50, 10));
+}
+
+#[test]
 fn publishing_to_an_internal_exchange_is_refused() {
     let mut names = Names::new();
     let name = names.exchange("internal");
