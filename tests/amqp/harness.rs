@@ -1,0 +1,195 @@
+//! The broker under test: one shared process, or one of a test's own with extra configuration.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use crate::{
+    client::{Client, Handshake},
+    methods::{connection, exchange, queue},
+};
+
+/// How long a broker may take until it accepts connections.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Runs the broker as a child and ends it when standard input closes, which also happens when the test process dies.
+const LIFELINE: &str = r#"dir=$1; log=$2; shift 2; "$@" 2>"$log" & pid=$!; echo "pid $pid"; read -r _; kill -TERM $pid 2>/dev/null
+for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 $pid 2>/dev/null || break; sleep 0.1; done; kill -KILL $pid 2>/dev/null; rm -rf "$dir""#;
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// A running broker.
+pub(crate) struct Broker {
+    pub(crate) address: SocketAddr,
+    /// None for a broker that the tests did not start.
+    process: Option<Process>,
+}
+
+struct Process {
+    pid: u32,
+    shell: Child,
+    lifeline: Option<ChildStdin>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.lifeline.take());
+        let _ = self.shell.wait();
+    }
+}
+
+/// The broker that all tests share.
+pub(crate) fn broker() -> &'static Broker {
+    static SHARED: OnceLock<Broker> = OnceLock::new();
+    SHARED.get_or_init(|| match external_address() {
+        Some(address) => Broker { address, process: None },
+        None => Broker::start(""),
+    })
+}
+
+fn external_address() -> Option<SocketAddr> {
+    let text = std::env::var("WARREN_TEST_ADDR").ok()?;
+    Some(text.parse().expect("WARREN_TEST_ADDR is an address and a port"))
+}
+
+/// False when the tests run against a broker that was already running, which may be another product: for Warren's documented differences.
+pub(crate) fn is_warren() -> bool {
+    external_address().is_none()
+}
+
+/// A broker of the test's own with `configuration` as its broker.toml; None when the tests use one that was already running.
+pub(crate) fn own_broker(configuration: &str) -> Option<Broker> {
+    is_warren().then(|| Broker::start(configuration))
+}
+
+impl Broker {
+    fn start(configuration: &str) -> Self {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let base = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let directory = base.join(format!("amqp-{}-{number}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let config_file = directory.join("broker.toml");
+        fs::write(&config_file, configuration).unwrap();
+        let mut shell = Command::new("sh")
+            .args(["-c", LIFELINE, "broker"])
+            .arg(&directory)
+            .arg(base.join(format!("amqp-broker-{number}.log")))
+            .args([env!("CARGO_BIN_EXE_warren"), "serve", "--config"])
+            .arg(&config_file)
+            .arg("--data-dir")
+            .arg(directory.join("data"))
+            .args(["--amqp-port", "0", "--management-port", "-1", "--prometheus-port", "-1"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell starts");
+        let lines = read_lines(shell.stdout.take().unwrap());
+        let pid = wait_for(&lines, "pid ").parse().unwrap();
+        let process = Process { pid, lifeline: shell.stdin.take(), shell };
+        let listeners = wait_for(&lines, "ready ");
+        let address = listeners.split_whitespace().find_map(|word| word.strip_prefix("amqp=")).expect("the ready line names the AMQP listener");
+        Self { address: address.parse().unwrap(), process: Some(process) }
+    }
+
+    /// A plain socket, before the protocol header.
+    pub(crate) fn socket(&self) -> TcpStream {
+        TcpStream::connect(self.address).expect("the broker accepts connections")
+    }
+
+    /// A connection that is open, with one open channel 1.
+    pub(crate) fn connect(&self) -> Client {
+        self.connect_with(&Handshake::default())
+    }
+
+    /// Like [`Self::connect`] with chosen parameters.
+    pub(crate) fn connect_with(&self, handshake: &Handshake) -> Client {
+        let mut client = Client::new(self.socket());
+        client.handshake(handshake);
+        client.open_channel(1);
+        client
+    }
+
+    /// Resident memory of the broker's process in bytes; None when the tests did not start it.
+    pub(crate) fn resident_bytes(&self) -> Option<u64> {
+        let pid = self.process.as_ref()?.pid;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the broker still runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+        Some(kibibytes * 1024)
+    }
+}
+
+fn read_lines(output: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    receiver
+}
+
+fn wait_for(lines: &mpsc::Receiver<String>, prefix: &str) -> String {
+    let line = lines.recv_timeout(START_TIMEOUT).unwrap_or_else(|_| panic!("the broker did not print a line with {prefix:?}"));
+    line.strip_prefix(prefix).unwrap_or_else(|| panic!("expected a line with {prefix:?}, got {line:?}")).to_owned()
+}
+
+/// Names that no other test uses; queues and exchanges named through it are deleted when it is dropped, so declare it before the clients.
+pub(crate) struct Names {
+    prefix: String,
+    queues: Vec<String>,
+    exchanges: Vec<String>,
+}
+
+impl Names {
+    pub(crate) fn new() -> Self {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self { prefix: format!("test-{}-{number}", std::process::id()), queues: Vec::new(), exchanges: Vec::new() }
+    }
+
+    /// A name that needs no clean-up (exclusive queues, consumer tags, things never created).
+    pub(crate) fn plain(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+
+    pub(crate) fn queue(&mut self, name: &str) -> String {
+        let name = self.plain(name);
+        self.queues.push(name.clone());
+        name
+    }
+
+    pub(crate) fn exchange(&mut self, name: &str) -> String {
+        let name = self.plain(name);
+        self.exchanges.push(name.clone());
+        name
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        if self.queues.is_empty() && self.exchanges.is_empty() || std::thread::panicking() && is_warren() {
+            return;
+        }
+        let mut client = broker().connect();
+        let mut bytes = Vec::new();
+        for name in &self.queues {
+            bytes.extend(queue::delete(name, queue::DELETE_NOWAIT).frame(1));
+        }
+        for name in &self.exchanges {
+            bytes.extend(exchange::delete(name, exchange::DELETE_NOWAIT).frame(1));
+        }
+        bytes.extend(connection::close().frame(0));
+        let _ = client.stream.write_all(&bytes);
+        client.drain_until_closed();
+    }
+}
