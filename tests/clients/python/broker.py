@@ -3,6 +3,7 @@
 import os
 import queue
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -23,7 +24,7 @@ class Broker:
     """One broker process with its own data directory."""
 
     def __init__(self) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="warren-python-")
+        self._directory = Path(tempfile.mkdtemp(prefix="warren-python-"))
         self._process = None
         self.port = 0
 
@@ -33,14 +34,14 @@ class Broker:
 
     def start(self) -> None:
         """Starts the broker on the port it had before, a free one the first time."""
-        log = open(Path(self._directory.name) / "stderr.log", "ab")
+        log = open(self._directory / "stderr.log", "ab")
         with log:
             self._process = subprocess.Popen(
                 [
                     broker_binary(),
                     "serve",
                     "--data-dir",
-                    Path(self._directory.name) / "data",
+                    self._directory / "data",
                     "--amqp-port",
                     str(self.port),
                     "--management-port",
@@ -93,11 +94,11 @@ class Broker:
 
     def log(self) -> str:
         """The last part of the broker's log."""
-        return (Path(self._directory.name) / "stderr.log").read_text(errors="replace")[-8000:]
+        return (self._directory / "stderr.log").read_text(errors="replace")[-8000:]
 
     def close(self) -> None:
         """Stops the broker, checks that it ended well and removes its data."""
         code = self.stop()
         log = self.log()
-        self._directory.cleanup()
+        shutil.rmtree(self._directory)
         assert code == 0, f"exit code {code} after SIGTERM\n{log}"

@@ -8,8 +8,14 @@ import uuid
 
 import pika
 import pytest
-from broker import Broker
+from broker import Broker, broker_binary
 from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
+
+
+def pytest_sessionstart(session):
+    """Says once what is missing instead of failing every test."""
+    if not os.environ.get("AMQP_URL") and not session.config.option.collectonly and not broker_binary().exists():
+        pytest.exit(f"there is no broker at {broker_binary()}: build it, or set WARREN_BIN or AMQP_URL", 2)
 
 
 @pytest.hookimpl(tryfirst=True)
