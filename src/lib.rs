@@ -7,3 +7,4 @@ pub mod model;
 pub mod protocol;
 pub mod queue;
 pub mod routing;
+pub mod server;

@@ -7,7 +7,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use warren::cli::{self, Command, CommandLine, Settings};
-use warren::config::{Config, Log, LogFormat, LogLevel};
+use warren::config::{Log, LogFormat, LogLevel};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -39,13 +39,13 @@ fn start(settings: Settings, environment: Vec<(String, String)>) -> ExitCode {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    serve(loaded.config)
-}
-
-/// Runs the broker until it is told to stop.
-fn serve(config: Config) -> ExitCode {
-    tracing::error!(node = config.node.name, "this build has no server");
-    ExitCode::FAILURE
+    match warren::server::run(&loaded.config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Sends the log to standard error, in the format and with the levels of the configuration.

@@ -13,7 +13,7 @@ use crate::model::names::{UserName, VhostName};
 
 /// What an operation does to a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub(super) enum Access {
     Configure,
     Write,
     Read,
@@ -31,7 +31,7 @@ impl Access {
 
 /// The kinds of resources permissions speak of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResourceKind {
+pub(super) enum ResourceKind {
     Exchange,
     Queue,
 }
@@ -97,7 +97,7 @@ impl Permission {
 
     /// Whether the resource may be accessed so; the default exchange is matched as `amq.default`.
     #[must_use]
-    pub fn allows(&self, access: Access, name: &str) -> bool {
+    pub(super) fn allows(&self, access: Access, name: &str) -> bool {
         let pattern = match access {
             Access::Configure => &self.configure,
             Access::Write => &self.write,
@@ -109,7 +109,7 @@ impl Permission {
 
 /// The 403 of a missing permission.
 #[must_use]
-pub fn refusal(access: Access, kind: ResourceKind, name: &str, vhost: &VhostName, user: &UserName) -> Exception {
+pub(super) fn refusal(access: Access, kind: ResourceKind, name: &str, vhost: &VhostName, user: &UserName) -> Exception {
     let name = if name.is_empty() { "amq.default" } else { name };
     Exception::access_refused(format!(
         "{} access to {} '{name}' in vhost '{vhost}' refused for user '{user}'",

@@ -46,10 +46,6 @@ const INLINE_TURNS: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub shards: u16,
-    /// Bytes a connection may have published that no shard has taken.
-    pub publish_credit: u64,
-    /// Bytes of deliveries that may wait for a connection's socket.
-    pub delivery_credit: u64,
     /// Used when a declaration has no `x-queue-type`.
     pub default_queue_type: crate::model::entity::QueueType,
     /// Closes channels whose deliveries are not acknowledged in time; none is never.

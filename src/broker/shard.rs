@@ -386,7 +386,7 @@ impl Shard {
         targets.clear();
         let random = now.0.rotate_left(17) ^ queue.0;
         let properties = letter.message.properties();
-        let facts = Facts::of(&properties, random);
+        let facts = Facts::new(&properties, random);
         let routed = vhost.routing.route(target.exchange.as_str().as_bytes(), &keys, &facts, &mut targets);
         if routed.is_ok() {
             for target in targets.queues().iter().copied() {

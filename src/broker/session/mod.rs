@@ -28,7 +28,7 @@ use super::metadata::shard_of;
 use super::outbox::Outbox;
 use super::shard::{AskKind, Envelope};
 use super::topology::{Topology, VhostTopology};
-use super::{Broker, replies};
+use super::Broker;
 
 use publishing::{HeldPublish, RouteCache};
 

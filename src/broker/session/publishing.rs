@@ -203,7 +203,7 @@ impl Session {
         let mut keys = vec![message.routing_key()];
         keys.extend(more_keys.iter().map(Vec::as_slice));
         let properties = message.properties();
-        let facts = Facts::of(&properties, self.random.next());
+        let facts = Facts::new(&properties, self.random.next());
         let routed = self.vhost()?.routing.route(message.exchange(), &keys, &facts, &mut targets);
         if routed.is_err() {
             let name = String::from_utf8_lossy(message.exchange());

@@ -1,0 +1,250 @@
+//! One task a connection: wait for the socket, the outbox or the clock; then let the protocol and the session work.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use crate::broker::{Outbox, Session};
+use crate::model::ids::{ConnectionId, Timestamp};
+use crate::model::request::{Event, Request};
+use crate::protocol::amqp091::{Connection, Status};
+
+use super::Shared;
+
+/// Bytes read at once, into a buffer that all connections of a thread share.
+const READ_MAX: usize = 256 * 1024;
+/// Once fewer bytes than this wait for the socket, the deliveries among them count as sent.
+const OUTPUT_LOW: usize = 64 * 1024;
+/// How long a closed socket is read on, so that the peer gets what was written last.
+const LINGER: Duration = Duration::from_secs(1);
+/// Lists longer than this are given back when they are empty.
+const LIST_KEEP: usize = 256;
+
+thread_local! {
+    static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_MAX]);
+}
+
+struct Driver {
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    protocol: Connection,
+    session: Session,
+    outbox: Arc<Outbox>,
+    events: Vec<Event>,
+    requests: Vec<Request>,
+    immediate: Vec<Event>,
+    timer: Pin<Box<Sleep>>,
+    /// What the timer is set to.
+    armed: Option<Timestamp>,
+    end_of_input: bool,
+}
+
+/// What a driver waits for.
+enum Wake {
+    Readable,
+    Other,
+}
+
+pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+    let id = shared.broker.new_connection_id();
+    let _ = stream.set_nodelay(true);
+    let Ok(seed) = getrandom::u64() else {
+        tracing::error!("no random numbers from the system: connection refused");
+        return;
+    };
+    let outbox = Arc::new(Outbox::new(shared.publish_credit, shared.delivery_credit));
+    shared.connections.insert(id, Arc::clone(&outbox));
+    if let Some(alarm) = shared.alarms.current() {
+        outbox.push_one(alarm);
+    }
+    let now = shared.clock.now();
+    tracing::debug!(connection = id.0, %peer, "connection accepted");
+    let mut driver = Box::new(Driver {
+        protocol: Connection::new(Arc::clone(&shared.amqp), id, seed, now),
+        session: Session::new(&shared.broker, &outbox, id, peer.ip(), seed.rotate_left(32)),
+        stream,
+        outbox,
+        events: Vec::new(),
+        requests: Vec::new(),
+        immediate: Vec::new(),
+        timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        armed: None,
+        end_of_input: false,
+        shared,
+    });
+    let outcome = driver.run().await;
+    driver.finish(id, peer, outcome).await;
+}
+
+impl Driver {
+    /// The whole life of the connection. An error is the socket's.
+    async fn run(&mut self) -> io::Result<()> {
+        loop {
+            let now = self.shared.clock.now();
+            self.work(now);
+            self.write()?;
+            if self.protocol.output().len() < OUTPUT_LOW {
+                self.protocol.return_credit(self.shared.credit_worth, &mut self.requests);
+                if !self.requests.is_empty() {
+                    continue;
+                }
+            }
+            if self.protocol.status() == Status::Closed || self.end_of_input {
+                return Ok(());
+            }
+            if matches!(self.wait().await?, Wake::Readable) {
+                self.read()?;
+            }
+            self.tick();
+        }
+    }
+
+    /// Handles events and requests until there are none.
+    fn work(&mut self, now: Timestamp) {
+        self.outbox.take(&mut self.events);
+        loop {
+            self.session.submit(&mut self.requests, &mut self.immediate, now);
+            for event in self.immediate.drain(..) {
+                self.protocol.handle(event, now, &mut self.requests);
+            }
+            for event in self.events.drain(..) {
+                match event {
+                    Event::Internal(internal) => self.session.internal(&internal, &mut self.immediate, now),
+                    event => self.protocol.handle(event, now, &mut self.requests),
+                }
+            }
+            self.protocol.flush(now, &mut self.requests);
+            if self.requests.is_empty() && self.immediate.is_empty() {
+                break;
+            }
+        }
+        for list in [&mut self.events, &mut self.immediate] {
+            if list.capacity() > LIST_KEEP && !self.protocol.wants_input() {
+                *list = Vec::new();
+            }
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if self.protocol.output().is_empty() {
+            return Ok(());
+        }
+        let stream = &self.stream;
+        let outcome = self.protocol.output().drain(|slices| match slices {
+            [slice] => stream.try_write(slice),
+            slices => stream.try_write_vectored(slices),
+        });
+        self.protocol.note_written();
+        match outcome {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        READ_BUFFER.with_borrow_mut(|buffer| match self.stream.try_read(buffer) {
+            Ok(0) => {
+                self.end_of_input = true;
+                Ok(())
+            }
+            Ok(length) => {
+                let now = self.shared.clock.now();
+                self.protocol.receive(&buffer[..length], now, &mut self.requests);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        })
+    }
+
+    async fn wait(&mut self) -> io::Result<Wake> {
+        self.arm();
+        let reading = self.protocol.wants_input() && self.session.has_credit();
+        let writing = !self.protocol.output().is_empty();
+        let interest = match (reading, writing) {
+            (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
+            (true, false) => Some(Interest::READABLE),
+            (false, true) => Some(Interest::WRITABLE),
+            (false, false) => None,
+        };
+        let stream = &self.stream;
+        let socket = async {
+            match interest {
+                Some(interest) => stream.ready(interest).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.outbox.changed() => Ok(Wake::Other),
+            ready = socket => {
+                let ready = ready?;
+                let readable = reading && (ready.is_readable() || ready.is_read_closed());
+                Ok(if readable { Wake::Readable } else { Wake::Other })
+            }
+            () = &mut self.timer, if self.armed.is_some() => Ok(Wake::Other),
+        }
+    }
+
+    /// Sets the timer to the protocol's deadline. A deadline that moved later is left: the early wake-up sets it anew.
+    fn arm(&mut self) {
+        let deadline = self.protocol.deadline();
+        match (self.armed, deadline) {
+            (Some(armed), Some(deadline)) if armed <= deadline => {}
+            (_, Some(deadline)) => {
+                self.timer.as_mut().reset(self.shared.clock.instant(deadline));
+                self.armed = Some(deadline);
+            }
+            (_, None) => self.armed = None,
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.shared.clock.now();
+        if self.armed.is_some_and(|armed| armed <= now) {
+            self.armed = None;
+        }
+        if self.protocol.deadline().is_some_and(|deadline| deadline <= now) {
+            self.protocol.tick(now);
+        }
+    }
+
+    /// Ends what the broker has for the connection, and closes the socket so that what was written last arrives.
+    async fn finish(mut self: Box<Self>, id: ConnectionId, peer: SocketAddr, outcome: io::Result<()>) {
+        self.session.abandon(self.shared.clock.now());
+        self.shared.connections.remove(&id);
+        let user = self.session.user().map_or("", |user| user.as_str());
+        let name = self.protocol.client().connection_name.clone().unwrap_or_default();
+        match (self.protocol.take_reason(), &outcome) {
+            (Some(reason), _) => tracing::warn!(connection = id.0, %peer, user, name, reason, "connection closed"),
+            (None, Err(error)) => tracing::warn!(connection = id.0, %peer, user, name, %error, "connection lost"),
+            (None, Ok(())) => tracing::debug!(connection = id.0, %peer, user, name, "connection closed"),
+        }
+        if outcome.is_ok() && !self.end_of_input {
+            let _ = tokio::time::timeout(LINGER, self.linger()).await;
+        }
+    }
+
+    async fn linger(&mut self) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut rest = [0; 1024];
+        loop {
+            if self.stream.readable().await.is_err() {
+                return;
+            }
+            match self.stream.try_read(&mut rest) {
+                Ok(0) => return,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+                _ => {}
+            }
+        }
+    }
+}

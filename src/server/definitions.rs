@@ -1,0 +1,36 @@
+//! The vhosts and users of the configuration.
+
+use std::collections::BTreeMap;
+
+use crate::broker::{Broker, DefinitionError, PasswordHash, Permission, User};
+use crate::config::Config;
+use crate::model::names::{UserName, VhostName};
+
+use super::ServerError;
+
+pub(super) fn define(broker: &Broker, config: &Config) -> Result<(), ServerError> {
+    for vhost in config.first_vhosts() {
+        broker.add_vhost(&VhostName::new(&vhost));
+    }
+    for configured in config.first_users() {
+        let name = UserName::new(&configured.name);
+        let mut permissions = BTreeMap::new();
+        for permission in &configured.permissions {
+            let vhost = VhostName::new(&permission.vhost);
+            let parsed = Permission::parse(&permission.configure, &permission.write, &permission.read)
+                .map_err(|error| DefinitionError::Pattern { user: name.clone(), vhost: vhost.clone(), error })?;
+            permissions.insert(vhost, parsed);
+        }
+        let password = configured.password.as_ref().map_or("", |password| password.expose());
+        let mut salt = [0; 4];
+        getrandom::fill(&mut salt).map_err(ServerError::Random)?;
+        broker.add_user(User {
+            password: PasswordHash::new(salt, password.as_bytes()),
+            tags: configured.tags.clone(),
+            loopback_only: config.defaults.loopback_only.contains(&configured.name),
+            permissions,
+            name,
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! Everything that waits: sockets, timers, signals, tasks. It contains no broker rules.
+
+#![allow(clippy::disallowed_methods, reason = "the only code that spawns, sleeps and reads a clock")]
+
+mod alarms;
+mod clock;
+mod connection;
+mod definitions;
+mod listener;
+mod settings;
+mod shards;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::broker::{Broker, DefinitionError, Outbox};
+use crate::config::Config;
+use crate::model::ids::ConnectionId;
+use crate::model::request::Event;
+use crate::protocol::amqp091;
+
+use alarms::Alarms;
+use clock::Clock;
+
+/// What makes the broker stop by itself, or not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("the runtime cannot be started: {0}")]
+    Runtime(std::io::Error),
+    #[error("amqp: cannot listen on {address}: {error}")]
+    Listen { address: SocketAddr, error: std::io::Error },
+    #[error("node.data_dir: cannot use {}: {error}", path.display())]
+    DataDirectory { path: PathBuf, error: std::io::Error },
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
+    #[error("no random numbers from the system: {0}")]
+    Random(getrandom::Error),
+    #[error(transparent)]
+    Definition(#[from] DefinitionError),
+}
+
+/// What all connections share.
+struct Shared {
+    broker: Arc<Broker>,
+    clock: Clock,
+    amqp: Arc<amqp091::Settings>,
+    /// A quarter of the delivery credit: deliveries are reported as sent in pieces of this size.
+    credit_worth: usize,
+    connections: DashMap<ConnectionId, Arc<Outbox>>,
+    alarms: Alarms,
+    publish_credit: u64,
+    delivery_credit: u64,
+}
+
+/// Runs the broker until a signal stops it.
+pub fn run(config: &Config) -> Result<(), ServerError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Runtime)?;
+    let outcome = runtime.block_on(serve(config));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    outcome
+}
+
+async fn serve(config: &Config) -> Result<(), ServerError> {
+    let path = &config.node.data_dir;
+    std::fs::create_dir_all(path).map_err(|error| ServerError::DataDirectory { path: path.clone(), error })?;
+    let clock = Clock::start();
+    let broker = Broker::new(settings::broker(config));
+    definitions::define(&broker, config)?;
+    let shared = Arc::new(Shared {
+        broker,
+        clock,
+        amqp: Arc::new(settings::amqp(config)),
+        credit_worth: usize::try_from(config.memory.connection_delivery_credit / 4).unwrap_or(usize::MAX),
+        connections: DashMap::new(),
+        alarms: Alarms::default(),
+        publish_credit: config.memory.connection_publish_credit,
+        delivery_credit: config.memory.connection_delivery_credit,
+    });
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Signals)?;
+    shards::start(&shared);
+    alarms::start(&shared, &config.memory);
+    let (stop, stopped) = watch::channel(false);
+    let mut ready = String::from("ready");
+    if let Some(address) = config.amqp.address() {
+        let bound = listener::start(&shared, address, config.amqp.backlog, stopped)?;
+        ready.push_str(&format!(" amqp={bound}"));
+    }
+    tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "{ready}");
+    announce(&ready);
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+    }
+    let _ = stop.send(true);
+    close_connections(&shared, config.shutdown.timeout).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Tells whoever started the broker that it accepts connections. A closed standard output is nobody's loss.
+fn announce(ready: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{ready}").and_then(|()| stdout.flush());
+}
+
+/// Closes every connection with 320 and waits until they are gone, at most `timeout`.
+async fn close_connections(shared: &Shared, timeout: Duration) {
+    shared.broker.stop();
+    for entry in &shared.connections {
+        let text = "broker forced connection closure with reason 'shutdown'".to_owned();
+        entry.value().push_one(Event::Shutdown { text });
+    }
+    let gone = async {
+        while !shared.connections.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if tokio::time::timeout(timeout, gone).await.is_err() {
+        tracing::warn!(left = shared.connections.len(), "connections did not close in time");
+    }
+}

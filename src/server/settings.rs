@@ -1,0 +1,67 @@
+//! From the configuration to what the broker and the protocol are made with.
+
+use std::time::Duration;
+
+use crate::broker;
+use crate::config::{Config, DefaultQueueType, Expiry, Mechanism};
+use crate::model::entity::QueueType;
+use crate::model::names::UserName;
+use crate::protocol::amqp091;
+
+pub(super) fn broker(config: &Config) -> broker::Settings {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let limit = |limit: Option<u32>| limit.map_or(0, |limit| limit as usize);
+    let anonymous = config.amqp.mechanisms.contains(&Mechanism::Anonymous);
+    broker::Settings {
+        shards: u16::try_from(config.queues.shard_count(cores)).unwrap_or(u16::MAX),
+        default_queue_type: match config.queues.default_type {
+            DefaultQueueType::Classic => QueueType::Classic,
+        },
+        consumer_timeout_ms: config.queues.consumer_timeout.map(millis),
+        expire_at_head_only: config.queues.expire == Expiry::Head,
+        transient_nonexclusive_queues: config.compatibility.transient_nonexclusive_queues,
+        node_name: config.cluster_name(),
+        anonymous_user: (anonymous && !config.defaults.user.is_empty())
+            .then(|| UserName::new(&config.defaults.user)),
+        limits: broker::Limits {
+            connections: limit(config.limits.connections),
+            connections_per_user: limit(config.limits.connections_per_user),
+            channels: limit(config.limits.channels_per_node),
+            channels_per_user: limit(config.limits.channels_per_user),
+            queues_per_vhost: limit(config.limits.queues_per_vhost),
+            exchanges_per_vhost: limit(config.limits.exchanges_per_vhost),
+        },
+    }
+}
+
+pub(super) fn amqp(config: &Config) -> amqp091::Settings {
+    let mut server_properties = vec![
+        ("cluster_name", config.cluster_name()),
+        ("copyright", "Apache License 2.0".to_owned()),
+        ("information", "Warren, an AMQP 0-9-1 broker".to_owned()),
+        ("platform", "Rust".to_owned()),
+        ("product", config.compatibility.product.clone()),
+        ("version", config.compatibility.version.clone()),
+        ("warren_version", env!("CARGO_PKG_VERSION").to_owned()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect::<Vec<_>>();
+    server_properties.extend(config.amqp.server_properties.clone());
+    amqp091::Settings {
+        frame_max: config.amqp.frame_max,
+        channel_max: config.amqp.channel_max,
+        heartbeat: config.amqp.heartbeat_seconds(),
+        max_message_size: config.amqp.max_message_size,
+        handshake_timeout_ms: millis(config.amqp.handshake_timeout),
+        mechanisms: config.amqp.mechanisms.iter().map(|mechanism| mechanism.name().to_owned()).collect(),
+        server_properties,
+        consumers_per_channel_max: config.amqp.consumers_per_channel_max.map_or(0, |max| max as usize),
+        default_prefetch: config.amqp.default_consumer_prefetch,
+        global_qos: config.compatibility.global_qos,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
