@@ -188,12 +188,8 @@ RESOURCE_LOCKED = [
         "consume from a locked queue", 405, LOCKED, [("basic_consume", {"queue": "{queue}"})], before=[EXCLUSIVE]
     ),
     ErrorCase("get from a locked queue", 405, LOCKED, [("basic_get", {"queue": "{queue}"})], before=[EXCLUSIVE]),
-    ErrorCase(
-        "delete of a locked queue", 405, LOCKED, [("queue_delete", {"queue": "{queue}"})], before=[EXCLUSIVE]
-    ),
-    ErrorCase(
-        "exclusive redeclare of a shared queue", 405, LOCKED, [EXCLUSIVE], before=[declare(durable=True)]
-    ),
+    ErrorCase("delete of a locked queue", 405, LOCKED, [("queue_delete", {"queue": "{queue}"})], before=[EXCLUSIVE]),
+    ErrorCase("exclusive redeclare of a shared queue", 405, LOCKED, [EXCLUSIVE], before=[declare(durable=True)]),
 ]
 
 NOT_EQUIVALENT = [
@@ -434,8 +430,7 @@ ALL = [
 
 BAD_PASSWORD = (
     403,
-    "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. "
-    "For details see the broker logfile.",
+    "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For details see the broker logfile.",
 )
 UNKNOWN_VHOST = (530, "NOT_ALLOWED - vhost no-such-vhost not found")
 REUSED_TAG = (530, "NOT_ALLOWED - attempt to reuse consumer tag 'twice'")

@@ -179,9 +179,7 @@ async def test_master_and_worker_pattern(url, name):
 async def test_confirms_of_many_messages(url, name):
     async with open_channel(url) as channel:
         queue = await channel.declare_queue(name("confirmed"), exclusive=True)
-        publications = (
-            channel.default_exchange.publish(Message(b"%d" % number), queue.name) for number in range(500)
-        )
+        publications = (channel.default_exchange.publish(Message(b"%d" % number), queue.name) for number in range(500))
         for confirmation in await asyncio.gather(*publications):
             assert isinstance(confirmation, aiormq.spec.Basic.Ack)
         declared = await channel.declare_queue(queue.name, passive=True)

@@ -91,8 +91,8 @@ def test_estimated_time_of_arrival(worker):
 
 def test_many_countdowns_raise_the_prefetch_limit(worker, global_qos):
     """Each task that waits for its time makes the worker ask for one message more than its limit."""
-    results = [worker.send("suite.add", number, 0, countdown=3) for number in range(8)]
-    wait_until(lambda: len(worker.inspect().scheduled()[worker.node]) == 8, "the arrival of all", seconds=3)
+    results = [worker.send("suite.add", number, 0, countdown=4) for number in range(8)]
+    wait_until(lambda: len(worker.inspect().scheduled()[worker.node]) == 8, "the arrival of all", seconds=4)
     assert [result.get(timeout=SECONDS) for result in results] == list(range(8))
 
 

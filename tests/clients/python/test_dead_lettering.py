@@ -2,9 +2,9 @@
 
 import pika
 import pytest
+from blocking import declare, drain, message_count
 from pika import data
 from support import check_death, check_death_summary, wait_until
-from test_pika_blocking import declare, drain, message_count
 
 
 def dead_letter_pair(channel, name, **arguments):
@@ -47,9 +47,7 @@ def test_expiry_by_the_message_removes_the_expiration(channel, name):
     assert method.routing_key == "too late"
     assert properties.expiration is None
     (death,) = properties.headers["x-death"]
-    check_death(
-        death, queue=source, reason="expired", exchange="amq.direct", routing_keys=[source], expiration="20"
-    )
+    check_death(death, queue=source, reason="expired", exchange="amq.direct", routing_keys=[source], expiration="20")
 
 
 def test_time_to_live_zero_expires_without_a_consumer(channel, name):
@@ -112,9 +110,7 @@ def take_unacknowledged(channel, queue):
 def test_retry_loop_counts_deaths(channel, name):
     """The usual retry topology: rejected into a waiting queue, expired back into the work queue."""
     work, waiting = name("work"), name("waiting")
-    declare(
-        channel, work, arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": waiting}
-    )
+    declare(channel, work, arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": waiting})
     declare(
         channel,
         waiting,
@@ -128,15 +124,9 @@ def test_retry_loop_counts_deaths(channel, name):
         assert body == b"job"
         if attempt:
             expired, rejected = properties.headers["x-death"]
-            check_death(
-                expired, queue=waiting, reason="expired", exchange="", routing_keys=[waiting], count=attempt
-            )
-            check_death(
-                rejected, queue=work, reason="rejected", exchange="", routing_keys=[work], count=attempt
-            )
-            check_death_summary(
-                properties.headers, first=(work, "rejected", ""), last=(waiting, "expired", "")
-            )
+            check_death(expired, queue=waiting, reason="expired", exchange="", routing_keys=[waiting], count=attempt)
+            check_death(rejected, queue=work, reason="rejected", exchange="", routing_keys=[work], count=attempt)
+            check_death_summary(properties.headers, first=(work, "rejected", ""), last=(waiting, "expired", ""))
         channel.basic_reject(method.delivery_tag, requeue=False)
 
 

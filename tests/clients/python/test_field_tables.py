@@ -7,9 +7,9 @@ from datetime import datetime, timezone
 import aio_pika
 import pika
 import pytest
+from blocking import declare
 from pika import data
 from support import wait_until
-from test_pika_blocking import declare
 
 
 class Raw:
@@ -146,8 +146,6 @@ async def test_aio_pika_values(url):
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
         queue = await channel.declare_queue(exclusive=True)
-        await channel.default_exchange.publish(
-            aio_pika.Message(b"", headers=AIO_PIKA_VALUES), routing_key=queue.name
-        )
+        await channel.default_exchange.publish(aio_pika.Message(b"", headers=AIO_PIKA_VALUES), routing_key=queue.name)
         message = await queue.get(no_ack=True)
         assert dict(message.headers) == AIO_PIKA_VALUES

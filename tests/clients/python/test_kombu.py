@@ -229,9 +229,7 @@ def test_priority_queue(connection, name):
     producer = connection.Producer()
     for priority in (0, 9, 5, 9, 1):
         producer.publish(priority, routing_key=queue.name, priority=priority)
-    wait_until(
-        lambda: queue(connection.default_channel).queue_declare(passive=True).message_count == 5, "the arrival"
-    )
+    wait_until(lambda: queue(connection.default_channel).queue_declare(passive=True).message_count == 5, "the arrival")
     assert collect(connection, [queue], 5) == [9, 9, 5, 1, 0]
 
 

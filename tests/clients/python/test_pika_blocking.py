@@ -1,15 +1,14 @@
 """pika's BlockingConnection: the tutorial patterns, acknowledgement, transactions, properties."""
 
-import time
 import uuid
 from datetime import datetime, timezone
 
 import pika
 import pytest
+from blocking import declare, drain, message_count, receive
 from pika.exceptions import ChannelClosedByBroker, NackError, UnroutableError
 from support import (
     HEADERS_MATCHES,
-    LARGE_BODY,
     TOPIC_BINDINGS,
     TOPIC_MATCHES,
     X_MATCH_VALUES,
@@ -18,33 +17,6 @@ from support import (
 )
 
 REPLY_TO = "amq.rabbitmq.reply-to"
-
-
-def declare(channel, name, **options):
-    """Declares an exclusive queue and returns its name."""
-    return channel.queue_declare(name, exclusive=True, **options).method.queue
-
-
-def receive(connection, inbox, count):
-    """Dispatches events until `inbox` has `count` messages."""
-    wait_until(
-        lambda: len(inbox) >= count,
-        f"the arrival of {count} messages",
-        step=lambda: connection.process_data_events(time_limit=0.05),
-    )
-    assert len(inbox) == count, inbox
-
-
-def drain(channel, queue):
-    """Takes everything out of a queue and returns the bodies."""
-    bodies = []
-    while (message := channel.basic_get(queue, auto_ack=True))[0] is not None:
-        bodies.append(message[2])
-    return bodies
-
-
-def message_count(channel, queue):
-    return channel.queue_declare(queue, passive=True).method.message_count
 
 
 def test_work_queue_with_prefetch_one_dispatches_fairly(connection, channel, name):
@@ -79,8 +51,11 @@ def test_round_robin_without_prefetch(connection, channel, name):
         channel.basic_consume(queue, lambda _c, _m, _p, body, inbox=inbox: inbox.append(body), auto_ack=True)
     for number in range(9):
         channel.basic_publish("", queue, str(number))
-    everything = lambda: sum(map(len, inboxes)) == 9
-    wait_until(everything, "the arrival", step=lambda: connection.process_data_events(time_limit=0.05))
+    wait_until(
+        lambda: sum(map(len, inboxes)) == 9,
+        "the arrival of all messages",
+        step=lambda: connection.process_data_events(time_limit=0.05),
+    )
     assert [len(inbox) for inbox in inboxes] == [3, 3, 3]
 
 
@@ -446,24 +421,6 @@ def test_all_message_properties(channel, name):
     assert received == sent
 
 
-def test_large_message(channel, name):
-    queue = declare(channel, name("large"))
-    channel.confirm_delivery()
-    channel.basic_publish("", queue, LARGE_BODY)
-    _method, _properties, body = channel.basic_get(queue, auto_ack=True)
-    assert body == LARGE_BODY
-
-
-@pytest.mark.parametrize("frame_max", [8192, 131072])
-@pytest.mark.parametrize("excess", [-1, 0, 1])
-def test_bodies_around_the_frame_size(connect, name, frame_max, excess):
-    channel = connect(frame_max=frame_max).channel()
-    queue = declare(channel, name("frames"))
-    body = bytes(byte % 251 for byte in range(frame_max - 8 + excess))
-    channel.basic_publish("", queue, body)
-    assert channel.basic_get(queue, auto_ack=True)[2] == body
-
-
 def test_message_time_to_live_and_queue_expiry(connection, channel, name):
     queue = declare(channel, name("short-lived"), arguments={"x-message-ttl": 60_000})
     channel.basic_publish("", queue, b"gone", pika.BasicProperties(expiration="1"))
@@ -486,61 +443,6 @@ def test_message_time_to_live_and_queue_expiry(connection, channel, name):
         return False
 
     wait_until(is_gone, "the expiry of the queue")
-
-
-def test_heartbeats_keep_an_idle_connection(connect, name):
-    connection = connect(heartbeat=1)
-    channel = connection.channel()
-    queue = declare(channel, name("idle"))
-    connection.process_data_events(time_limit=3.5)
-    channel.basic_publish("", queue, b"alive")
-    assert drain(channel, queue) == [b"alive"]
-
-
-def test_a_silent_client_is_disconnected(connect, name):
-    """The exclusive queue of a client that sends no heartbeats goes away with its connection."""
-    silent = connect(heartbeat=1)
-    queue = declare(silent.channel(), name("silent"))
-    watcher = connect()
-
-    def code():
-        try:
-            watcher.channel().queue_declare(queue, passive=True)
-        except ChannelClosedByBroker as error:
-            return error.reply_code
-        raise AssertionError("another connection's exclusive queue was accessible")
-
-    started = time.monotonic()
-    assert code() == 405
-    wait_until(lambda: code() == 404, "the end of the connection", seconds=8, step=lambda: time.sleep(0.1))
-    assert time.monotonic() - started > 1
-
-
-def test_update_secret(connection, channel, name):
-    queue = declare(channel, name("secret"))
-    connection.update_secret("guest", "renewed")
-    channel.basic_publish("", queue, b"still here")
-    assert drain(channel, queue) == [b"still here"]
-
-
-def test_client_properties_and_server_properties(connect):
-    connection = connect(client_properties={"connection_name": "python suite", "nested": {"list": [1, "two", None]}})
-    properties = connection._impl.server_properties
-    expected = {
-        "publisher_confirms",
-        "exchange_exchange_bindings",
-        "basic.nack",
-        "consumer_cancel_notify",
-        "connection.blocked",
-        "consumer_priorities",
-        "authentication_failure_close",
-        "per_consumer_qos",
-        "direct_reply_to",
-    }
-    assert {key for key, value in properties["capabilities"].items() if value is True} >= expected
-    assert properties["product"] and properties["version"]
-    assert connection.basic_nack_supported
-    assert connection.exchange_exchange_bindings_supported
 
 
 def test_timestamp_header_keeps_seconds(channel, name):
