@@ -270,7 +270,9 @@ fn consumers_of_a_deleted_queue_are_told_when_they_understand() {
     told.open_channel(2);
     told.call(2, &queue::delete(&name, 0));
     assert_eq!(told.expect(1, basic::CANCEL).method.arguments, b"\x04told\x01");
-    told.send(1, &basic::cancel_ok("told"));
+    if is_warren() {
+        told.send(1, &basic::cancel_ok("told"));
+    }
     told.call(1, &basic::qos(0, 1, 0));
     silent.expect_silence(1);
     silent.call(1, &basic::cancel("silent", 0));

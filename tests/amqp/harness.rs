@@ -16,7 +16,7 @@ use std::{
 
 use crate::{
     client::{Client, Handshake},
-    methods::{connection, exchange, queue},
+    methods::{exchange, queue},
 };
 
 /// How long a broker may take until it accepts connections.
@@ -188,8 +188,7 @@ impl Drop for Names {
         for name in &self.exchanges {
             bytes.extend(exchange::delete(name, exchange::DELETE_NOWAIT).frame(1));
         }
-        bytes.extend(connection::close().frame(0));
         let _ = client.stream.write_all(&bytes);
-        client.drain_until_closed();
+        client.close();
     }
 }

@@ -7,20 +7,20 @@
 
 mod client;
 mod connection_errors;
-// mod connection_lifetime;
+mod connection_lifetime;
 mod consuming;
 mod content;
 mod cases;
 mod argument_errors;
 mod channel_errors;
-// mod dead_letters;
-// mod exchanges;
+mod dead_letters;
+mod exchanges;
 mod frame_errors;
 mod handshake;
 mod harness;
-// mod hostile;
+mod hostile;
 mod methods;
 mod methods_answered;
 mod publishing;
-// mod queue_rules;
+mod queue_rules;
 mod wire;
