@@ -47,7 +47,7 @@ fn any_bytes_keep_a_connection_alive() {
     let mut bytes = basic::qos(0, 1, 0).frame(1).into_iter();
     while let Some(byte) = bytes.next() {
         client.send_bytes(&[byte]);
-        thread::sleep(Duration::from_millis(if bytes.len() % 4 == 0 { 800 } else { 0 }));
+        thread::sleep(Duration::from_millis(if bytes.len().is_multiple_of(4) { 800 } else { 0 }));
     }
     client.expect(1, (60, 11));
 }
@@ -116,7 +116,12 @@ fn publishes_before_a_close_are_kept() {
     let mut client = broker().connect();
     let mut bytes = Vec::new();
     for number in 0..300 {
-        bytes.extend(client.message_bytes(1, &basic::publish("", &name, 0), &Properties::default(), format!("{number}").as_bytes()));
+        bytes.extend(client.message_bytes(
+            1,
+            &basic::publish("", &name, 0),
+            &Properties::default(),
+            format!("{number}").as_bytes(),
+        ));
     }
     bytes.extend(connection::close().frame(0));
     client.send_bytes(&bytes);

@@ -37,7 +37,10 @@ fn delivery_tags_count_per_channel() {
     assert_eq!(client.get(2, &name, 1).unwrap().tag, 1);
     client.consume(1, &name, "c", 0, &none());
     let delivery = client.expect_delivery(1);
-    assert_eq!((delivery.tag, delivery.consumer_tag.as_str(), delivery.text(), delivery.redelivered), (2, "c", "3", false));
+    assert_eq!(
+        (delivery.tag, delivery.consumer_tag.as_str(), delivery.text(), delivery.redelivered),
+        (2, "c", "3", false)
+    );
     assert_eq!(client.expect_delivery(1).tag, 3);
     client.send(1, &basic::ack(0, basic::MULTIPLE));
     client.send(1, &basic::ack(0, basic::MULTIPLE));

@@ -17,7 +17,8 @@ fn none() -> Table {
 fn pair(extra: &Table) -> (Client, String, String) {
     let mut client = broker().connect();
     let dead = client.exclusive_queue(1, &none());
-    let mut arguments = table([("x-dead-letter-exchange", "".into()), ("x-dead-letter-routing-key", Value::from(dead.as_str()))]);
+    let mut arguments =
+        table([("x-dead-letter-exchange", "".into()), ("x-dead-letter-routing-key", Value::from(dead.as_str()))]);
     arguments.extend(extra.clone());
     let alive = client.exclusive_queue(1, &arguments);
     (client, alive, dead)
@@ -41,7 +42,15 @@ fn seconds_now() -> u64 {
 }
 
 /// Checks one entry: its fields in wire order, with `time` near now.
-fn assert_death(entry: &Table, original_expiration: Option<&str>, count: i64, reason: &str, queue: &str, exchange: &str, keys: &[&str]) {
+fn assert_death(
+    entry: &Table,
+    original_expiration: Option<&str>,
+    count: i64,
+    reason: &str,
+    queue: &str,
+    exchange: &str,
+    keys: &[&str],
+) {
     let Some(Value::Timestamp(time)) = field(entry, "time") else { panic!("time is a timestamp: {entry:?}") };
     assert!(seconds_now().abs_diff(*time) < 30, "time is in seconds: {time}");
     let mut expected = Table::new();
@@ -73,7 +82,12 @@ fn a_rejected_message_tells_its_story() {
         priority: Some(3),
         correlation_id: Some("id".to_owned()),
         expiration: Some("100000".to_owned()),
-        headers: Some(table([("zebra", 1.into()), ("CC", copies.clone()), ("BCC", Value::Array(vec!["hidden".into()])), ("ant", 2.into())])),
+        headers: Some(table([
+            ("zebra", 1.into()),
+            ("CC", copies.clone()),
+            ("BCC", Value::Array(vec!["hidden".into()])),
+            ("ant", 2.into()),
+        ])),
         ..Properties::default()
     };
     client.publish_with(1, &basic::publish("", &alive, 0), &properties, b"body");
@@ -89,7 +103,10 @@ fn a_rejected_message_tells_its_story() {
     assert_death(&entries[0], Some("100000"), 1, "rejected", &alive, "", &[&alive, "copy"]);
     assert_deaths_named(&message, "first", &alive, "rejected", "");
     assert_deaths_named(&message, "last", &alive, "rejected", "");
-    assert_eq!((field(&headers, "CC"), field(&headers, "zebra"), field(&headers, "BCC")), (Some(&copies), Some(&1.into()), None));
+    assert_eq!(
+        (field(&headers, "CC"), field(&headers, "zebra"), field(&headers, "BCC")),
+        (Some(&copies), Some(&1.into()), None)
+    );
     let keys: Vec<&String> = headers.iter().map(|(key, _)| key).collect();
     assert!(keys.is_sorted(), "headers are sorted once the broker has added some: {keys:?}");
 }
@@ -154,7 +171,11 @@ fn the_count_grows_for_each_queue_and_reason() {
         client.send(1, &basic::reject(message.tag, 0));
         let died = client.wait_for_message(1, &dead, 1);
         history = deaths(&died);
-        assert_eq!(field(&history[0], "count"), Some(&Value::I64(1)), "a client that republishes starts anew, round {round}");
+        assert_eq!(
+            field(&history[0], "count"),
+            Some(&Value::I64(1)),
+            "a client that republishes starts anew, round {round}"
+        );
         client.publish_with(1, &basic::publish("", &alive, 0), &died.properties(), b"m");
     }
     assert_eq!(history.len(), 1);
@@ -164,7 +185,8 @@ fn the_count_grows_for_each_queue_and_reason() {
 fn automatic_retries_are_counted() {
     let mut names = Names::new();
     let (work, retry) = (names.queue("work"), names.queue("retry"));
-    let back_to = |name: &str| table([("x-dead-letter-exchange", "".into()), ("x-dead-letter-routing-key", name.into())]);
+    let back_to =
+        |name: &str| table([("x-dead-letter-exchange", "".into()), ("x-dead-letter-routing-key", name.into())]);
     let mut waiting = back_to(&work);
     waiting.extend(table([("x-message-ttl", 50.into())]));
     let mut client = broker().connect();
@@ -190,7 +212,11 @@ fn a_cycle_without_a_rejection_drops_the_message() {
     let mut names = Names::new();
     let (one, two) = (names.queue("one"), names.queue("two"));
     let expiring_to = |name: &str| {
-        table([("x-dead-letter-exchange", "".into()), ("x-dead-letter-routing-key", name.into()), ("x-message-ttl", 20.into())])
+        table([
+            ("x-dead-letter-exchange", "".into()),
+            ("x-dead-letter-routing-key", name.into()),
+            ("x-message-ttl", 20.into()),
+        ])
     };
     let mut client = broker().connect();
     client.declare_queue(1, &one, queue::DURABLE, &expiring_to(&two));
@@ -198,7 +224,8 @@ fn a_cycle_without_a_rejection_drops_the_message() {
     client.publish(1, "", &one, "m");
     std::thread::sleep(std::time::Duration::from_millis(400));
     assert_eq!((client.message_count(1, &one), client.message_count(1, &two)), (0, 0));
-    let itself = client.exclusive_queue(1, &table([("x-dead-letter-exchange", "".into()), ("x-message-ttl", 20.into())]));
+    let itself =
+        client.exclusive_queue(1, &table([("x-dead-letter-exchange", "".into()), ("x-message-ttl", 20.into())]));
     client.publish(1, "", &itself, "m");
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert_eq!(client.message_count(1, &itself), 0);
@@ -225,8 +252,12 @@ fn dead_letters_keep_their_routing_keys_without_another() {
     let mut client = broker().connect();
     client.call(1, &exchange::declare(&source, "topic", 0, &none()));
     client.call(1, &exchange::declare(&graveyard, "topic", 0, &none()));
-    let alive = client.exclusive_queue(1, &table([("x-dead-letter-exchange", graveyard.as_str().into()), ("x-max-length", 0.into())]));
-    let (by_key, by_copy, by_blind) = (client.exclusive_queue(1, &none()), client.exclusive_queue(1, &none()), client.exclusive_queue(1, &none()));
+    let alive = client.exclusive_queue(
+        1,
+        &table([("x-dead-letter-exchange", graveyard.as_str().into()), ("x-max-length", 0.into())]),
+    );
+    let (by_key, by_copy, by_blind) =
+        (client.exclusive_queue(1, &none()), client.exclusive_queue(1, &none()), client.exclusive_queue(1, &none()));
     client.call(1, &queue::bind(&alive, &source, "#", 0, &none()));
     for (name, key) in [(&by_key, "key"), (&by_copy, "copy"), (&by_blind, "blind")] {
         client.call(1, &queue::bind(name, &graveyard, key, 0, &none()));
@@ -245,7 +276,10 @@ fn dead_letters_keep_their_routing_keys_without_another() {
 fn an_absent_dead_letter_exchange_drops_messages() {
     let names = Names::new();
     let mut client = broker().connect();
-    let alive = client.exclusive_queue(1, &table([("x-dead-letter-exchange", names.plain("absent").as_str().into()), ("x-max-length", 0.into())]));
+    let alive = client.exclusive_queue(
+        1,
+        &table([("x-dead-letter-exchange", names.plain("absent").as_str().into()), ("x-max-length", 0.into())]),
+    );
     client.publish(1, "", &alive, "m");
     client.call(1, &basic::qos(0, 1, 0));
     assert_eq!(client.message_count(1, &alive), 0);
@@ -254,8 +288,17 @@ fn an_absent_dead_letter_exchange_drops_messages() {
 #[test]
 fn a_publishers_x_death_header_is_not_believed() {
     let (mut client, alive, dead) = pair(&none());
-    let forged = Value::Array(vec![Value::Table(table([("count", Value::I64(99)), ("reason", "rejected".into()), ("queue", alive.as_str().into())]))]);
-    client.publish_with(1, &basic::publish("", &alive, 0), &Properties::with_headers([("x-death", forged.clone())]), b"m");
+    let forged = Value::Array(vec![Value::Table(table([
+        ("count", Value::I64(99)),
+        ("reason", "rejected".into()),
+        ("queue", alive.as_str().into()),
+    ]))]);
+    client.publish_with(
+        1,
+        &basic::publish("", &alive, 0),
+        &Properties::with_headers([("x-death", forged.clone())]),
+        b"m",
+    );
     let message = client.wait_for_message(1, &alive, 0);
     assert_eq!(field(&message.headers(), "x-death"), Some(&forged), "it passes unchanged until the message dies");
     client.send(1, &basic::reject(message.tag, 0));

@@ -58,20 +58,24 @@ fn topic_patterns() {
     ];
     let mut names = Names::new();
     let source = names.exchange("topic");
-    run_all(patterns, |pattern| format!("{:?}", pattern.0), |(pattern, matching, others)| {
-        let mut client = broker().connect();
-        client.call(1, &exchange::declare(&source, "topic", 0, &none()));
-        client.call(1, &confirm::select(0));
-        let name = client.exclusive_queue(1, &none());
-        client.call(1, &queue::bind(&name, &source, pattern, 0, &none()));
-        for (keys, expected) in [(matching, true), (others, false)] {
-            for key in keys {
-                assert_eq!(routed(&mut client, &source, key, &Properties::default()), expected, "key {key:?}");
+    run_all(
+        patterns,
+        |pattern| format!("{:?}", pattern.0),
+        |(pattern, matching, others)| {
+            let mut client = broker().connect();
+            client.call(1, &exchange::declare(&source, "topic", 0, &none()));
+            client.call(1, &confirm::select(0));
+            let name = client.exclusive_queue(1, &none());
+            client.call(1, &queue::bind(&name, &source, pattern, 0, &none()));
+            for (keys, expected) in [(matching, true), (others, false)] {
+                for key in keys {
+                    assert_eq!(routed(&mut client, &source, key, &Properties::default()), expected, "key {key:?}");
+                }
             }
-        }
-        client.call(1, &queue::unbind(&name, &source, pattern, &none()));
-        client.close();
-    });
+            client.call(1, &queue::unbind(&name, &source, pattern, &none()));
+            client.close();
+        },
+    );
 }
 
 /// RabbitMQ 4.3 refuses such patterns.
@@ -110,25 +114,44 @@ fn headers_matching() {
         ("any needs one", with_match("any", both()), five(), true),
         ("any, none given", with_match("any", both()), none(), false),
         ("x- arguments are skipped", table([("n", 5.into()), ("x-other", 1.into())]), five(), true),
-        ("x- arguments count with all-with-x", with_match("all-with-x", table([("n", 5.into()), ("x-other", 1.into())])), five(), false),
-        ("x- arguments alone with any", with_match("any", table([("x-other", 1.into())])), table([("x-other", 1.into())]), false),
-        ("x- arguments with any-with-x", with_match("any-with-x", table([("x-other", 1.into())])), table([("x-other", 1.into())]), true),
+        (
+            "x- arguments count with all-with-x",
+            with_match("all-with-x", table([("n", 5.into()), ("x-other", 1.into())])),
+            five(),
+            false,
+        ),
+        (
+            "x- arguments alone with any",
+            with_match("any", table([("x-other", 1.into())])),
+            table([("x-other", 1.into())]),
+            false,
+        ),
+        (
+            "x- arguments with any-with-x",
+            with_match("any-with-x", table([("x-other", 1.into())])),
+            table([("x-other", 1.into())]),
+            true,
+        ),
         ("text is compared by its bytes", table([("s", "Five".into())]), both(), false),
     ];
     let mut names = Names::new();
     let source = names.exchange("headers");
-    run_all(rows, |row| row.0.to_owned(), |(_, binding, headers, expected)| {
-        let mut client = broker().connect();
-        client.call(1, &exchange::declare(&source, "headers", 0, &none()));
-        client.call(1, &confirm::select(0));
-        let name = client.exclusive_queue(1, &none());
-        client.call(1, &queue::bind(&name, &source, "ignored", 0, binding));
-        let properties = Properties { headers: Some(headers.clone()), ..Properties::default() };
-        assert_eq!(routed(&mut client, &source, "key", &properties), *expected);
-        client.call(1, &queue::unbind(&name, &source, "ignored", binding));
-        assert!(!routed(&mut client, &source, "key", &properties), "the binding is gone");
-        client.close();
-    });
+    run_all(
+        rows,
+        |row| row.0.to_owned(),
+        |(_, binding, headers, expected)| {
+            let mut client = broker().connect();
+            client.call(1, &exchange::declare(&source, "headers", 0, &none()));
+            client.call(1, &confirm::select(0));
+            let name = client.exclusive_queue(1, &none());
+            client.call(1, &queue::bind(&name, &source, "ignored", 0, binding));
+            let properties = Properties { headers: Some(headers.clone()), ..Properties::default() };
+            assert_eq!(routed(&mut client, &source, "key", &properties), *expected);
+            client.call(1, &queue::unbind(&name, &source, "ignored", binding));
+            assert!(!routed(&mut client, &source, "key", &properties), "the binding is gone");
+            client.close();
+        },
+    );
 }
 
 #[test]
@@ -162,7 +185,10 @@ fn an_alternate_exchange_takes_what_nobody_wants() {
     assert!(!routed(&mut client, &first, "k", &Properties::default()), "the alternate exchange need not exist");
     client.call(1, &exchange::declare(&middle, "topic", 0, &alternate(&last)));
     client.call(1, &queue::bind(&caught, &last, "", 0, &none()));
-    assert!(routed(&mut client, &first, "k", &Properties::default()), "routed over two alternates counts for mandatory");
+    assert!(
+        routed(&mut client, &first, "k", &Properties::default()),
+        "routed over two alternates counts for mandatory"
+    );
     let message = client.wait_for_message(1, &caught, 1);
     assert_eq!((message.exchange, message.routing_key.as_str()), (first.clone(), "k"));
     let wanted = client.exclusive_queue(1, &none());

@@ -181,7 +181,15 @@ fn an_unused_queue_expires() {
 #[test]
 fn higher_priorities_first() {
     let (mut client, name) = client_with(&table([("x-max-priority", 5.into())]));
-    for (priority, body) in [(Some(1), "1a"), (Some(5), "5a"), (None, "0a"), (Some(200), "5b"), (Some(3), "3a"), (Some(1), "1b"), (Some(0), "0b")] {
+    for (priority, body) in [
+        (Some(1), "1a"),
+        (Some(5), "5a"),
+        (None, "0a"),
+        (Some(200), "5b"),
+        (Some(3), "3a"),
+        (Some(1), "1b"),
+        (Some(0), "0b"),
+    ] {
         let properties = Properties { priority, ..Properties::default() };
         client.publish_with(1, &basic::publish("", &name, 0), &properties, body);
         client.expect_confirm(1);
@@ -200,7 +208,12 @@ fn higher_priorities_first() {
 fn a_full_priority_queue_loses_its_most_urgent_messages() {
     let (mut client, name) = client_with(&table([("x-max-priority", 5.into()), ("x-max-length", 2.into())]));
     for priority in [0, 5, 1] {
-        client.publish_with(1, &basic::publish("", &name, 0), &Properties::with_priority(priority), priority.to_string());
+        client.publish_with(
+            1,
+            &basic::publish("", &name, 0),
+            &Properties::with_priority(priority),
+            priority.to_string(),
+        );
         client.expect_confirm(1);
     }
     assert_eq!(client.drain_queue(1, &name), ["1", "0"]);
@@ -210,7 +223,12 @@ fn a_full_priority_queue_loses_its_most_urgent_messages() {
 fn without_max_priority_the_property_means_nothing() {
     let (mut client, name) = client_with(&none());
     for priority in [0, 9, 5] {
-        client.publish_with(1, &basic::publish("", &name, 0), &Properties::with_priority(priority), priority.to_string());
+        client.publish_with(
+            1,
+            &basic::publish("", &name, 0),
+            &Properties::with_priority(priority),
+            priority.to_string(),
+        );
         client.expect_confirm(1);
     }
     assert_eq!(client.drain_queue(1, &name), ["0", "9", "5"]);
