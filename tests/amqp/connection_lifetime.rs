@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
-    client::{Client, Handshake, NoFrame, PATIENCE},
+    client::{Client, Handshake, NoFrame, PATIENCE, close_arguments},
     consuming::wait_until_absent,
-    harness::{Names, broker},
+    harness::{Names, broker, own_broker},
     methods::{basic, channel, confirm, connection, exchange, queue},
     wire::{HEARTBEAT, Properties, Table, Value, frame, table},
 };
@@ -166,4 +166,20 @@ fn unknown_client_properties_are_accepted() {
     client.tune(&Handshake::default());
     client.call(0, &connection::open("/"));
     client.close();
+}
+
+#[test]
+fn a_stopping_broker_says_so() {
+    let Some(broker) = own_broker("") else { return };
+    let (mut idle, mut consumer) = (broker.connect(), broker.connect());
+    let name = consumer.exclusive_queue(1, &none());
+    consumer.consume(1, &name, "c", 0, &none());
+    drop(broker);
+    for client in [&mut idle, &mut consumer] {
+        let close = client.expect(0, connection::CLOSE).method;
+        let (code, text, ids) = close_arguments(&close);
+        assert_eq!((code, ids), (320, (0, 0)));
+        assert_eq!(text, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'");
+        client.drain_until_closed();
+    }
 }
