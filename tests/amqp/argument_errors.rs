@@ -21,41 +21,71 @@ fn mismatch(label: &'static str, name: &str, argument: &str, before: &Table, aft
     Case::new(label, exclusive(name, after), 406, text).after([exclusive(name, before)])
 }
 
+/// A queue declared with one argument or none, then with another value of it or without.
+fn argument_changed(
+    label: &'static str,
+    argument: &str,
+    before: Option<Value>,
+    after: Option<Value>,
+    found: &str,
+) -> Case {
+    let arguments = |value: Option<Value>| value.map_or_else(none, |value| table([(argument, value)]));
+    mismatch(label, &Names::new().plain("q"), argument, &arguments(before), &arguments(after), found)
+}
+
 #[test]
-fn queue_arguments_must_be_equivalent() {
-    let names = Names::new();
-    let name = names.plain("q");
-    let one = |argument, value: Value| table([(argument, value)]);
-    let case = |label, argument, before: Option<Value>, after: Option<Value>, found| {
-        let arguments = |value: Option<Value>| value.map_or_else(none, |value| one(argument, value));
-        mismatch(label, &name, argument, &arguments(before), &arguments(after), found)
+fn added_arguments_are_named_with_their_type() {
+    let added = |kind, value: Value| {
+        let text = format!("received the value '10' of type '{kind}' but current is none");
+        argument_changed(kind, "x-max-length", None, Some(value), &text)
     };
     run_channel_errors(vec![
-        case("missing int", "x-max-length", Some(10.into()), None, "received none but current is the value '10' of type 'signedint'"),
-        case("added int", "x-max-length", None, Some(10.into()), "received the value '10' of type 'signedint' but current is none"),
-        case("added long", "x-max-length", None, Some(Value::I64(10)), "received the value '10' of type 'long' but current is none"),
-        case("added byte", "x-max-length", None, Some(Value::I8(10)), "received the value '10' of type 'byte' but current is none"),
-        case("added u8", "x-max-length", None, Some(Value::U8(10)), "received the value '10' of type 'unsignedbyte' but current is none"),
-        case("added short", "x-max-length", None, Some(Value::I16(10)), "received the value '10' of type 'short' but current is none"),
-        case("added u16", "x-max-length", None, Some(Value::U16(9)), "received the value '9' of type 'unsignedshort' but current is none"),
-        case("added u32", "x-max-length", None, Some(Value::U32(9)), "received the value '9' of type 'unsignedint' but current is none"),
-        case("other int", "x-max-length", Some(10.into()), Some(11.into()), "received '11' but current is '10'"),
-        case("other width", "x-max-length", Some(Value::U8(10)), Some(Value::I64(11)), "received '11' but current is '10'"),
-        case("ttl", "x-message-ttl", Some(1000.into()), Some(2000.into()), "received '2000' but current is '1000'"),
-        case("expires", "x-expires", Some(60000.into()), None, "received none but current is the value '60000' of type 'signedint'"),
-        case("bytes", "x-max-length-bytes", None, Some(1.into()), "received the value '1' of type 'signedint' but current is none"),
-        case("priority", "x-max-priority", Some(5.into()), Some(6.into()), "received '6' but current is '5'"),
-        case("overflow", "x-overflow", Some("drop-head".into()), Some("reject-publish".into()), "received 'reject-publish' but current is 'drop-head'"),
-        case("dlx", "x-dead-letter-exchange", Some("a".into()), Some("b".into()), "received 'b' but current is 'a'"),
-        case("no dlx", "x-dead-letter-exchange", Some("a".into()), None, "received none but current is the value 'a' of type 'longstr'"),
-        case(
-            "single active consumer",
-            "x-single-active-consumer",
-            Some(true.into()),
-            None,
-            "received none but current is the value 'true' of type 'bool'",
+        added("signedint", Value::I32(10)),
+        added("unsignedint", Value::U32(10)),
+        added("long", Value::I64(10)),
+        added("short", Value::I16(10)),
+        added("unsignedshort", Value::U16(10)),
+        added("byte", Value::I8(10)),
+        added("unsignedbyte", Value::U8(10)),
+    ]);
+}
+
+#[test]
+fn dropped_arguments_are_named_with_their_type() {
+    let dropped = |argument, value: Value, kind, shown| {
+        let text = format!("received none but current is the value '{shown}' of type '{kind}'");
+        argument_changed(argument, argument, Some(value), None, &text)
+    };
+    run_channel_errors(vec![
+        dropped("x-max-length", 10.into(), "signedint", "10"),
+        dropped("x-max-length-bytes", Value::I64(9), "long", "9"),
+        dropped("x-message-ttl", 60_000.into(), "signedint", "60000"),
+        dropped("x-expires", 60_000.into(), "signedint", "60000"),
+        dropped("x-max-priority", Value::U8(5), "unsignedbyte", "5"),
+        dropped("x-overflow", "drop-head".into(), "longstr", "drop-head"),
+        dropped("x-dead-letter-exchange", "a".into(), "longstr", "a"),
+        dropped("x-single-active-consumer", true.into(), "bool", "true"),
+    ]);
+}
+
+#[test]
+fn changed_arguments_are_named_with_both_values() {
+    let changed = |argument, before: Value, after: Value, found| {
+        argument_changed(argument, argument, Some(before), Some(after), found)
+    };
+    run_channel_errors(vec![
+        changed("x-max-length", 10.into(), 11.into(), "received '11' but current is '10'"),
+        changed("x-max-length", Value::U8(10), Value::I64(11), "received '11' but current is '10'"),
+        changed("x-message-ttl", 1000.into(), 2000.into(), "received '2000' but current is '1000'"),
+        changed("x-max-priority", 5.into(), 6.into(), "received '6' but current is '5'"),
+        changed(
+            "x-overflow",
+            "drop-head".into(),
+            "reject-publish".into(),
+            "received 'reject-publish' but current is 'drop-head'",
         ),
-        case("bool values", "x-single-active-consumer", Some(true.into()), Some(false.into()), "received 'false' but current is 'true'"),
+        changed("x-dead-letter-exchange", "a".into(), "b".into(), "received 'b' but current is 'a'"),
+        changed("x-single-active-consumer", true.into(), false.into(), "received 'false' but current is 'true'"),
     ]);
 }
 
@@ -63,17 +93,34 @@ fn queue_arguments_must_be_equivalent() {
 fn queue_properties_must_be_equivalent() {
     let mut names = Names::new();
     let (name, durable) = (names.plain("q"), names.queue("durable"));
-    let text = |name: &str, property, found| format!("PRECONDITION_FAILED - inequivalent arg '{property}' for queue '{name}' in vhost '/': {found}");
+    let text = |name: &str, property, found| {
+        format!("PRECONDITION_FAILED - inequivalent arg '{property}' for queue '{name}' in vhost '/': {found}")
+    };
     let plain = queue::declare(&durable, queue::DURABLE, &none());
     let auto = queue::DURABLE | queue::AUTO_DELETE;
     let both = queue::EXCLUSIVE | queue::AUTO_DELETE;
     run_channel_errors(vec![
-        Case::new("transient", queue::declare(&durable, 0, &none()), 406, text(&durable, "durable", "received 'false' but current is 'true'"))
-            .after([plain.clone()]),
-        Case::new("auto-delete", queue::declare(&durable, auto, &none()), 406, text(&durable, "auto_delete", "received 'true' but current is 'false'"))
-            .after([plain]),
-        Case::new("not auto-delete", exclusive(&name, &none()), 406, text(&name, "auto_delete", "received 'false' but current is 'true'"))
-            .after([queue::declare(&name, both, &none())]),
+        Case::new(
+            "transient",
+            queue::declare(&durable, 0, &none()),
+            406,
+            text(&durable, "durable", "received 'false' but current is 'true'"),
+        )
+        .after([plain.clone()]),
+        Case::new(
+            "auto-delete",
+            queue::declare(&durable, auto, &none()),
+            406,
+            text(&durable, "auto_delete", "received 'true' but current is 'false'"),
+        )
+        .after([plain]),
+        Case::new(
+            "not auto-delete",
+            exclusive(&name, &none()),
+            406,
+            text(&name, "auto_delete", "received 'false' but current is 'true'"),
+        )
+        .after([queue::declare(&name, both, &none())]),
         Case::new(
             "properties before arguments",
             queue::declare(&name, both, &table([("x-max-length", 1.into())])),
@@ -81,8 +128,13 @@ fn queue_properties_must_be_equivalent() {
             text(&name, "auto_delete", "received 'true' but current is 'false'"),
         )
         .after([exclusive(&name, &none())]),
-        Case::new("nowait", exclusive(&name, &none()), 406, text(&name, "auto_delete", "received 'false' but current is 'true'"))
-            .after([queue::declare(&name, both, &none())]),
+        Case::new(
+            "nowait",
+            exclusive(&name, &none()),
+            406,
+            text(&name, "auto_delete", "received 'false' but current is 'true'"),
+        )
+        .after([queue::declare(&name, both, &none())]),
     ]);
 }
 
@@ -95,15 +147,23 @@ fn equivalent_declarations_succeed() {
         ("unknown arguments", table([("colour", "red".into())]), table([("shape", 3.into())])),
         ("missing queue type is classic", none(), table([("x-queue-type", "classic".into())])),
         ("queue type dropped", table([("x-queue-type", "classic".into())]), none()),
-        ("order", table([("x-max-length", 1.into()), ("x-expires", 99999.into())]), table([("x-expires", 99999.into()), ("x-max-length", 1.into())])),
+        (
+            "order",
+            table([("x-max-length", 1.into()), ("x-expires", 99999.into())]),
+            table([("x-expires", 99999.into()), ("x-max-length", 1.into())]),
+        ),
     ];
-    run_all(pairs, |pair| pair.0.to_owned(), |(_, before, after)| {
-        let mut client = broker().connect();
-        client.declare_queue(1, &name, queue::EXCLUSIVE, before);
-        client.declare_queue(1, &name, queue::EXCLUSIVE, after);
-        client.declare_queue(1, &name, queue::EXCLUSIVE | queue::DURABLE, after);
-        client.close();
-    });
+    run_all(
+        pairs,
+        |pair| pair.0.to_owned(),
+        |(_, before, after)| {
+            let mut client = broker().connect();
+            client.declare_queue(1, &name, queue::EXCLUSIVE, before);
+            client.declare_queue(1, &name, queue::EXCLUSIVE, after);
+            client.declare_queue(1, &name, queue::EXCLUSIVE | queue::DURABLE, after);
+            client.close();
+        },
+    );
 }
 
 #[test]
@@ -151,20 +211,52 @@ fn other_declaration_arguments() {
         format!("PRECONDITION_FAILED - invalid type '{kind}' for arg '{argument}' in {resource} '{name}' in vhost '/'")
     };
     let of_type = |argument: &str| {
-        format!("PRECONDITION_FAILED - invalid arg '{argument}' for queue '{name}' in vhost '/' of queue type rabbit_classic_queue")
+        format!(
+            "PRECONDITION_FAILED - invalid arg '{argument}' for queue '{name}' in vhost '/' of queue type rabbit_classic_queue"
+        )
     };
     let queue_with = |argument, value| exclusive(&name, &table([(argument, value)]));
     let exchange_with = |kind: &str, arguments: &Table| exchange::declare(&name, kind, 0, arguments);
     let dlx = "x-dead-letter-exchange";
     let alternate = table([("alternate-exchange", 5.into())]);
     run_channel_errors(vec![
-        Case::new("dead letter exchange of wrong type", queue_with(dlx, 5.into()), 406, wrong_type(dlx, "queue", "signedint")),
-        Case::new("delivery limit on classic", queue_with("x-delivery-limit", 5.into()), 406, of_type("x-delivery-limit")),
+        Case::new(
+            "dead letter exchange of wrong type",
+            queue_with(dlx, 5.into()),
+            406,
+            wrong_type(dlx, "queue", "signedint"),
+        ),
+        Case::new(
+            "delivery limit on classic",
+            queue_with("x-delivery-limit", 5.into()),
+            406,
+            of_type("x-delivery-limit"),
+        ),
         Case::new("max age on classic", queue_with("x-max-age", "1h".into()), 406, of_type("x-max-age")),
-        Case::new("group size on classic", queue_with("x-quorum-initial-group-size", 3.into()), 406, of_type("x-quorum-initial-group-size")),
-        Case::new("strategy on classic", queue_with("x-dead-letter-strategy", "at-most-once".into()), 406, of_type("x-dead-letter-strategy")),
-        Case::new("exchange type", exchange_with("surprise", &none()), 406, "PRECONDITION_FAILED - unknown exchange type 'surprise'"),
-        Case::new("alternate exchange of wrong type", exchange_with("direct", &alternate), 406, wrong_type("alternate-exchange", "exchange", "signedint")),
+        Case::new(
+            "group size on classic",
+            queue_with("x-quorum-initial-group-size", 3.into()),
+            406,
+            of_type("x-quorum-initial-group-size"),
+        ),
+        Case::new(
+            "strategy on classic",
+            queue_with("x-dead-letter-strategy", "at-most-once".into()),
+            406,
+            of_type("x-dead-letter-strategy"),
+        ),
+        Case::new(
+            "exchange type",
+            exchange_with("surprise", &none()),
+            406,
+            "PRECONDITION_FAILED - unknown exchange type 'surprise'",
+        ),
+        Case::new(
+            "alternate exchange of wrong type",
+            exchange_with("direct", &alternate),
+            406,
+            wrong_type("alternate-exchange", "exchange", "signedint"),
+        ),
     ]);
 }
 
@@ -172,17 +264,43 @@ fn other_declaration_arguments() {
 fn exchanges_must_be_equivalent() {
     let mut names = Names::new();
     let name = names.exchange("x");
-    let text = |name: &str, property, found| format!("PRECONDITION_FAILED - inequivalent arg '{property}' for exchange '{name}' in vhost '/': {found}");
+    let text = |name: &str, property, found| {
+        format!("PRECONDITION_FAILED - inequivalent arg '{property}' for exchange '{name}' in vhost '/': {found}")
+    };
     let with = |kind, flags, arguments: &Table| exchange::declare(&name, kind, flags, arguments);
     let alternate = |target: &str| table([("alternate-exchange", target.into())]);
     let first = || [exchange::delete(&name, 0), with("direct", 0, &none())];
     let with_alternate = || [exchange::delete(&name, 0), with("direct", 0, &alternate("a"))];
     let argument = "alternate-exchange";
     run_channel_errors(vec![
-        Case::new("type", with("fanout", 0, &none()), 406, text(&name, "type", "received 'fanout' but current is 'direct'")).after(first()),
-        Case::new("durable", with("direct", 2, &none()), 406, text(&name, "durable", "received 'true' but current is 'false'")).after(first()),
-        Case::new("auto-delete", with("direct", 4, &none()), 406, text(&name, "auto_delete", "received 'true' but current is 'false'")).after(first()),
-        Case::new("internal", with("direct", 8, &none()), 406, text(&name, "internal", "received 'true' but current is 'false'")).after(first()),
+        Case::new(
+            "type",
+            with("fanout", 0, &none()),
+            406,
+            text(&name, "type", "received 'fanout' but current is 'direct'"),
+        )
+        .after(first()),
+        Case::new(
+            "durable",
+            with("direct", 2, &none()),
+            406,
+            text(&name, "durable", "received 'true' but current is 'false'"),
+        )
+        .after(first()),
+        Case::new(
+            "auto-delete",
+            with("direct", 4, &none()),
+            406,
+            text(&name, "auto_delete", "received 'true' but current is 'false'"),
+        )
+        .after(first()),
+        Case::new(
+            "internal",
+            with("direct", 8, &none()),
+            406,
+            text(&name, "internal", "received 'true' but current is 'false'"),
+        )
+        .after(first()),
         Case::new(
             "alternate added",
             with("direct", 0, &alternate("a")),
@@ -190,8 +308,13 @@ fn exchanges_must_be_equivalent() {
             text(&name, argument, "received the value 'a' of type 'longstr' but current is none"),
         )
         .after(first()),
-        Case::new("alternate changed", with("direct", 0, &alternate("b")), 406, text(&name, argument, "received 'b' but current is 'a'"))
-            .after(with_alternate()),
+        Case::new(
+            "alternate changed",
+            with("direct", 0, &alternate("b")),
+            406,
+            text(&name, argument, "received 'b' but current is 'a'"),
+        )
+        .after(with_alternate()),
         Case::new(
             "alternate dropped",
             with("direct", 0, &none()),
@@ -199,6 +322,15 @@ fn exchanges_must_be_equivalent() {
             text(&name, argument, "received none but current is the value 'a' of type 'longstr'"),
         )
         .after(with_alternate()),
+    ]);
+}
+
+#[test]
+fn system_exchanges_must_be_equivalent() {
+    let text = |name: &str, property, found| {
+        format!("PRECONDITION_FAILED - inequivalent arg '{property}' for exchange '{name}' in vhost '/': {found}")
+    };
+    run_channel_errors(vec![
         Case::new(
             "system exchange",
             exchange::declare("amq.direct", "topic", exchange::DURABLE, &none()),
@@ -223,7 +355,11 @@ fn binding_arguments_are_validated() {
         Case::new(label, bind, 406, format!("PRECONDITION_FAILED - {text}")).after([exclusive(&name, &none())])
     };
     run_channel_errors(vec![
-        case("x-match value", "most".into(), "Invalid x-match field value <<\"most\">>; expected all, any, all-with-x, or any-with-x"),
+        case(
+            "x-match value",
+            "most".into(),
+            "Invalid x-match field value <<\"most\">>; expected all, any, all-with-x, or any-with-x",
+        ),
         case("x-match type", Value::I32(1), "Invalid x-match field type signedint (value 1); expected longstr"),
     ]);
 }

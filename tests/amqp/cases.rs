@@ -19,7 +19,7 @@ pub(crate) enum Step {
     /// A method without a reply, or one that must fail.
     Send(Method),
     /// A message.
-    Publish(Method, Properties, Vec<u8>),
+    Publish(Method, Box<Properties>, Vec<u8>),
 }
 
 /// One row: what must be answered with a close.
@@ -41,9 +41,23 @@ impl Case {
     }
 
     /// A message that must fail.
-    pub(crate) fn publish(name: &'static str, method: Method, properties: Properties, body: &[u8], code: u16, text: impl Into<String>) -> Self {
+    pub(crate) fn publish(
+        name: &'static str,
+        method: Method,
+        properties: Properties,
+        body: &[u8],
+        code: u16,
+        text: impl Into<String>,
+    ) -> Self {
         let ids = method.ids();
-        Self { name, steps: Vec::new(), provoke: Step::Publish(method, properties, body.to_vec()), code, text: text.into(), ids }
+        Self {
+            name,
+            steps: Vec::new(),
+            provoke: Step::Publish(method, Box::new(properties), body.to_vec()),
+            code,
+            text: text.into(),
+            ids,
+        }
     }
 
     /// Requests that come first and succeed, in order.
@@ -67,7 +81,11 @@ pub(crate) fn run_all<T>(items: Vec<T>, name: impl Fn(&T) -> String, check: impl
     };
     let failures: Vec<String> = items
         .iter()
-        .filter_map(|item| catch_unwind(AssertUnwindSafe(|| check(item))).err().map(|payload| format!("{}: {}", name(item), hook_text(payload))))
+        .filter_map(|item| {
+            catch_unwind(AssertUnwindSafe(|| check(item)))
+                .err()
+                .map(|payload| format!("{}: {}", name(item), hook_text(payload)))
+        })
         .collect();
     assert!(failures.is_empty(), "{} of {} cases failed:\n{}", failures.len(), items.len(), failures.join("\n"));
 }
@@ -107,41 +125,54 @@ fn bytes_of(client: &Client, step: &Step) -> Vec<u8> {
 /// Every row must close its channel; whatever was sent behind the mistake is discarded, the channel number can be opened again after close-ok,
 /// and other channels of the connection live on.
 pub(crate) fn run_channel_errors(cases: Vec<Case>) {
-    run_all(cases, |case| case.name.to_owned(), |case| {
-        let mut client = broker().connect();
-        client.open_channel(2);
-        for step in &case.steps {
-            perform(&mut client, step);
-        }
-        let mut bytes = bytes_of(&client, &case.provoke);
-        bytes.extend(basic::qos(0, 1, 0).frame(1));
-        bytes.extend(client.message_bytes(1, &basic::publish("", "nowhere", basic::MANDATORY), &Properties::default(), b"discarded"));
-        client.send_bytes(&bytes);
-        let close = client.expect(1, channel::CLOSE);
-        assert_eq!(close_arguments(&close.method), (case.code, case.text.clone(), case.ids));
-        client.exclusive_queue(2, &Table::new());
-        client.send(1, &channel::close_ok());
-        client.open_channel(1);
-        let name = client.exclusive_queue(1, &Table::new());
-        client.call(1, &queue::delete(&name, 0));
-        client.close();
-    });
+    run_all(
+        cases,
+        |case| case.name.to_owned(),
+        |case| {
+            let mut client = broker().connect();
+            client.open_channel(2);
+            for step in &case.steps {
+                perform(&mut client, step);
+            }
+            let mut bytes = bytes_of(&client, &case.provoke);
+            bytes.extend(basic::qos(0, 1, 0).frame(1));
+            bytes.extend(client.message_bytes(
+                1,
+                &basic::publish("", "nowhere", basic::MANDATORY),
+                &Properties::default(),
+                b"discarded",
+            ));
+            client.send_bytes(&bytes);
+            let close = client.expect(1, channel::CLOSE);
+            assert_eq!(close_arguments(&close.method), (case.code, case.text.clone(), case.ids));
+            client.exclusive_queue(2, &Table::new());
+            client.send(1, &channel::close_ok());
+            client.open_channel(1);
+            let name = client.exclusive_queue(1, &Table::new());
+            client.call(1, &queue::delete(&name, 0));
+            client.close();
+        },
+    );
 }
 
 /// Every row must close its connection, and the socket after close-ok.
 pub(crate) fn run_connection_errors(cases: Vec<Case>) {
-    run_all(cases, |case| case.name.to_owned(), |case| {
-        let mut client = broker().connect();
-        for step in &case.steps {
-            perform(&mut client, step);
-        }
-        let mut bytes = bytes_of(&client, &case.provoke);
-        bytes.extend(basic::qos(0, 1, 0).frame(1));
-        client.send_bytes(&bytes);
-        let close = client.recv(0).method;
-        assert_eq!(close.ids(), connection::CLOSE, "expected connection.close, got {}", describe(&close));
-        assert_eq!(close_arguments(&close), (case.code, case.text.clone(), case.ids));
-        client.send(0, &connection::close_ok());
-        client.drain_until_closed();
-    });
+    run_all(
+        cases,
+        |case| case.name.to_owned(),
+        |case| {
+            let mut client = broker().connect();
+            for step in &case.steps {
+                perform(&mut client, step);
+            }
+            let mut bytes = bytes_of(&client, &case.provoke);
+            bytes.extend(basic::qos(0, 1, 0).frame(1));
+            client.send_bytes(&bytes);
+            let close = client.recv(0).method;
+            assert_eq!(close.ids(), connection::CLOSE, "expected connection.close, got {}", describe(&close));
+            assert_eq!(close_arguments(&close), (case.code, case.text.clone(), case.ids));
+            client.send(0, &connection::close_ok());
+            client.drain_until_closed();
+        },
+    );
 }

@@ -24,21 +24,57 @@ fn absent_queues_and_exchanges_are_not_found() {
     let no_exchange = format!("NOT_FOUND - no exchange '{name}' in vhost '/'");
     run_channel_errors(vec![
         Case::new("passive queue declare", queue::declare(&name, queue::PASSIVE, &none()), 404, &no_queue),
-        Case::new("passive queue declare, nowait", queue::declare(&name, queue::PASSIVE | queue::NOWAIT, &none()), 404, &no_queue),
+        Case::new(
+            "passive queue declare, nowait",
+            queue::declare(&name, queue::PASSIVE | queue::NOWAIT, &none()),
+            404,
+            &no_queue,
+        ),
         Case::new("consume", basic::consume(&name, "", 0, &none()), 404, &no_queue),
         Case::new("consume, nowait", basic::consume(&name, "", basic::NOWAIT, &none()), 404, &no_queue),
         Case::new("get", basic::get(&name, 0), 404, &no_queue),
         Case::new("purge", queue::purge(&name, 0), 404, &no_queue),
         Case::new("purge, nowait", queue::purge(&name, 1), 404, &no_queue),
         Case::new("bind absent queue", queue::bind(&name, "amq.direct", "", 0, &none()), 404, &no_queue),
-        Case::new("bind to absent exchange", queue::bind(&existing, &name, "", 0, &none()), 404, &no_exchange).after([exclusive(&existing)]),
-        Case::new("bind, nowait", queue::bind(&existing, &name, "", 1, &none()), 404, &no_exchange).after([exclusive(&existing)]),
+        Case::new("bind to absent exchange", queue::bind(&existing, &name, "", 0, &none()), 404, &no_exchange)
+            .after([exclusive(&existing)]),
+        Case::new("bind, nowait", queue::bind(&existing, &name, "", 1, &none()), 404, &no_exchange)
+            .after([exclusive(&existing)]),
         Case::new("bind, both absent", queue::bind(&name, &name, "", 0, &none()), 404, &no_exchange),
-        Case::new("passive exchange declare", exchange::declare(&name, "direct", exchange::PASSIVE, &none()), 404, &no_exchange),
-        Case::new("exchange bind, source absent", exchange::bind("amq.fanout", &name, "", 0, &none()), 404, &no_exchange),
-        Case::new("exchange bind, destination absent", exchange::bind(&name, "amq.fanout", "", 0, &none()), 404, &no_exchange),
-        Case::publish("publish to absent exchange", basic::publish(&name, "", 0), Properties::default(), b"x", 404, &no_exchange),
-        Case::publish("mandatory publish to absent exchange", basic::publish(&name, "", 1), Properties::default(), b"", 404, &no_exchange),
+        Case::new(
+            "passive exchange declare",
+            exchange::declare(&name, "direct", exchange::PASSIVE, &none()),
+            404,
+            &no_exchange,
+        ),
+        Case::new(
+            "exchange bind, source absent",
+            exchange::bind("amq.fanout", &name, "", 0, &none()),
+            404,
+            &no_exchange,
+        ),
+        Case::new(
+            "exchange bind, destination absent",
+            exchange::bind(&name, "amq.fanout", "", 0, &none()),
+            404,
+            &no_exchange,
+        ),
+        Case::publish(
+            "publish to absent exchange",
+            basic::publish(&name, "", 0),
+            Properties::default(),
+            b"x",
+            404,
+            &no_exchange,
+        ),
+        Case::publish(
+            "mandatory publish to absent exchange",
+            basic::publish(&name, "", 1),
+            Properties::default(),
+            b"",
+            404,
+            &no_exchange,
+        ),
     ]);
 }
 
@@ -67,9 +103,19 @@ fn reserved_names_are_refused() {
     let system = "ACCESS_REFUSED - deletion of system exchange 'amq.direct' in vhost '/' not allowed";
     run_channel_errors(vec![
         Case::new("queue with the prefix", exclusive("amq.mine"), 403, queue_prefix),
-        Case::new("exchange with the prefix", exchange::declare("amq.mine", "direct", 0, &none()), 403, exchange_prefix),
+        Case::new(
+            "exchange with the prefix",
+            exchange::declare("amq.mine", "direct", 0, &none()),
+            403,
+            exchange_prefix,
+        ),
         Case::new("declare default", exchange::declare("", "direct", exchange::DURABLE, &none()), 403, default),
-        Case::new("declare default passively", exchange::declare("", "direct", exchange::PASSIVE, &none()), 403, default),
+        Case::new(
+            "declare default passively",
+            exchange::declare("", "direct", exchange::PASSIVE, &none()),
+            403,
+            default,
+        ),
         Case::new("delete default", exchange::delete("", 0), 403, default),
         Case::new("bind to default", queue::bind(&own, "", "k", 0, &none()), 403, default).after([exclusive(&own)]),
         Case::new("unbind from default", queue::unbind(&own, "", &own, &none()), 403, default).after([exclusive(&own)]),
@@ -78,7 +124,12 @@ fn reserved_names_are_refused() {
         Case::new("exchange unbind from default", exchange::unbind("amq.fanout", "", "", 0, &none()), 403, default),
         Case::new("exchange unbind to default", exchange::unbind("", "amq.fanout", "", 0, &none()), 403, default),
         Case::new("delete system exchange", exchange::delete("amq.direct", 0), 403, system),
-        Case::new("delete unused system exchange", exchange::delete("amq.direct", exchange::IF_UNUSED | exchange::DELETE_NOWAIT), 403, system),
+        Case::new(
+            "delete unused system exchange",
+            exchange::delete("amq.direct", exchange::IF_UNUSED | exchange::DELETE_NOWAIT),
+            403,
+            system,
+        ),
         Case::new("bind reply-to", queue::bind(pseudo, "amq.direct", "", 0, &none()), 404, volatile),
     ]);
 }
@@ -88,7 +139,12 @@ fn a_generated_queue_name_cannot_be_declared_again() {
     let mut client = broker().connect();
     let name = client.exclusive_queue(1, &none());
     client.send(1, &exclusive(&name));
-    client.expect_channel_close(1, 403, &format!("ACCESS_REFUSED - queue name '{name}' contains reserved prefix 'amq.*'"), (50, 10));
+    client.expect_channel_close(
+        1,
+        403,
+        &format!("ACCESS_REFUSED - queue name '{name}' contains reserved prefix 'amq.*'"),
+        (50, 10),
+    );
 }
 
 #[test]
@@ -98,7 +154,8 @@ fn publishing_to_an_internal_exchange_is_refused() {
     let text = format!("ACCESS_REFUSED - cannot publish to internal exchange '{name}' in vhost '/'");
     let declare = exchange::declare(&name, "fanout", exchange::INTERNAL, &none());
     run_channel_errors(vec![
-        Case::publish("internal exchange", basic::publish(&name, "", 0), Properties::default(), b"x", 403, text).after([declare]),
+        Case::publish("internal exchange", basic::publish(&name, "", 0), Properties::default(), b"x", 403, text)
+            .after([declare]),
     ]);
 }
 
@@ -110,9 +167,12 @@ fn exclusive_consumers_exclude_others() {
     let consume = |tag: &str, flags| basic::consume(&name, tag, flags, &none());
     let single = queue::declare(&name, queue::EXCLUSIVE, &table([("x-single-active-consumer", true.into())]));
     run_channel_errors(vec![
-        Case::new("second is exclusive", consume("b", basic::EXCLUSIVE), 403, &text).after([exclusive(&name), consume("a", 0)]),
-        Case::new("first is exclusive", consume("b", 0), 403, &text).after([exclusive(&name), consume("a", basic::EXCLUSIVE)]),
-        Case::new("both are exclusive", consume("b", 4), 403, &text).after([exclusive(&name), consume("a", basic::EXCLUSIVE)]),
+        Case::new("second is exclusive", consume("b", basic::EXCLUSIVE), 403, &text)
+            .after([exclusive(&name), consume("a", 0)]),
+        Case::new("first is exclusive", consume("b", 0), 403, &text)
+            .after([exclusive(&name), consume("a", basic::EXCLUSIVE)]),
+        Case::new("both are exclusive", consume("b", 4), 403, &text)
+            .after([exclusive(&name), consume("a", basic::EXCLUSIVE)]),
         Case::new("single active consumer", consume("a", basic::EXCLUSIVE), 403, &text).after([single]),
     ]);
 }
@@ -141,7 +201,12 @@ fn an_exclusive_queue_is_locked_for_other_connections() {
     ]);
     owner.close();
     let absent = format!("NOT_FOUND - no queue '{name}' in vhost '/'");
-    run_channel_errors(vec![Case::new("gone with its owner", queue::declare(&name, queue::PASSIVE, &none()), 404, absent)]);
+    run_channel_errors(vec![Case::new(
+        "gone with its owner",
+        queue::declare(&name, queue::PASSIVE, &none()),
+        404,
+        absent,
+    )]);
 }
 
 #[test]
@@ -155,8 +220,13 @@ fn redeclaring_with_another_exclusive_flag_is_locked() {
         )
     };
     run_channel_errors(vec![
-        Case::new("drop the flag", queue::declare(&own, queue::DURABLE, &none()), 405, text(&own)).after([exclusive(&own)]),
-        Case::new("add the flag", exclusive(&shared), 405, text(&shared)).after([queue::declare(&shared, queue::DURABLE, &none())]),
+        Case::new("drop the flag", queue::declare(&own, queue::DURABLE, &none()), 405, text(&own))
+            .after([exclusive(&own)]),
+        Case::new("add the flag", exclusive(&shared), 405, text(&shared)).after([queue::declare(
+            &shared,
+            queue::DURABLE,
+            &none(),
+        )]),
     ]);
 }
 
@@ -166,20 +236,28 @@ fn deletes_with_conditions() {
     let (name, source) = (names.plain("q"), names.exchange("source"));
     let declare = exchange::declare(&source, "fanout", 0, &none());
     let consume = basic::consume(&name, "", 0, &none());
-    let message = || Step::Publish(basic::publish("", &name, 0), Properties::default(), b"m".to_vec());
+    let message = || Step::Publish(basic::publish("", &name, 0), Box::default(), b"m".to_vec());
     let in_use = format!("PRECONDITION_FAILED - queue '{name}' in vhost '/' in use");
     let not_empty = format!("PRECONDITION_FAILED - queue '{name}' in vhost '/' not empty");
     let exchange_in_use = format!("PRECONDITION_FAILED - exchange '{source}' in vhost '/' in use");
     run_channel_errors(vec![
-        Case::new("queue with consumer", queue::delete(&name, queue::IF_UNUSED), 406, in_use).after([exclusive(&name), consume]),
-        Case::new("queue with message", queue::delete(&name, queue::IF_EMPTY), 406, &not_empty).after([exclusive(&name)]).after_step(message()),
+        Case::new("queue with consumer", queue::delete(&name, queue::IF_UNUSED), 406, in_use)
+            .after([exclusive(&name), consume]),
+        Case::new("queue with message", queue::delete(&name, queue::IF_EMPTY), 406, &not_empty)
+            .after([exclusive(&name)])
+            .after_step(message()),
         Case::new("both conditions", queue::delete(&name, queue::IF_EMPTY | queue::IF_UNUSED), 406, &not_empty)
             .after([exclusive(&name)])
             .after_step(message()),
         Case::new("exchange with binding", exchange::delete(&source, exchange::IF_UNUSED), 406, &exchange_in_use)
             .after([declare.clone(), exclusive(&name), queue::bind(&name, &source, "", 0, &none())]),
-        Case::new("exchange bound to an exchange", exchange::delete(&source, exchange::IF_UNUSED | exchange::DELETE_NOWAIT), 406, &exchange_in_use)
-            .after([declare, exchange::bind("amq.fanout", &source, "never", 0, &none())]),
+        Case::new(
+            "exchange bound to an exchange",
+            exchange::delete(&source, exchange::IF_UNUSED | exchange::DELETE_NOWAIT),
+            406,
+            &exchange_in_use,
+        )
+        .after([declare, exchange::bind("amq.fanout", &source, "never", 0, &none())]),
     ]);
 }
 
@@ -188,9 +266,10 @@ fn delivery_tags_must_be_outstanding() {
     let names = Names::new();
     let name = names.plain("q");
     let unknown = |tag: u64| format!("PRECONDITION_FAILED - unknown delivery tag {tag}");
-    let message = || Step::Publish(basic::publish("", &name, 0), Properties::default(), b"m".to_vec());
+    let message = || Step::Publish(basic::publish("", &name, 0), Box::default(), b"m".to_vec());
     let one_got = |case: Case| case.after([exclusive(&name)]).after_step(message()).after([basic::get(&name, 0)]);
-    let one_got_without_ack = |case: Case| case.after([exclusive(&name)]).after_step(message()).after([basic::get(&name, 1)]);
+    let one_got_without_ack =
+        |case: Case| case.after([exclusive(&name)]).after_step(message()).after([basic::get(&name, 1)]);
     run_channel_errors(vec![
         Case::new("ack of nothing", basic::ack(1, 0), 406, unknown(1)),
         Case::new("ack of a huge tag", basic::ack(u64::MAX, 0), 406, unknown(u64::MAX)),
@@ -203,8 +282,10 @@ fn delivery_tags_must_be_outstanding() {
         one_got(Case::new("ack of tag 0", basic::ack(0, 0), 406, unknown(0))),
         one_got(Case::new("reject of tag 0", basic::reject(0, 0), 406, unknown(0))),
         one_got(Case::new("double ack", basic::ack(1, 0), 406, unknown(1))).after_step(Step::Send(basic::ack(1, 0))),
-        one_got(Case::new("multiple up to a settled tag", basic::ack(1, basic::MULTIPLE), 406, unknown(1))).after_step(Step::Send(basic::ack(1, 0))),
-        one_got(Case::new("reject after ack", basic::reject(1, 1), 406, unknown(1))).after_step(Step::Send(basic::ack(1, 0))),
+        one_got(Case::new("multiple up to a settled tag", basic::ack(1, basic::MULTIPLE), 406, unknown(1)))
+            .after_step(Step::Send(basic::ack(1, 0))),
+        one_got(Case::new("reject after ack", basic::reject(1, 1), 406, unknown(1)))
+            .after_step(Step::Send(basic::ack(1, 0))),
         one_got_without_ack(Case::new("ack of a delivery without acknowledgement", basic::ack(1, 0), 406, unknown(1))),
         one_got(Case::new("in a transaction, at once", basic::ack(5, 0), 406, unknown(5))).after([tx::select()]),
     ]);
@@ -231,7 +312,8 @@ fn message_properties_are_checked() {
         Case::publish(name, message(), Properties::with_expiration(text), b"x", 406, expected)
     };
     let keys = |name, header, value: Value, kind: &str| {
-        let expected = format!("PRECONDITION_FAILED - invalid message: {{unacceptable_type_in_header,\"{header}\",{kind}}}");
+        let expected =
+            format!("PRECONDITION_FAILED - invalid message: {{unacceptable_type_in_header,\"{header}\",{kind}}}");
         Case::publish(name, message(), Properties::with_headers([(header, value)]), b"x", 406, expected)
     };
     let user = Properties { user_id: Some("someone".to_owned()), ..Properties::default() };
@@ -246,7 +328,14 @@ fn message_properties_are_checked() {
         keys("BCC as number", "BCC", Value::I32(1), "signedint"),
         keys("CC as table", "CC", Value::Table(none()), "table"),
         keys("CC as bool", "CC", Value::Bool(true), "bool"),
-        Case::publish("user-id", message(), user, b"x", 406, "PRECONDITION_FAILED - user_id property set to 'someone' but authenticated user was 'guest'"),
+        Case::publish(
+            "user-id",
+            message(),
+            user,
+            b"x",
+            406,
+            "PRECONDITION_FAILED - user_id property set to 'someone' but authenticated user was 'guest'",
+        ),
         Case::publish(
             "message too large",
             message(),
@@ -285,8 +374,14 @@ fn direct_reply_to_rules() {
             406,
             "PRECONDITION_FAILED - fast reply consumer does not exist",
         ),
-        Case::new("consumer that acknowledges", consume(0), 406, "PRECONDITION_FAILED - reply consumer cannot acknowledge"),
-        Case::new("second consumer", consume(basic::NO_ACK), 406, "PRECONDITION_FAILED - reply consumer already set").after([consume(basic::NO_ACK)]),
+        Case::new(
+            "consumer that acknowledges",
+            consume(0),
+            406,
+            "PRECONDITION_FAILED - reply consumer cannot acknowledge",
+        ),
+        Case::new("second consumer", consume(basic::NO_ACK), 406, "PRECONDITION_FAILED - reply consumer already set")
+            .after([consume(basic::NO_ACK)]),
     ]);
 }
 

@@ -9,7 +9,10 @@ use std::{
 
 use crate::{
     methods::{Method, basic, channel, connection, queue},
-    wire::{BODY, FRAME_END, FRAME_OVERHEAD, HEADER, HEARTBEAT, METHOD, Properties, Reader, Table, Value, Writer, frame, table},
+    wire::{
+        BODY, FRAME_END, FRAME_OVERHEAD, HEADER, HEARTBEAT, METHOD, Properties, Reader, Table, Value, Writer, frame,
+        table,
+    },
 };
 
 /// How long the client waits for something that must come.
@@ -114,8 +117,19 @@ pub(crate) struct Handshake {
 
 impl Default for Handshake {
     fn default() -> Self {
-        let names = ["authentication_failure_close", "basic.nack", "connection.blocked", "consumer_cancel_notify", "publisher_confirms"];
-        Self { capabilities: names.map(|name| (name.to_owned(), Value::Bool(true))).to_vec(), channel_max: None, frame_max: None, heartbeat: 0 }
+        let names = [
+            "authentication_failure_close",
+            "basic.nack",
+            "connection.blocked",
+            "consumer_cancel_notify",
+            "publisher_confirms",
+        ];
+        Self {
+            capabilities: names.map(|name| (name.to_owned(), Value::Bool(true))).to_vec(),
+            channel_max: None,
+            frame_max: None,
+            heartbeat: 0,
+        }
     }
 }
 
@@ -126,7 +140,13 @@ impl Handshake {
 }
 
 /// Frames of one message: method, header and body, cut to `payload_max` bytes.
-pub(crate) fn content_frames(channel: u16, method: &Method, raw_properties: &[u8], body: &[u8], payload_max: usize) -> Vec<u8> {
+pub(crate) fn content_frames(
+    channel: u16,
+    method: &Method,
+    raw_properties: &[u8],
+    body: &[u8],
+    payload_max: usize,
+) -> Vec<u8> {
     let header = Writer::new().short(60).short(0).long_long(body.len() as u64).raw(raw_properties).0;
     let mut bytes = method.frame(channel);
     bytes.extend(frame(HEADER, channel, &header));
@@ -153,7 +173,14 @@ impl Client {
     pub(crate) fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, input: Vec::new(), partial: HashMap::new(), complete: HashMap::new(), frame_max: 0, heartbeats: 0 }
+        Self {
+            stream,
+            input: Vec::new(),
+            partial: HashMap::new(),
+            complete: HashMap::new(),
+            frame_max: 0,
+            heartbeats: 0,
+        }
     }
 
     // Handshake
@@ -179,7 +206,10 @@ impl Client {
         let (channel_max, frame_max) = (reader.short(), reader.long());
         let frame_max = parameters.frame_max.unwrap_or(frame_max);
         self.frame_max = frame_max as usize;
-        self.send(0, &connection::tune_ok(parameters.channel_max.unwrap_or(channel_max), frame_max, parameters.heartbeat));
+        self.send(
+            0,
+            &connection::tune_ok(parameters.channel_max.unwrap_or(channel_max), frame_max, parameters.heartbeat),
+        );
     }
 
     pub(crate) fn open_channel(&mut self, channel: u16) {
@@ -211,7 +241,13 @@ impl Client {
         self.publish_with(channel, &basic::publish(exchange, key, 0), &Properties::default(), body);
     }
 
-    pub(crate) fn publish_with(&mut self, channel: u16, method: &Method, properties: &Properties, body: impl AsRef<[u8]>) {
+    pub(crate) fn publish_with(
+        &mut self,
+        channel: u16,
+        method: &Method,
+        properties: &Properties,
+        body: impl AsRef<[u8]>,
+    ) {
         let bytes = self.message_bytes(channel, method, properties, body.as_ref());
         self.send_bytes(&bytes);
     }
@@ -234,7 +270,9 @@ impl Client {
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err(NoFrame::Closed),
                 Ok(count) => self.input.extend(&chunk[..count]),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Err(NoFrame::TimedOut),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return Err(NoFrame::TimedOut);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Err(NoFrame::Closed),
             }
@@ -250,7 +288,12 @@ impl Client {
         let frame = Frame { kind: self.input[0], channel, payload: self.input[7..7 + size].to_vec() };
         self.input.drain(..size + FRAME_OVERHEAD);
         if self.frame_max > 0 {
-            assert!(size + FRAME_OVERHEAD <= self.frame_max, "a frame of {} bytes where {} were negotiated", size + FRAME_OVERHEAD, self.frame_max);
+            assert!(
+                size + FRAME_OVERHEAD <= self.frame_max,
+                "a frame of {} bytes where {} were negotiated",
+                size + FRAME_OVERHEAD,
+                self.frame_max
+            );
         }
         Some(frame)
     }
@@ -270,7 +313,8 @@ impl Client {
             }
             (HEADER, Some(Incoming { content: content @ None, .. })) => {
                 assert_eq!((reader.short(), reader.short()), (60, 0), "class and weight of a content header");
-                *content = Some(Content { size: reader.long_long(), raw_properties: reader.0.to_vec(), ..Content::default() });
+                *content =
+                    Some(Content { size: reader.long_long(), raw_properties: reader.0.to_vec(), ..Content::default() });
             }
             (BODY, Some(Incoming { content: Some(content), .. })) => {
                 assert!(!frame.payload.is_empty(), "an empty body frame");
@@ -281,7 +325,8 @@ impl Client {
         }
         let incoming = incoming.unwrap();
         let received = incoming.content.as_ref().map(|content| (content.body.len() as u64, content.size));
-        let whole = if incoming.method.carries_content() { received.is_some_and(|(have, size)| have == size) } else { true };
+        let whole =
+            if incoming.method.carries_content() { received.is_some_and(|(have, size)| have == size) } else { true };
         if whole {
             self.complete.entry(frame.channel).or_default().push_back(incoming);
         } else {
@@ -297,7 +342,12 @@ impl Client {
                 return Ok(incoming);
             }
             if let Some(closing) = self.complete.get(&0).and_then(VecDeque::front).filter(|_| channel != 0) {
-                assert_ne!(closing.method.ids(), connection::CLOSE, "the broker closed the connection: {}", describe(&closing.method));
+                assert_ne!(
+                    closing.method.ids(),
+                    connection::CLOSE,
+                    "the broker closed the connection: {}",
+                    describe(&closing.method)
+                );
             }
             let frame = self.read_frame(deadline.saturating_duration_since(Instant::now()))?;
             self.accept(frame);
@@ -311,7 +361,12 @@ impl Client {
     /// The next method on `channel` must have these ids.
     pub(crate) fn expect(&mut self, channel: u16, ids: (u16, u16)) -> Incoming {
         let incoming = self.recv(channel);
-        assert_eq!(incoming.method.ids(), ids, "unexpected method on channel {channel}: {}", describe(&incoming.method));
+        assert_eq!(
+            incoming.method.ids(),
+            ids,
+            "unexpected method on channel {channel}: {}",
+            describe(&incoming.method)
+        );
         incoming
     }
 
@@ -361,7 +416,13 @@ impl Client {
     // Shorthands
 
     /// Declares a queue; returns its name, message count and consumer count.
-    pub(crate) fn declare_queue(&mut self, channel: u16, name: &str, flags: u8, arguments: &Table) -> (String, u32, u32) {
+    pub(crate) fn declare_queue(
+        &mut self,
+        channel: u16,
+        name: &str,
+        flags: u8,
+        arguments: &Table,
+    ) -> (String, u32, u32) {
         let reply = self.call(channel, &queue::declare(name, flags, arguments));
         let mut reader = reply.reader();
         (reader.short_string(), reader.long(), reader.long())

@@ -10,7 +10,14 @@ use crate::{
 #[test]
 fn methods_that_are_not_implemented() {
     run_connection_errors(vec![
-        Case::publish("immediate", basic::publish("", "x", basic::IMMEDIATE), Properties::default(), b"m", 540, "NOT_IMPLEMENTED - immediate=true"),
+        Case::publish(
+            "immediate",
+            basic::publish("", "x", basic::IMMEDIATE),
+            Properties::default(),
+            b"m",
+            540,
+            "NOT_IMPLEMENTED - immediate=true",
+        ),
         Case::new("prefetch size", basic::qos(10, 0, 0), 540, "NOT_IMPLEMENTED - prefetch_size!=0 (10)"),
         Case::new("recover without requeue", basic::recover(0), 540, "NOT_IMPLEMENTED - requeue=false"),
         Case::new("recover-async without requeue", basic::recover_async(0), 540, "NOT_IMPLEMENTED - requeue=false"),
@@ -28,7 +35,14 @@ fn misuse_of_channels_and_consumer_tags() {
         Case::new("second channel.open", channel::open(), 504, "CHANNEL_ERROR - second 'channel.open' seen"),
         Case::new("consumer tag", consume.clone(), 530, "NOT_ALLOWED - attempt to reuse consumer tag 'same'")
             .after([queue::declare(&name, queue::EXCLUSIVE, &Table::new()), consume]),
-        Case::publish("deliver from a client", basic::deliver_from_client(), Properties::default(), b"m", 503, unimplemented),
+        Case::publish(
+            "deliver from a client",
+            basic::deliver_from_client(),
+            Properties::default(),
+            b"m",
+            503,
+            unimplemented,
+        ),
         Case::new("qos-ok from a client", Method::new(60, 11, Writer::new()), 503, unimplemented),
         Case::new("get-empty from a client", Method::new(60, 72, Writer::new().short_string("")), 503, unimplemented),
     ]);
@@ -83,7 +97,8 @@ fn malformed_arguments_are_syntax_errors() {
     if !is_warren() {
         return;
     }
-    let with_table = |table: &[u8]| Method::new(50, 10, Writer::new().short(0).short_string("q").octet(4).long_string(table));
+    let with_table =
+        |table: &[u8]| Method::new(50, 10, Writer::new().short(0).short_string("q").octet(4).long_string(table));
     let mut deep = Vec::new();
     for _ in 0..1000 {
         deep = Writer::new().short_string("k").octet(b'F').long_string(&deep).0;
@@ -96,18 +111,25 @@ fn malformed_arguments_are_syntax_errors() {
         ("string longer than its table", with_table(b"\x01kS\x00\x00\xff\xffabc")),
         ("array longer than its table", with_table(b"\x01kA\x00\x00\x00\x09S")),
         ("deep nesting", with_table(&deep)),
-        ("table longer than the frame", Method::new(50, 10, Writer::new().short(0).short_string("q").octet(4).long(9999).raw(b"abc"))),
+        (
+            "table longer than the frame",
+            Method::new(50, 10, Writer::new().short(0).short_string("q").octet(4).long(9999).raw(b"abc")),
+        ),
         ("missing arguments", Method::new(50, 10, Writer::new().short(0))),
         ("short string longer than the frame", Method::new(60, 70, Writer::new().short(0).octet(200).raw(b"abc"))),
     ];
-    crate::cases::run_all(cases, |case| case.0.to_owned(), |(_, method)| {
-        let mut client = broker().connect();
-        client.send(1, method);
-        let incoming = client.recv(0).method;
-        let (code, text, _) = crate::client::close_arguments(&incoming);
-        assert_eq!((incoming.ids(), code), ((10, 50), 502), "{text}");
-        assert!(text.starts_with("SYNTAX_ERROR - "), "{text}");
-    });
+    crate::cases::run_all(
+        cases,
+        |case| case.0.to_owned(),
+        |(_, method)| {
+            let mut client = broker().connect();
+            client.send(1, method);
+            let incoming = client.recv(0).method;
+            let (code, text, _) = crate::client::close_arguments(&incoming);
+            assert_eq!((incoming.ids(), code), ((10, 50), 502), "{text}");
+            assert!(text.starts_with("SYNTAX_ERROR - "), "{text}");
+        },
+    );
 }
 
 #[test]

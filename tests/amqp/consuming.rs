@@ -37,7 +37,10 @@ fn delivery_tags_count_per_channel() {
     assert_eq!(client.get(2, &name, 1).unwrap().tag, 1);
     client.consume(1, &name, "c", 0, &none());
     let delivery = client.expect_delivery(1);
-    assert_eq!((delivery.tag, delivery.consumer_tag.as_str(), delivery.text(), delivery.redelivered), (2, "c", "3", false));
+    assert_eq!(
+        (delivery.tag, delivery.consumer_tag.as_str(), delivery.text(), delivery.redelivered),
+        (2, "c", "3", false)
+    );
     assert_eq!(client.expect_delivery(1).tag, 3);
     client.send(1, &basic::ack(0, basic::MULTIPLE));
     client.send(1, &basic::ack(0, basic::MULTIPLE));
@@ -270,7 +273,9 @@ fn consumers_of_a_deleted_queue_are_told_when_they_understand() {
     told.open_channel(2);
     told.call(2, &queue::delete(&name, 0));
     assert_eq!(told.expect(1, basic::CANCEL).method.arguments, b"\x04told\x01");
-    told.send(1, &basic::cancel_ok("told"));
+    if is_warren() {
+        told.send(1, &basic::cancel_ok("told"));
+    }
     told.call(1, &basic::qos(0, 1, 0));
     silent.expect_silence(1);
     silent.call(1, &basic::cancel("silent", 0));

@@ -29,11 +29,15 @@ fn exotic_headers() -> Table {
         Value::Void,
         Value::I64UpperCase(-42),
     ];
-    let mut headers: Table = scalars.iter().enumerate().map(|(number, value)| (format!("z{}", 99 - number), value.clone())).collect();
+    let mut headers: Table =
+        scalars.iter().enumerate().map(|(number, value)| (format!("z{}", 99 - number), value.clone())).collect();
     headers.push(("again".to_owned(), Value::I32(1)));
     headers.push(("again".to_owned(), Value::I32(2)));
     headers.push((String::new(), Value::from("empty key")));
-    headers.push(("nested".to_owned(), Value::Table(table([("b", Value::Array(scalars)), ("a", Value::Table(Table::new()))]))));
+    headers.push((
+        "nested".to_owned(),
+        Value::Table(table([("b", Value::Array(scalars)), ("a", Value::Table(Table::new()))])),
+    ));
     headers.push(("no elements".to_owned(), Value::Array(Vec::new())));
     headers.push(("k".repeat(255), Value::Bool(false)));
     headers
@@ -143,7 +147,12 @@ fn many_methods_may_share_a_packet() {
     let name = client.exclusive_queue(1, &Table::new());
     let mut bytes = Vec::new();
     for number in 0..500 {
-        bytes.extend(client.message_bytes(1, &basic::publish("", &name, 0), &Properties::default(), format!("{number}").as_bytes()));
+        bytes.extend(client.message_bytes(
+            1,
+            &basic::publish("", &name, 0),
+            &Properties::default(),
+            format!("{number}").as_bytes(),
+        ));
         bytes.extend(basic::qos(0, 1, 0).frame(1));
     }
     client.send_bytes(&bytes);

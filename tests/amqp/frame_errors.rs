@@ -40,9 +40,6 @@ fn content_must_follow_its_method() {
     let other_class = "UNEXPECTED_FRAME - expected content header for class 60, got one for class 50 instead";
     let no_body = "UNEXPECTED_FRAME - expected content body, got non content body frame instead";
     let no_method = "UNEXPECTED_FRAME - expected method frame, got non method frame instead";
-    let too_much = "FRAME_ERROR - content body frame exceeds remaining content size";
-    let huge = "FRAME_ERROR - content body size 536870913 exceeds maximum allowed size 536870912";
-    let endless = "FRAME_ERROR - content body size 18446744073709551615 exceeds maximum allowed size 536870912";
     let ids = (60, 40);
     run_all(
         vec![
@@ -50,11 +47,61 @@ fn content_must_follow_its_method() {
             row("body without method", frame(BODY, 1, b"x"), 505, no_method, (0, 0)),
             row("method instead of header", joined(&[publish(), basic::qos(0, 0, 0).frame(1)]), 505, no_header, ids),
             row("body instead of header", joined(&[publish(), frame(BODY, 1, b"x")]), 505, no_header, ids),
-            row("header of another class", joined(&[publish(), frame(HEADER, 1, &header(50, 0, 0))]), 505, other_class, ids),
-            row("method instead of body", joined(&[publish(), frame(HEADER, 1, &header(60, 0, 3)), publish()]), 505, no_body, ids),
-            row("second header", joined(&[publish(), frame(HEADER, 1, &header(60, 0, 3)), frame(HEADER, 1, &header(60, 0, 3))]), 505, no_body, ids),
-            row("body after an empty message", joined(&[publish(), frame(HEADER, 1, &header(60, 0, 0)), frame(BODY, 1, b"x")]), 505, no_method, (0, 0)),
-            row("body too long", joined(&[publish(), frame(HEADER, 1, &header(60, 0, 3)), frame(BODY, 1, b"four")]), 501, too_much, ids),
+            row(
+                "header of another class",
+                joined(&[publish(), frame(HEADER, 1, &header(50, 0, 0))]),
+                505,
+                other_class,
+                ids,
+            ),
+            row(
+                "method instead of body",
+                joined(&[publish(), frame(HEADER, 1, &header(60, 0, 3)), publish()]),
+                505,
+                no_body,
+                ids,
+            ),
+            row(
+                "second header",
+                joined(&[publish(), frame(HEADER, 1, &header(60, 0, 3)), frame(HEADER, 1, &header(60, 0, 3))]),
+                505,
+                no_body,
+                ids,
+            ),
+            row(
+                "body after an empty message",
+                joined(&[publish(), frame(HEADER, 1, &header(60, 0, 0)), frame(BODY, 1, b"x")]),
+                505,
+                no_method,
+                (0, 0),
+            ),
+        ],
+        |case| case.name.to_owned(),
+        closed_with_its_row,
+    );
+}
+
+fn closed_with_its_row(case: &Malformed) {
+    let mut client = broker().connect();
+    client.send_bytes(&case.bytes);
+    client.expect_connection_close(case.code, case.text, case.ids);
+}
+
+#[test]
+fn content_keeps_to_its_announced_size() {
+    let too_much = "FRAME_ERROR - content body frame exceeds remaining content size";
+    let huge = "FRAME_ERROR - content body size 536870913 exceeds maximum allowed size 536870912";
+    let endless = "FRAME_ERROR - content body size 18446744073709551615 exceeds maximum allowed size 536870912";
+    let ids = (60, 40);
+    run_all(
+        vec![
+            row(
+                "body too long",
+                joined(&[publish(), frame(HEADER, 1, &header(60, 0, 3)), frame(BODY, 1, b"four")]),
+                501,
+                too_much,
+                ids,
+            ),
             row(
                 "last part too long",
                 joined(&[publish(), frame(HEADER, 1, &header(60, 0, 3)), frame(BODY, 1, b"12"), frame(BODY, 1, b"34")]),
@@ -62,15 +109,23 @@ fn content_must_follow_its_method() {
                 too_much,
                 ids,
             ),
-            row("announced size over the cap", joined(&[publish(), frame(HEADER, 1, &header(60, 0, 536_870_913))]), 501, huge, ids),
-            row("announced size without end", joined(&[publish(), frame(HEADER, 1, &header(60, 0, u64::MAX))]), 501, endless, ids),
+            row(
+                "announced size over the cap",
+                joined(&[publish(), frame(HEADER, 1, &header(60, 0, 536_870_913))]),
+                501,
+                huge,
+                ids,
+            ),
+            row(
+                "announced size without end",
+                joined(&[publish(), frame(HEADER, 1, &header(60, 0, u64::MAX))]),
+                501,
+                endless,
+                ids,
+            ),
         ],
         |case| case.name.to_owned(),
-        |case| {
-            let mut client = broker().connect();
-            client.send_bytes(&case.bytes);
-            client.expect_connection_close(case.code, case.text, case.ids);
-        },
+        closed_with_its_row,
     );
 }
 
@@ -120,7 +175,13 @@ fn frames_up_to_the_negotiated_size_are_accepted() {
     client.publish(1, "", &name, &body);
     assert_eq!(client.wait_for_message(1, &name, 1).content.body.len(), body.len());
     let tolerated = vec![2; client.frame_max];
-    let bytes = crate::client::content_frames(1, &basic::publish("", &name, 0), &Properties::default().encode(), &tolerated, client.frame_max);
+    let bytes = crate::client::content_frames(
+        1,
+        &basic::publish("", &name, 0),
+        &Properties::default().encode(),
+        &tolerated,
+        client.frame_max,
+    );
     client.send_bytes(&bytes);
     assert_eq!(client.wait_for_message(1, &name, 1).content.body, tolerated);
 }

@@ -33,15 +33,19 @@ fn other_protocol_headers_are_answered_with_a_supported_one() {
         ("noise", b"\x00\x01\x02\x03\x04\x05\x06\x07", OFFER_SASL),
         ("lower case", b"amqp\x00\x00\x09\x01", OFFER_SASL),
     ];
-    run_all(cases, |case| case.0.to_owned(), |(_, sent, answer)| {
-        let mut socket = broker().socket();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.write_all(sent).unwrap();
-        let mut received = [0; 8];
-        socket.read_exact(&mut received).unwrap();
-        assert_eq!(&received, answer);
-        assert_eq!(socket.read(&mut received).unwrap_or(0), 0, "the socket is closed after the answer");
-    });
+    run_all(
+        cases,
+        |case| case.0.to_owned(),
+        |(_, sent, answer)| {
+            let mut socket = broker().socket();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.write_all(sent).unwrap();
+            let mut received = [0; 8];
+            socket.read_exact(&mut received).unwrap();
+            assert_eq!(&received, answer);
+            assert_eq!(socket.read(&mut received).unwrap_or(0), 0, "the socket is closed after the answer");
+        },
+    );
 }
 
 #[test]
@@ -76,7 +80,9 @@ fn connection_start_tells_what_the_broker_can_do() {
     for key in ["capabilities", "cluster_name", "copyright", "information", "platform", "product", "version"] {
         assert!(keys.contains(&key), "{key} is missing");
     }
-    let Some(Value::Table(capabilities)) = field(&properties, "capabilities") else { panic!("capabilities are a table") };
+    let Some(Value::Table(capabilities)) = field(&properties, "capabilities") else {
+        panic!("capabilities are a table")
+    };
     let expected = [
         "publisher_confirms",
         "exchange_exchange_bindings",
@@ -125,7 +131,9 @@ fn amqplain_is_accepted() {
 #[test]
 fn a_failed_login_is_told_to_clients_that_understand() {
     let text = |mechanism: &str| {
-        format!("ACCESS_REFUSED - Login was refused using authentication mechanism {mechanism}. For details see the broker logfile.")
+        format!(
+            "ACCESS_REFUSED - Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
+        )
     };
     let wrong_table = amqplain(&table([("LOGIN", "guest".into()), ("PASSWORD", "wrong".into())]));
     let logins: [(&str, &[u8]); 5] = [
@@ -148,7 +156,12 @@ fn a_failed_login_is_otherwise_silent_for_three_seconds() {
     let knows = || table([("authentication_failure_close", true.into())]);
     let attempts: Vec<(&str, Table, &str, Vec<u8>)> = vec![
         ("wrong password", Table::new(), "PLAIN", b"\0guest\0wrong".to_vec()),
-        ("capability is false", table([("authentication_failure_close", false.into())]), "PLAIN", b"\0guest\0wrong".to_vec()),
+        (
+            "capability is false",
+            table([("authentication_failure_close", false.into())]),
+            "PLAIN",
+            b"\0guest\0wrong".to_vec(),
+        ),
         ("unknown mechanism", knows(), "SCRAM", b"".to_vec()),
         ("PLAIN without NUL", knows(), "PLAIN", b"guest".to_vec()),
         ("PLAIN with one NUL", knows(), "PLAIN", b"\0guest".to_vec()),
@@ -178,7 +191,10 @@ fn assert_closed_after_three_seconds(client: &mut Client, name: &str) {
     let start = Instant::now();
     assert_eq!(client.read_frame(PATIENCE).err(), Some(NoFrame::Closed), "{name}");
     let waited = start.elapsed();
-    assert!(waited > Duration::from_millis(2500) && waited < Duration::from_millis(6000), "{name}: closed after {waited:?}");
+    assert!(
+        waited > Duration::from_millis(2500) && waited < Duration::from_millis(6000),
+        "{name}: closed after {waited:?}"
+    );
 }
 
 #[test]
@@ -242,10 +258,20 @@ fn the_virtual_host_must_exist() {
 fn methods_out_of_turn_name_the_state() {
     let start_ok = connection::start_ok(&Table::new(), "PLAIN", b"\0guest\0guest");
     let tune_ok = connection::tune_ok(2047, 131_072, 0);
-    for method in [&start_ok, &tune_ok, &connection::open("/"), &channel::open(), &Method::new(10, 21, Writer::new().long_string("x"))] {
+    for method in [
+        &start_ok,
+        &tune_ok,
+        &connection::open("/"),
+        &channel::open(),
+        &Method::new(10, 21, Writer::new().long_string("x")),
+    ] {
         let mut client = broker().connect();
         client.send(0, method);
-        client.expect_connection_close(504, "CHANNEL_ERROR - unexpected method in connection state running", method.ids());
+        client.expect_connection_close(
+            504,
+            "CHANNEL_ERROR - unexpected method in connection state running",
+            method.ids(),
+        );
     }
     let mut client = Client::new(broker().socket());
     client.log_in(&Handshake::default());
@@ -307,7 +333,10 @@ fn a_handshake_that_stalls_is_cut_off() {
                 let mut rest = Vec::new();
                 socket.read_to_end(&mut rest).expect("the broker closes the socket");
                 let waited = start.elapsed();
-                assert!(waited > Duration::from_millis(700) && waited < Duration::from_secs(5), "closed after {waited:?}");
+                assert!(
+                    waited > Duration::from_millis(700) && waited < Duration::from_secs(5),
+                    "closed after {waited:?}"
+                );
             });
         }
         scope.spawn(|| {

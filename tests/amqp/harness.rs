@@ -16,15 +16,16 @@ use std::{
 
 use crate::{
     client::{Client, Handshake},
-    methods::{connection, exchange, queue},
+    methods::{exchange, queue},
 };
 
 /// How long a broker may take until it accepts connections.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Runs the broker as a child and ends it when standard input closes, which also happens when the test process dies.
-const LIFELINE: &str = r#"dir=$1; log=$2; shift 2; "$@" 2>"$log" & pid=$!; echo "pid $pid"; read -r _; kill -TERM $pid 2>/dev/null
-for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 $pid 2>/dev/null || break; sleep 0.1; done; kill -KILL $pid 2>/dev/null; rm -rf "$dir""#;
+const LIFELINE: &str = r#"dir=$1; log=$2; shift 2; sh -c 'echo "pid $$"; exec "$@"' broker "$@" 2>"$log" & pid=$!; read -r _
+kill -TERM $pid 2>/dev/null; for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 $pid 2>/dev/null || break; sleep 0.1; done
+kill -KILL $pid 2>/dev/null; rm -rf "$dir""#;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -97,7 +98,10 @@ impl Broker {
         let pid = wait_for(&lines, "pid ").parse().unwrap();
         let process = Process { pid, lifeline: shell.stdin.take(), shell };
         let listeners = wait_for(&lines, "ready ");
-        let address = listeners.split_whitespace().find_map(|word| word.strip_prefix("amqp=")).expect("the ready line names the AMQP listener");
+        let address = listeners
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("amqp="))
+            .expect("the ready line names the AMQP listener");
         Self { address: address.parse().unwrap(), process: Some(process) }
     }
 
@@ -140,7 +144,8 @@ fn read_lines(output: impl std::io::Read + Send + 'static) -> mpsc::Receiver<Str
 }
 
 fn wait_for(lines: &mpsc::Receiver<String>, prefix: &str) -> String {
-    let line = lines.recv_timeout(START_TIMEOUT).unwrap_or_else(|_| panic!("the broker did not print a line with {prefix:?}"));
+    let line =
+        lines.recv_timeout(START_TIMEOUT).unwrap_or_else(|_| panic!("the broker did not print a line with {prefix:?}"));
     line.strip_prefix(prefix).unwrap_or_else(|| panic!("expected a line with {prefix:?}, got {line:?}")).to_owned()
 }
 
@@ -188,8 +193,7 @@ impl Drop for Names {
         for name in &self.exchanges {
             bytes.extend(exchange::delete(name, exchange::DELETE_NOWAIT).frame(1));
         }
-        bytes.extend(connection::close().frame(0));
         let _ = client.stream.write_all(&bytes);
-        client.drain_until_closed();
+        client.close();
     }
 }

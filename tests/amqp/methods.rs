@@ -55,7 +55,11 @@ pub(crate) mod connection {
     pub(crate) const CLOSE_OK: (u16, u16) = (10, 51);
 
     pub(crate) fn start_ok(properties: &Table, mechanism: &str, response: &[u8]) -> Method {
-        Method::new(10, 11, Writer::new().table(properties).short_string(mechanism).long_string(response).short_string("en_US"))
+        Method::new(
+            10,
+            11,
+            Writer::new().table(properties).short_string(mechanism).long_string(response).short_string("en_US"),
+        )
     }
 
     pub(crate) fn tune_ok(channel_max: u16, frame_max: u32, heartbeat: u16) -> Method {
@@ -132,11 +136,31 @@ pub(crate) mod exchange {
     }
 
     pub(crate) fn bind(destination: &str, source: &str, key: &str, nowait: u8, arguments: &Table) -> Method {
-        Method::new(40, 30, Writer::new().short(0).short_string(destination).short_string(source).short_string(key).octet(nowait).table(arguments))
+        Method::new(
+            40,
+            30,
+            Writer::new()
+                .short(0)
+                .short_string(destination)
+                .short_string(source)
+                .short_string(key)
+                .octet(nowait)
+                .table(arguments),
+        )
     }
 
     pub(crate) fn unbind(destination: &str, source: &str, key: &str, nowait: u8, arguments: &Table) -> Method {
-        Method::new(40, 40, Writer::new().short(0).short_string(destination).short_string(source).short_string(key).octet(nowait).table(arguments))
+        Method::new(
+            40,
+            40,
+            Writer::new()
+                .short(0)
+                .short_string(destination)
+                .short_string(source)
+                .short_string(key)
+                .octet(nowait)
+                .table(arguments),
+        )
     }
 }
 
@@ -157,11 +181,25 @@ pub(crate) mod queue {
     }
 
     pub(crate) fn bind(name: &str, source: &str, key: &str, nowait: u8, arguments: &Table) -> Method {
-        Method::new(50, 20, Writer::new().short(0).short_string(name).short_string(source).short_string(key).octet(nowait).table(arguments))
+        Method::new(
+            50,
+            20,
+            Writer::new()
+                .short(0)
+                .short_string(name)
+                .short_string(source)
+                .short_string(key)
+                .octet(nowait)
+                .table(arguments),
+        )
     }
 
     pub(crate) fn unbind(name: &str, source: &str, key: &str, arguments: &Table) -> Method {
-        Method::new(50, 50, Writer::new().short(0).short_string(name).short_string(source).short_string(key).table(arguments))
+        Method::new(
+            50,
+            50,
+            Writer::new().short(0).short_string(name).short_string(source).short_string(key).table(arguments),
+        )
     }
 
     pub(crate) fn purge(name: &str, nowait: u8) -> Method {

@@ -11,19 +11,26 @@ fn none() -> Table {
     Table::new()
 }
 
+/// A request, the ids of its reply, and the reply's arguments where they are known.
+type Row = (Method, (u16, u16), Option<Vec<u8>>);
+
 #[test]
 fn requests_have_their_replies() {
     let mut names = Names::new();
     let (source, target) = (names.exchange("source"), names.exchange("target"));
     let name = names.plain("q");
-    let rows: Vec<(Method, (u16, u16), Option<Vec<u8>>)> = vec![
+    let rows: Vec<Row> = vec![
         (channel::flow(1), (20, 21), Some(vec![1])),
         (access::request(), (30, 11), Some(vec![0, 1])),
         (exchange::declare(&source, "fanout", 0, &none()), (40, 11), Some(vec![])),
         (exchange::declare(&source, "", exchange::PASSIVE, &none()), (40, 11), Some(vec![])),
         (exchange::declare(&source, "topic", exchange::PASSIVE | exchange::DURABLE, &none()), (40, 11), Some(vec![])),
         (exchange::declare("amq.direct", "direct", exchange::DURABLE, &none()), (40, 11), Some(vec![])),
-        (exchange::declare(&target, "direct", exchange::AUTO_DELETE, &table([("any", 1.into())])), (40, 11), Some(vec![])),
+        (
+            exchange::declare(&target, "direct", exchange::AUTO_DELETE, &table([("any", 1.into())])),
+            (40, 11),
+            Some(vec![]),
+        ),
         (exchange::bind(&target, &source, "k", 0, &none()), (40, 31), Some(vec![])),
         (exchange::bind(&target, &source, "k", 0, &none()), (40, 31), Some(vec![])),
         (exchange::unbind(&target, &source, "k", 0, &none()), exchange::UNBIND_OK, Some(vec![])),
@@ -42,7 +49,6 @@ fn requests_have_their_replies() {
         (basic::cancel("never", 0), (60, 31), Some(b"\x05never".to_vec())),
         (basic::get(&name, 0), basic::GET_EMPTY, Some(vec![0])),
         (basic::recover(1), (60, 111), Some(vec![])),
-        (basic::recover_async(1), (60, 111), Some(vec![])),
         (confirm::select(0), (85, 11), Some(vec![])),
         (confirm::select(0), (85, 11), Some(vec![])),
         (queue::delete(&name, queue::IF_EMPTY | queue::IF_UNUSED), (50, 41), Some(vec![0, 0, 0, 0])),
@@ -53,11 +59,6 @@ fn requests_have_their_replies() {
     ];
     let mut client = broker().connect();
     for (method, ids, arguments) in rows {
-        if method.ids() == (60, 100) {
-            client.send(1, &method);
-            client.call(1, &basic::qos(0, 0, 0));
-            continue;
-        }
         client.send(1, &method);
         let reply = client.recv(1).method;
         assert_eq!(reply.ids(), ids, "{} was answered with {}", describe(&method), describe(&reply));
@@ -166,6 +167,18 @@ fn an_empty_queue_name_means_the_last_declared_one() {
 }
 
 #[test]
+fn recover_async_requeues_without_a_reply() {
+    let mut client = broker().connect();
+    let name = client.exclusive_queue(1, &none());
+    client.publish(1, "", &name, "m");
+    client.wait_for_message(1, &name, 0);
+    client.send(1, &basic::recover_async(1));
+    client.call(1, &basic::qos(0, 0, 0));
+    client.wait_for_count(1, &name, 1);
+    assert!(client.get(1, &name, 1).unwrap().redelivered);
+}
+
+#[test]
 fn carriage_returns_are_stripped_from_names() {
     let names = Names::new();
     let name = names.plain("q");
@@ -178,7 +191,9 @@ fn carriage_returns_are_stripped_from_names() {
 #[test]
 fn names_may_be_any_text_up_to_255_bytes() {
     let mut client = broker().connect();
-    for name in ["käse / \u{1F9C0} ' \"".to_owned(), " ".to_owned(), "q".repeat(255), "AMQ.mine".to_owned(), "amqp".to_owned()] {
+    for name in
+        ["käse / \u{1F9C0} ' \"".to_owned(), " ".to_owned(), "q".repeat(255), "AMQ.mine".to_owned(), "amqp".to_owned()]
+    {
         let unique = if name.len() > 200 { name } else { format!("{name}{}", std::process::id()) };
         assert_eq!(client.declare_queue(1, &unique, queue::EXCLUSIVE, &none()).0, unique);
         client.publish(1, "", &unique, "m");
@@ -211,7 +226,12 @@ fn requests_may_be_pipelined_with_content() {
     bytes.extend(basic::consume(&name, "c", basic::NO_ACK, &none()).frame(1));
     bytes.extend(confirm::select(0).frame(1));
     for number in 0..20 {
-        bytes.extend(client.message_bytes(1, &basic::publish("amq.topic", &key, 0), &Properties::default(), format!("{number}").as_bytes()));
+        bytes.extend(client.message_bytes(
+            1,
+            &basic::publish("amq.topic", &key, 0),
+            &Properties::default(),
+            format!("{number}").as_bytes(),
+        ));
     }
     bytes.extend(basic::qos(0, 3, 0).frame(1));
     client.send_bytes(&bytes);
@@ -246,5 +266,4 @@ fn channels_open_and_close_in_any_order() {
     }
     client.exclusive_queue(2047, &none());
     assert_eq!(client.call(0, &connection::close()).arguments, [0_u8; 0]);
-    client.drain_until_closed();
 }

@@ -33,7 +33,7 @@ pub(crate) enum Value {
     /// `x`
     Binary(Vec<u8>),
     /// `A`
-    Array(Vec<Value>),
+    Array(Vec<Self>),
     /// `T`: seconds since 1970
     Timestamp(u64),
     /// `F`
@@ -305,7 +305,12 @@ impl Properties {
         fields = text(fields, 4, &self.user_id);
         fields = text(fields, 3, &self.app_id);
         fields = text(fields, 2, &self.cluster_id);
-        let others = [(13, self.headers.is_some()), (12, self.delivery_mode.is_some()), (11, self.priority.is_some()), (6, self.timestamp.is_some())];
+        let others = [
+            (13, self.headers.is_some()),
+            (12, self.delivery_mode.is_some()),
+            (11, self.priority.is_some()),
+            (6, self.timestamp.is_some()),
+        ];
         for (bit, present) in others {
             flags |= u16::from(present) << bit;
         }
