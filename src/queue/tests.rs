@@ -695,3 +695,74 @@ fn consumers_are_listed_in_order_of_registration() {
     assert_eq!(listed, [("y".to_owned(), true, false, 0), ("z".to_owned(), false, true, 0)]);
     assert_eq!(fifo.active_consumer(), Some(consumer("y")));
 }
+
+#[test]
+fn the_history_of_deaths_travels_with_the_message() {
+    let letter = dead_letter::rewrite(
+        &mut Vec::new(),
+        &message("a", 0, 1),
+        None,
+        Reason::Expired,
+        &"first".into(),
+        &DeadLetterTarget { exchange: "".into(), routing_key: None },
+        Timestamp(0),
+    );
+    for (end, expected) in [("reject", Reason::Rejected), ("expire", Reason::Expired), ("drop", Reason::MaxLength)] {
+        let options = QueueOptions { max_length: Some(1), ..traced() };
+        let mut fifo = Fifo::new(Arc::new(options), Timestamp(0));
+        let mut effects = Vec::new();
+        let mut apply = |now: u64, command| fifo.apply(Timestamp(now), command, &mut OpenGate, &mut effects);
+        let publish = |deaths| {
+            let message = letter.message.clone();
+            Command::Enqueue(Publish { message, expiration_ms: Some(50), origin: Origin::Untracked, deaths })
+        };
+        apply(0, publish(Some(Arc::clone(&letter.deaths))));
+        let holder = consumer("g");
+        let indexes = vec![MessageIndex(1)];
+        apply(1, Command::Get { holder, no_ack: false });
+        apply(2, Command::Settle { consumer: holder, indexes: indexes.clone(), outcome: Outcome::Requeue });
+        match end {
+            "reject" => {
+                apply(3, Command::Get { holder, no_ack: false });
+                apply(4, Command::Settle { consumer: holder, indexes, outcome: Outcome::Reject });
+            }
+            "expire" => drop(apply(50, Command::Tick)),
+            _ => drop(apply(3, publish(None))),
+        }
+        let [Effect::DeadLetter { reason, deaths: Some(deaths), .. }] = effects.as_slice() else {
+            panic!("{end}: {effects:?}");
+        };
+        assert_eq!((*reason, deaths), (expected, &letter.deaths));
+    }
+}
+
+#[test]
+fn many_unanswered_deliveries_time_out_at_most_a_sixteenth_late() {
+    const TIMEOUT_MS: u64 = 1600;
+    let options = QueueOptions { consumer_timeout_ms: Some(TIMEOUT_MS), ..QueueOptions::default() };
+    let mut fifo = Fifo::new(Arc::new(options), Timestamp(0));
+    let mut delivered = HashMap::new();
+    for at in 0..3000u64 {
+        let origin = Origin::Untracked;
+        let publish = Publish { message: message("a", 0, 1), expiration_ms: None, origin, deaths: None };
+        let holder = ConsumerId { serial: u32::try_from(at).unwrap(), ..consumer("g") };
+        for command in [Command::Enqueue(publish), Command::Get { holder, no_ack: false }] {
+            fifo.apply(Timestamp(at / 2), command, &mut OpenGate, &mut Vec::new());
+        }
+        delivered.insert(holder, at / 2);
+    }
+    let mut ticks = 0;
+    while !delivered.is_empty() {
+        let now = fifo.next_deadline().expect("something is to time out");
+        let mut effects = Vec::new();
+        fifo.apply(now, Command::Tick, &mut OpenGate, &mut effects);
+        for effect in effects {
+            let Effect::ConsumerTimeout { consumer } = effect else { panic!("{effect:?}") };
+            let due = delivered.remove(&consumer).expect("reported once") + TIMEOUT_MS;
+            assert!((due..=due + TIMEOUT_MS / 16).contains(&now.0), "due at {due}, reported at {now:?}");
+        }
+        ticks += 1;
+    }
+    assert!(ticks < 50, "{ticks} scans");
+    assert_eq!(fifo.next_deadline(), None);
+}
