@@ -196,3 +196,168 @@ fn canonical_expiration(expiration: &[u8]) -> Bytes {
     let number = std::str::from_utf8(expiration).ok().and_then(|text| text.parse::<u64>().ok());
     number.map_or_else(|| Bytes::copy_from_slice(expiration), |number| Bytes::from(number.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::message::Body;
+
+    /// A message with a body, delivery mode, priority, and these headers.
+    fn message(exchange: &str, key: &str, expiration: Option<&str>, headers: &FieldTable) -> Message {
+        let mut table = Vec::new();
+        headers.encode(&mut table);
+        let properties = Properties {
+            headers: (!headers.is_empty()).then(|| &table[4..]),
+            delivery_mode: Some(2),
+            priority: Some(7),
+            user_id: Some(b"guest"),
+            expiration: expiration.map(str::as_bytes),
+            ..Properties::default()
+        };
+        let mut raw = Vec::new();
+        properties.encode(&mut raw);
+        let envelope = Envelope { exchange: exchange.as_bytes(), routing_key: key.as_bytes() };
+        Message::new(&mut Vec::new(), envelope, &Properties { raw: &raw, ..properties }, b"body")
+    }
+
+    fn target(exchange: &str, key: Option<&str>) -> DeadLetterTarget {
+        DeadLetterTarget { exchange: exchange.into(), routing_key: key.map(|key| RoutingKey::new(key.as_bytes())) }
+    }
+
+    fn die(letter: &DeadLetter, reason: Reason, source: &str, target: &DeadLetterTarget, seconds: u64) -> DeadLetter {
+        let now = Timestamp(seconds * 1000 + 999);
+        rewrite(&mut Vec::new(), &letter.message, Some(&letter.deaths), reason, &source.into(), target, now)
+    }
+
+    fn die_first(message: &Message, reason: Reason, source: &str, target: &DeadLetterTarget) -> DeadLetter {
+        rewrite(&mut Vec::new(), message, None, reason, &source.into(), target, Timestamp(5_999))
+    }
+
+    /// The headers as lines of text.
+    fn headers(letter: &DeadLetter) -> Vec<String> {
+        let table = letter.message.properties().header_table().unwrap();
+        table.0.iter().map(|(key, value)| format!("{key}: {}", show(value))).collect()
+    }
+
+    fn show(value: &FieldValue) -> String {
+        match value {
+            FieldValue::LongString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            FieldValue::Array(values) => format!("[{}]", values.iter().map(show).collect::<Vec<_>>().join(", ")),
+            FieldValue::Table(table) => {
+                let pairs: Vec<String> = table.0.iter().map(|(key, value)| format!("{key}={}", show(value))).collect();
+                format!("{{{}}}", pairs.join(" "))
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn keys(letter: &DeadLetter) -> Vec<String> {
+        letter.routing_keys.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_first_death_is_told_in_sorted_headers() {
+        let mut published = FieldTable::default();
+        published.push("zebra", FieldValue::I32(1));
+        published.push("x-death", FieldValue::string("forged"));
+        published.push("apple", FieldValue::Bool(true));
+        published.push("x-first-death-queue", FieldValue::string("forged"));
+        published.push("apple", FieldValue::Bool(false));
+        let letter = die_first(
+            &message("amq.direct", "key", Some("0100"), &published),
+            Reason::Expired,
+            "q",
+            &target("dlx", None),
+        );
+        assert_eq!(
+            headers(&letter),
+            [
+                "apple: Bool(true)",
+                "x-death: [{original-expiration=100 count=I64(1) reason=expired queue=q time=Timestamp(5) \
+                 exchange=amq.direct routing-keys=[key]}]",
+                "x-first-death-exchange: amq.direct",
+                "x-first-death-queue: q",
+                "x-first-death-reason: expired",
+                "x-last-death-exchange: amq.direct",
+                "x-last-death-queue: q",
+                "x-last-death-reason: expired",
+                "zebra: I32(1)",
+            ]
+        );
+        let message = &letter.message;
+        assert_eq!((message.exchange(), message.routing_key()), (&b"dlx"[..], &b"key"[..]));
+        assert!(matches!(message.body(), Body::Inline(b"body")));
+        assert!(message.is_persistent());
+        let properties = message.properties();
+        assert_eq!((properties.expiration, properties.priority), (None, Some(7)));
+        assert_eq!(properties.user_id, Some(&b"guest"[..]));
+    }
+
+    #[test]
+    fn deaths_are_counted_by_queue_and_reason_newest_first() {
+        let first = die_first(
+            &message("", "q1", Some("10"), &FieldTable::default()),
+            Reason::Expired,
+            "q1",
+            &target("", Some("q2")),
+        );
+        let second = die(&first, Reason::Rejected, "q2", &target("back", Some("q1")), 6);
+        let third = die(&second, Reason::Expired, "q1", &target("", Some("q2")), 7);
+        let expected = "{original-expiration=10 count=I64(2) reason=expired queue=q1 time=Timestamp(5) exchange= \
+                        routing-keys=[q1]}, {count=I64(1) reason=rejected queue=q2 time=Timestamp(6) exchange= \
+                        routing-keys=[q2]}";
+        assert_eq!(
+            headers(&third),
+            [
+                format!("x-death: [{expected}]").as_str(),
+                "x-first-death-exchange: ",
+                "x-first-death-queue: q1",
+                "x-first-death-reason: expired",
+                "x-last-death-exchange: back",
+                "x-last-death-queue: q1",
+                "x-last-death-reason: expired",
+            ]
+        );
+        let fourth = die(&third, Reason::MaxLength, "q1", &target("", Some("q2")), 8);
+        let reasons: Vec<Reason> = fourth.deaths.deaths.iter().map(|death| death.reason).collect();
+        assert_eq!(reasons, [Reason::MaxLength, Reason::Expired, Reason::Rejected]);
+    }
+
+    #[test]
+    fn copies_are_routed_until_a_dead_letter_routing_key_replaces_them() {
+        let mut published = FieldTable::default();
+        let copies = vec![FieldValue::string("c1"), FieldValue::I32(3), FieldValue::string("c2")];
+        published.push("CC", FieldValue::Array(copies));
+        let first = die_first(&message("x", "key", None, &published), Reason::MaxLength, "q", &target("dlx", None));
+        assert_eq!(keys(&first), ["key", "c1", "c2"]);
+        let second = die(&first, Reason::Rejected, "q2", &target("dlx", Some("new")), 6);
+        assert_eq!(keys(&second), ["new"]);
+        assert_eq!(second.message.routing_key(), b"new");
+        assert!(headers(&second)[1].contains("queue=q2 time=Timestamp(6) exchange=dlx routing-keys=[key, c1, c2]"));
+        assert!(headers(&second)[0].starts_with("CC: "), "the header stays visible");
+        let third = die(&second, Reason::Rejected, "q3", &target("dlx", None), 7);
+        assert_eq!(keys(&third), ["new"]);
+        assert!(headers(&third)[1].contains("queue=q3 time=Timestamp(7) exchange=dlx routing-keys=[new]"));
+    }
+
+    #[test]
+    fn only_circles_without_a_rejection_are_cycles() {
+        let message = message("", "q1", None, &FieldTable::default());
+        let to = |queue: &str| target("", Some(queue));
+        let cycle = |letter: &DeadLetter, queue: &str, reason| is_cycle(&letter.deaths, &queue.into(), reason);
+        let first = die_first(&message, Reason::Expired, "q1", &to("q2"));
+        assert!(cycle(&first, "q1", Reason::Expired), "back to where it died");
+        assert!(!cycle(&first, "q2", Reason::Expired));
+        let second = die(&first, Reason::Expired, "q2", &to("q1"), 6);
+        assert!(cycle(&second, "q1", Reason::Expired));
+        assert!(!cycle(&second, "q3", Reason::Expired));
+        let rejected = die(&first, Reason::Rejected, "q2", &to("q1"), 6);
+        assert!(!cycle(&rejected, "q1", Reason::Rejected));
+        let third = die(&rejected, Reason::MaxLength, "q3", &to("q1"), 7);
+        assert!(!cycle(&third, "q1", Reason::MaxLength), "a client rejected it on the way");
+        assert!(cycle(&third, "q3", Reason::MaxLength));
+        let self_rejected = die_first(&message, Reason::Rejected, "q1", &to("q2"));
+        let expired = die(&self_rejected, Reason::Expired, "q2", &to("q1"), 6);
+        assert!(!cycle(&expired, "q1", Reason::Expired), "the entry of the queue itself counts");
+    }
+}

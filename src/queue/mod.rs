@@ -18,6 +18,8 @@ mod unacked;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod storage_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

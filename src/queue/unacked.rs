@@ -89,7 +89,6 @@ impl UnackedMap {
                 self.tidy();
                 entry
             }
-            Some(Some(_)) => return None,
             _ => match self.stragglers.entry(index) {
                 Occupied(straggler) if straggler.get().holder == holder => straggler.remove().entry,
                 _ => return None,
