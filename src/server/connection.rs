@@ -101,6 +101,10 @@ impl Driver {
             }
             if matches!(self.wait().await?, Wake::Readable) {
                 self.read()?;
+                self.work(self.shared.clock.now());
+                // Those this batch woke run first; without it a flooding publisher would keep its thread for hundreds of
+                // batches, and the consumers it feeds would wait in that thread's slot.
+                tokio::task::yield_now().await;
             }
             self.tick();
         }
