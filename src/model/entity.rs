@@ -266,12 +266,13 @@ impl Argument {
             Rule::Integer { min, max } => check_integer(self.name, value, min, max),
             Rule::Bool => match value {
                 FieldValue::Bool(_) => Ok(()),
-                _ => Err(format!("expected boolean, got {}", value.type_name())),
+                _ => Err(format!("{{unacceptable_type,{}}}", value.type_name())),
             },
             Rule::Text => text_of(value).map(|_| ()),
             Rule::OneOf(allowed) => {
                 let text = text_of(value)?;
-                if allowed.contains(&text) { Ok(()) } else { Err(format!("invalid value: <<\"{text}\">>")) }
+                let refusal = || format!("invalid_{}", self.name.trim_start_matches("x-").replace('-', "_"));
+                if allowed.contains(&text) { Ok(()) } else { Err(refusal()) }
             }
             Rule::MaxAge => {
                 let text = text_of(value)?;
@@ -284,7 +285,7 @@ impl Argument {
 
 fn check_integer(name: &str, value: &FieldValue, min: i64, max: i64) -> Result<(), String> {
     let Some(number) = value.as_integer() else {
-        return Err(format!("expected integer, got {}", value.type_name()));
+        return Err(format!("\"expected integer, got {}\"", value.type_name()));
     };
     if number == 0 && min == 1 {
         return Err("{value_zero,0}".into());
@@ -295,7 +296,7 @@ fn check_integer(name: &str, value: &FieldValue, min: i64, max: i64) -> Result<(
     if number > max {
         let reason = match name {
             "x-max-priority" => format!("{{max_value_exceeded,{number}}}"),
-            "x-queue-version" => format!("unsupported queue version '{number}'"),
+            "x-queue-version" => format!("\"unsupported queue version '{number}'\""),
             _ => format!("{{value_too_large,{number}}}"),
         };
         return Err(reason);
@@ -304,7 +305,7 @@ fn check_integer(name: &str, value: &FieldValue, min: i64, max: i64) -> Result<(
 }
 
 fn text_of(value: &FieldValue) -> Result<&str, String> {
-    value.as_str().ok_or_else(|| format!("expected string, got {}", value.type_name()))
+    value.as_str().ok_or_else(|| format!("{{unacceptable_type,{}}}", value.type_name()))
 }
 
 /// Checks every argument against the table for a queue of `queue_type`. Arguments unknown to all types pass.

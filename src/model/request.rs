@@ -100,6 +100,8 @@ pub enum Ask {
     Commit { settlements: Vec<Settlement> },
     /// Drops the publishes that the channel's transaction holds.
     Rollback,
+    /// Nothing: answered when everything before it has been accepted.
+    Proceed,
 }
 
 /// `exchange.declare`.

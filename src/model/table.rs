@@ -29,7 +29,7 @@ pub enum FieldValue {
     },
     LongString(Bytes),
     Binary(Bytes),
-    Array(Vec<FieldValue>),
+    Array(Vec<Self>),
     /// Seconds since the epoch.
     Timestamp(u64),
     Table(FieldTable),
@@ -214,6 +214,24 @@ fn end_length(out: &mut [u8], start: usize) {
     out[start - 4..start].copy_from_slice(&length.to_be_bytes());
 }
 
+/// Whether the content of a table, without its four length bytes, can be decoded; decodes nothing.
+pub fn check_table(content: &[u8]) -> Result<(), TableError> {
+    check_pairs(content, 0)
+}
+
+fn check_pairs(content: &[u8], depth: usize) -> Result<(), TableError> {
+    if depth > DEPTH_MAX {
+        return Err(TableError::TooDeep);
+    }
+    let mut reader = Reader(content);
+    while !reader.0.is_empty() {
+        let length = reader.array::<1>()?[0];
+        std::str::from_utf8(reader.take(usize::from(length))?).map_err(|_| TableError::KeyNotUtf8)?;
+        reader.skip_value(depth)?;
+    }
+    Ok(())
+}
+
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -256,6 +274,31 @@ impl<'a> Reader<'a> {
             b'V' => FieldValue::Void,
             other => return Err(TableError::UnknownType(other)),
         })
+    }
+
+    fn skip_value(&mut self, depth: usize) -> Result<(), TableError> {
+        let tag = self.array::<1>()?[0];
+        match tag {
+            b'V' => {}
+            b't' | b'b' | b'B' => _ = self.take(1)?,
+            b's' | b'u' => _ = self.take(2)?,
+            b'I' | b'i' | b'f' => _ = self.take(4)?,
+            b'D' => _ = self.take(5)?,
+            b'l' | b'L' | b'd' | b'T' => _ = self.take(8)?,
+            b'S' | b'x' => _ = self.long()?,
+            b'F' => check_pairs(self.long()?, depth + 1)?,
+            b'A' => {
+                let mut values = Reader(self.long()?);
+                if depth >= DEPTH_MAX {
+                    return Err(TableError::TooDeep);
+                }
+                while !values.0.is_empty() {
+                    values.skip_value(depth + 1)?;
+                }
+            }
+            other => return Err(TableError::UnknownType(other)),
+        }
+        Ok(())
     }
 
     fn values(&mut self, depth: usize) -> Result<Vec<FieldValue>, TableError> {

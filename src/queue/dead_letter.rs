@@ -15,16 +15,24 @@ use crate::model::message::{Envelope, Message, Properties};
 use crate::model::names::{QueueName, RoutingKey};
 use crate::model::table::{FieldTable, FieldValue};
 
-/// All deaths of a message since a client published it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// All deaths of a message since a client published it, and what else must be known of its publication when it dies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeathHistory {
     /// Newest first; one per queue and reason.
     deaths: Vec<Death>,
-    first_queue: QueueName,
-    first_reason: Reason,
-    first_exchange: Bytes,
+    first: Option<FirstDeath>,
+    /// The keys of the BCC header, which is not in the message any more.
+    blind_keys: Vec<RoutingKey>,
     /// A dead-letter routing key replaced the message's keys, so its CC header has lost its effect.
     keys_replaced: bool,
+}
+
+/// What the headers say of the first death for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FirstDeath {
+    queue: QueueName,
+    reason: Reason,
+    exchange: Bytes,
 }
 
 /// All deaths of a message in one queue for one reason.
@@ -85,7 +93,11 @@ pub fn rewrite(
     };
     let mut history = DeathHistory::with(deaths, death);
     history.keys_replaced |= target.routing_key.is_some();
-    let target_keys = target.routing_key.clone().map_or(current_keys, |key| vec![key]);
+    let target_keys = match &target.routing_key {
+        Some(key) => vec![key.clone()],
+        None if keys_replaced => current_keys,
+        None => current_keys.into_iter().chain(history.blind_keys.iter().cloned()).collect(),
+    };
 
     let mut encoded_headers = Vec::new();
     history.headers(&exchange, headers).encode(&mut encoded_headers);
@@ -117,18 +129,20 @@ pub fn is_cycle(deaths: &DeathHistory, queue: &QueueName, reason: Reason) -> boo
 }
 
 impl DeathHistory {
+    /// The history of a message that has not died, and was published with these keys in its BCC header.
+    #[must_use]
+    pub fn published_blindly(blind_keys: Vec<RoutingKey>) -> Self {
+        Self { blind_keys, ..Self::default() }
+    }
+
     /// The history with one more death, which is counted under the entry of its queue and reason if there is one.
     fn with(before: Option<&Self>, death: Death) -> Self {
-        let Some(before) = before else {
-            return Self {
-                first_queue: death.queue.clone(),
-                first_reason: death.reason,
-                first_exchange: death.exchange.clone(),
-                keys_replaced: false,
-                deaths: vec![death],
-            };
-        };
-        let mut history = before.clone();
+        let mut history = before.cloned().unwrap_or_default();
+        history.first.get_or_insert_with(|| FirstDeath {
+            queue: death.queue.clone(),
+            reason: death.reason,
+            exchange: death.exchange.clone(),
+        });
         let known = |other: &Death| other.queue == death.queue && other.reason == death.reason;
         match history.deaths.iter().position(known) {
             Some(at) => {
@@ -146,9 +160,11 @@ impl DeathHistory {
         let text = |text: &str| FieldValue::string(text);
         let mut headers = FieldTable::default();
         headers.push("x-death", FieldValue::Array(deaths));
-        headers.push("x-first-death-exchange", FieldValue::LongString(self.first_exchange.clone()));
-        headers.push("x-first-death-queue", text(self.first_queue.as_str()));
-        headers.push("x-first-death-reason", text(self.first_reason.name()));
+        if let Some(first) = &self.first {
+            headers.push("x-first-death-exchange", FieldValue::LongString(first.exchange.clone()));
+            headers.push("x-first-death-queue", text(first.queue.as_str()));
+            headers.push("x-first-death-reason", text(first.reason.name()));
+        }
         if let Some(last) = self.deaths.first() {
             headers.push("x-last-death-exchange", FieldValue::LongString(last_exchange.clone()));
             headers.push("x-last-death-queue", text(last.queue.as_str()));

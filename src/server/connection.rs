@@ -24,6 +24,8 @@ const READ_MAX: usize = 256 * 1024;
 const OUTPUT_LOW: usize = 64 * 1024;
 /// How long a closed socket is read on, so that the peer gets what was written last.
 const LINGER: Duration = Duration::from_secs(1);
+/// Reads of at most 4 KiB while a closed socket lingers.
+const LINGER_READS: usize = 64;
 /// Lists longer than this are given back when they are empty.
 const LIST_KEEP: usize = 256;
 
@@ -239,8 +241,8 @@ impl Driver {
         if self.stream.shutdown().await.is_err() {
             return;
         }
-        let mut rest = [0; 1024];
-        loop {
+        let mut rest = [0; 4096];
+        for _ in 0..LINGER_READS {
             if self.stream.readable().await.is_err() {
                 return;
             }

@@ -163,8 +163,8 @@ fn global_prefetch_is_shared_by_the_channels_consumers() {
     let (mut client, name) = filled(10, &none());
     client.call(1, &basic::qos(0, 3, 1));
     client.consume(1, &name, "a", 0, &none());
-    client.consume(1, &name, "b", 0, &none());
     next(&mut client, 1, 3);
+    client.consume(1, &name, "b", 0, &none());
     client.expect_silence(1);
     client.send(1, &basic::ack(2, basic::MULTIPLE));
     next(&mut client, 1, 2);

@@ -7,7 +7,6 @@ use crate::model::table::FieldTable;
 use crate::routing::check_binding;
 
 use super::super::auth::{Access, ResourceKind};
-use super::super::replies::REPLY_TO;
 use super::super::shard::Envelope;
 use super::Session;
 use super::exchanges::refuse_default;
@@ -68,14 +67,10 @@ impl Session {
         Ok(Some(Answer::Done))
     }
 
-    /// Neither end is a pseudo queue or the default exchange; write on the destination, read on the source.
+    /// Neither end is the default exchange; write on the destination, read on the source.
     fn check_binding_access(&self, request: &BindingRequest) -> Result<(), Exception> {
         match &request.destination {
             Destination::Queue(name) => {
-                if name.as_str().starts_with(REPLY_TO) {
-                    let text = "cannot bind or unbind to a volatile (direct reply-to) queue";
-                    return Err(Exception::access_refused(text));
-                }
                 self.check(Access::Write, ResourceKind::Queue, name.as_str())?;
             }
             Destination::Exchange(name) => {

@@ -209,6 +209,7 @@ impl Session {
                 settlements.into_iter().for_each(|settlement| self.settle(settlement));
                 self.join(channel, Answer::Done)
             }
+            Ask::Proceed => Ok(Some(Answer::Done)),
             Ask::Rollback => {
                 if let Some(state) = self.channels.get_mut(&channel.serial) {
                     state.held = Vec::new();

@@ -10,9 +10,10 @@ use crate::model::exception::Exception;
 use crate::model::hash::IdHasher;
 use crate::model::ids::ChannelRef;
 use crate::model::message::{Envelope as Address, Message, Properties};
+use crate::model::names::RoutingKey;
 use crate::model::request::{Event, PublishRequest};
 use crate::model::table::{FieldTable, FieldValue};
-use crate::queue::{Origin, Publish};
+use crate::queue::{DeathHistory, Origin, Publish};
 use crate::routing::{Facts, QueueTarget};
 
 use super::super::auth::{Access, ResourceKind};
@@ -70,6 +71,8 @@ struct Prepared {
     expiration_ms: Option<u64>,
     /// From the headers CC and BCC.
     more_keys: Vec<Vec<u8>>,
+    /// Remembers the keys of BCC, should the message die.
+    deaths: Option<Arc<DeathHistory>>,
 }
 
 impl Session {
@@ -83,7 +86,7 @@ impl Session {
             && let Some(targets) = self.cache.find(&request.message)
         {
             let targets = Arc::clone(targets);
-            return self.enqueue(request, None, &targets, events);
+            return self.enqueue(request, None, None, &targets, events);
         }
         if let Err(exception) = self.publish_slowly(request, events) {
             self.refuse(channel, exception, events);
@@ -101,13 +104,13 @@ impl Session {
         }
         let targets = self.route(&request.message, &prepared.more_keys, prepared.expiration_ms)?;
         if request.transactional {
-            let publish = self.publish_of(&request, prepared.expiration_ms);
+            let publish = publish_of(&request, prepared.expiration_ms, prepared.deaths);
             if let Some(state) = self.channels.get_mut(&request.channel.serial) {
                 state.held.push(HeldPublish { targets, publish, mandatory: request.mandatory });
             }
             return Ok(());
         }
-        self.enqueue(request, prepared.expiration_ms, &targets, events);
+        self.enqueue(request, prepared.expiration_ms, prepared.deaths, &targets, events);
         Ok(())
     }
 
@@ -129,20 +132,24 @@ impl Session {
     /// Looks at reply-to, expiration, CC and BCC, and user-id, in RabbitMQ's order.
     fn prepare(&mut self, channel: ChannelRef, message: Message) -> Result<Prepared, Exception> {
         if !message.has_publishing_properties() {
-            return Ok(Prepared { message, expiration_ms: None, more_keys: Vec::new() });
+            return Ok(Prepared { message, expiration_ms: None, more_keys: Vec::new(), deaths: None });
         }
         let properties = message.properties();
         let reply_to = self.reply_to(channel, &properties)?;
         let expiration_ms = properties.expiration.map(expiration).transpose()?;
         let mut headers = None;
         let mut more_keys = Vec::new();
+        let mut deaths = None;
         if properties.headers.is_some_and(|raw| contains(raw, b"CC")) {
             let mut table = properties
                 .header_table()
                 .map_err(|error| Exception::new(crate::model::exception::ReplyCode::SyntaxError, error.to_string()))?;
             more_keys.extend(keys_of(&table, "CC")?);
-            more_keys.extend(keys_of(&table, "BCC")?);
+            let blind_keys = keys_of(&table, "BCC")?;
             if table.find("BCC").is_some() {
+                let keys = blind_keys.iter().map(|key| RoutingKey::new(key)).collect();
+                deaths = Some(Arc::new(DeathHistory::published_blindly(keys)));
+                more_keys.extend(blind_keys);
                 table.0.retain(|(key, _)| &**key != "BCC");
                 let mut encoded = Vec::new();
                 table.encode(&mut encoded);
@@ -151,7 +158,7 @@ impl Session {
         }
         self.check_user_id(&properties)?;
         if reply_to.is_none() && headers.is_none() {
-            return Ok(Prepared { message, expiration_ms, more_keys });
+            return Ok(Prepared { message, expiration_ms, more_keys, deaths });
         }
         let mut encoded = Vec::new();
         let changed = Properties {
@@ -163,7 +170,7 @@ impl Session {
         let changed = Properties { raw: &encoded, ..changed };
         let address = Address { exchange: message.exchange(), routing_key: message.routing_key() };
         let message = message.rewritten(&mut self.scratch, address, &changed);
-        Ok(Prepared { message, expiration_ms, more_keys })
+        Ok(Prepared { message, expiration_ms, more_keys, deaths })
     }
 
     /// The name under which replies reach this channel, for a request that names the pseudo queue.
@@ -236,24 +243,17 @@ impl Session {
         Ok(())
     }
 
-    fn publish_of(&self, request: &PublishRequest, expiration_ms: Option<u64>) -> Publish {
-        let origin = request.sequence.map_or(Origin::Untracked, |sequence| Origin::Channel {
-            channel: request.channel,
-            sequence,
-        });
-        Publish { message: request.message.clone(), expiration_ms, origin, deaths: None }
-    }
-
     fn enqueue(
         &mut self,
         request: PublishRequest,
         expiration_ms: Option<u64>,
+        deaths: Option<Arc<DeathHistory>>,
         targets: &[QueueTarget],
         events: &mut Vec<Event>,
     ) {
         let PublishRequest { channel, message, mandatory, sequence, .. } = request;
         let origin = sequence.map_or(Origin::Untracked, |sequence| Origin::Channel { channel, sequence });
-        self.deliver_to(channel, Publish { message, expiration_ms, origin, deaths: None }, mandatory, targets, events);
+        self.deliver_to(channel, Publish { message, expiration_ms, origin, deaths }, mandatory, targets, events);
     }
 
     fn deliver_to(
@@ -306,6 +306,17 @@ impl Session {
             self.deliver_to(channel, held.publish, held.mandatory, &held.targets, events);
         }
     }
+}
+
+fn publish_of(
+    request: &PublishRequest,
+    expiration_ms: Option<u64>,
+    deaths: Option<Arc<DeathHistory>>,
+) -> Publish {
+    let origin = request
+        .sequence
+        .map_or(Origin::Untracked, |sequence| Origin::Channel { channel: request.channel, sequence });
+    Publish { message: request.message.clone(), expiration_ms, origin, deaths }
 }
 
 fn unroutable(channel: ChannelRef, publish: Publish, mandatory: bool, events: &mut Vec<Event>) {

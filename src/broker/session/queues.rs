@@ -45,7 +45,7 @@ impl Session {
             }
             let prefix = prefix.as_deref().unwrap_or("amq.gen");
             declare.queue = QueueName::new(&self.random.name(prefix));
-        } else if declare.queue.as_str().starts_with("amq.") && !self.vhost()?.queues.contains_key(&declare.queue) {
+        } else if declare.queue.as_str().starts_with("amq.") {
             let text = format!("queue name '{}' contains reserved prefix 'amq.*'", declare.queue);
             return Err(Exception::access_refused(text));
         }
@@ -85,14 +85,14 @@ impl Session {
             Some(value) => {
                 let text = value.as_str().ok_or_else(|| {
                     let kind = value.type_name();
-                    let reason = format!("expected string, got {kind}");
+                    let reason = format!("{{unacceptable_type,{kind}}}");
                     Exception::precondition_failed(format!(
                         "invalid arg 'x-queue-type' for queue '{name}' in vhost '{vhost}': {reason}"
                     ))
                 })?;
                 QueueType::from_name(text).ok_or_else(|| {
                     Exception::precondition_failed(format!(
-                        "invalid arg 'x-queue-type' for queue '{name}' in vhost '{vhost}': unsupported queue type '{text}'"
+                        "invalid arg 'x-queue-type' for queue '{name}' in vhost '{vhost}': \"unsupported queue type '{text}'\""
                     ))
                 })
             }

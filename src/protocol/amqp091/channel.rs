@@ -18,6 +18,7 @@ use crate::model::ids::{ChannelRef, ConsumerId};
 use crate::model::message::{Message, Properties};
 use crate::model::names::{ConsumerTag, QueueName};
 use crate::model::random::Random;
+use crate::model::table::check_table;
 use crate::model::request::{Answer, Ask, DeliverEvent, PublishRequest, Request, SettleOutcome, Settlement};
 
 /// The largest body RabbitMQ's framing accepts.
@@ -62,6 +63,7 @@ pub(super) enum Pending {
     DeleteQueue { nowait: bool },
     Cancel { tag: ConsumerTag, consumer: Option<ConsumerId>, nowait: bool },
     Get { no_ack: bool },
+    AccessGranted,
     Commit,
     /// The commit is submitted; its publishes' verdicts are awaited.
     Committed,
@@ -306,6 +308,11 @@ impl Channel {
         turn.requests.push(Request::Ask { channel: self.reference, ask });
     }
 
+    /// Replies to a method that needs nothing of the broker, once what was asked before is known to have succeeded.
+    pub(super) fn proceed(&mut self, turn: &mut Turn<'_>, reply: Option<AMQPClass>) {
+        self.ask(turn, Ask::Proceed, Pending::Reply(reply));
+    }
+
     /// The queue a method names; empty means the one declared last on this channel.
     pub(super) fn queue_name(&self, name: &str) -> Result<QueueName, Exception> {
         if !name.is_empty() {
@@ -421,6 +428,13 @@ impl Channel {
                     let reply = basic::CancelOk { consumer_tag: tag.as_str().into() };
                     turn.send(number, &AMQPClass::Basic(basic::AMQPMethod::CancelOk(reply)));
                 }
+            }
+            (Some(Pending::AccessGranted), _) => {
+                // The library has no ticket field: request-ok carries ticket 1, written by hand.
+                turn.output.append(|out| {
+                    let [c0, c1] = number.to_be_bytes();
+                    out.extend_from_slice(&[1, c0, c1, 0, 0, 0, 6, 0, 30, 0, 11, 0, 1, super::codec::FRAME_END]);
+                });
             }
             (Some(Pending::Get { no_ack }), answer) => self.got(turn, no_ack, answer),
             (Some(Pending::Commit), _) => {
@@ -553,7 +567,12 @@ fn check_size(settings: &Settings, size: u64) -> Result<(), Exception> {
 }
 
 fn parse_properties(raw: &[u8]) -> Result<Properties<'_>, Exception> {
-    Properties::parse(raw).map_err(|error| Exception::new(ReplyCode::SyntaxError, error.to_string()))
+    let malformed = |error: String| Exception::new(ReplyCode::SyntaxError, error);
+    let properties = Properties::parse(raw).map_err(|error| malformed(error.to_string()))?;
+    if let Some(headers) = properties.headers {
+        check_table(headers).map_err(|error| malformed(format!("malformed headers: {error}")))?;
+    }
+    Ok(properties)
 }
 
 fn tag_and_bits(fields: &[u8]) -> Result<(u64, u8), Exception> {

@@ -74,6 +74,8 @@ pub struct Connection {
     tuned: Tuned,
     limit: PayloadMax,
     client: ClientProperties,
+    /// The SASL mechanism the client chose.
+    mechanism: String,
     scratch: Vec<u8>,
     random: Random,
     /// Channels with confirms to tell.
@@ -111,6 +113,7 @@ impl Connection {
             tuned: Tuned::default(),
             limit: PayloadMax::of(4096),
             client: ClientProperties::default(),
+            mechanism: String::new(),
             scratch: Vec::new(),
             random: Random::new(seed),
             confirming: Vec::new(),
@@ -227,8 +230,8 @@ impl Connection {
         self.held = Vec::new();
         match start::opening(header) {
             Opening::Start => {
-                let start = start::start(&self.settings);
-                self.send(0, &start);
+                let settings = &self.settings;
+                self.output.append(|out| start::start(out, settings));
                 self.state = State::Starting;
                 true
             }
@@ -252,7 +255,7 @@ impl Connection {
                 if self.state == State::Running {
                     self.on_channel_frame(channel, frame, now, requests);
                 } else if !matches!(self.state, State::Closing | State::Ending) {
-                    self.out_of_place(now, requests);
+                    self.out_of_place((0, 0), now, requests);
                 }
             }
         }
@@ -267,7 +270,7 @@ impl Connection {
         requests: &mut Vec<Request>,
     ) {
         if self.state != State::Running {
-            return self.out_of_place(now, requests);
+            return self.out_of_place((0, 0), now, requests);
         }
         let text = format!("type {kind}, {} on channel {channel}: unexpected frame", octets(payload));
         self.fail(Exception::new(ReplyCode::UnexpectedFrame, text), (0, 0), now, requests);
@@ -278,7 +281,7 @@ impl Connection {
             return self.on_unopened(number, frame, now, requests);
         };
         match channel.phase {
-            Phase::Closing => self.on_closing_channel(number, frame),
+            Phase::Closing => self.on_closing_channel(number, frame, now, requests),
             Phase::Ending => {}
             Phase::Open if channel.is_waiting() => {
                 let kept = match *frame {
@@ -305,7 +308,7 @@ impl Connection {
                 if max != 0 && open >= max {
                     let text =
                         format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
-                    return self.fail(Exception::not_allowed(text), ids, now, requests);
+                    return self.fail(Exception::not_allowed(text), (0, 0), now, requests);
                 }
                 let serial = self.consumers.next_serial();
                 let reference = ChannelRef { connection: self.id, serial, number };
@@ -320,9 +323,13 @@ impl Connection {
         }
     }
 
-    fn on_closing_channel(&mut self, number: u16, frame: &Frame<'_>) {
+    fn on_closing_channel(&mut self, number: u16, frame: &Frame<'_>, now: Timestamp, requests: &mut Vec<Request>) {
         let Frame::Method { payload, .. } = *frame else { return };
         match method::ids(payload) {
+            (20, 10) => {
+                let exception = Exception::new(ReplyCode::ChannelError, "second 'channel.open' seen");
+                self.fail(exception, (20, 10), now, requests);
+            }
             (20, 41) => {
                 self.channels.remove(&number);
             }
@@ -353,7 +360,7 @@ impl Connection {
         };
         let outcome = work(channel, &mut turn);
         if let Err(exception) = outcome {
-            let ids = channel.current;
+            let ids = if exception.code == ReplyCode::FrameError { (0, 0) } else { channel.current };
             return self.fail_channel(number, exception, ids, now, requests);
         }
         if published && self.alarm.is_some() && !self.blocked {
@@ -419,7 +426,7 @@ impl Connection {
     }
 
     /// A frame that the state of the handshake does not allow.
-    fn out_of_place(&mut self, now: Timestamp, requests: &mut Vec<Request>) {
+    fn out_of_place(&mut self, ids: (u16, u16), now: Timestamp, requests: &mut Vec<Request>) {
         let state = match self.state {
             State::Tuning => "tuning",
             State::Opening => "opening",
@@ -427,7 +434,7 @@ impl Connection {
             _ => return self.close_silently("unexpected method before login".into(), now),
         };
         let text = format!("unexpected method in connection state {state}");
-        self.fail(Exception::new(ReplyCode::ChannelError, text), (0, 0), now, requests);
+        self.fail(Exception::new(ReplyCode::ChannelError, text), ids, now, requests);
     }
 
     fn on_frame_error(&mut self, error: &FrameError, now: Timestamp, requests: &mut Vec<Request>) {
@@ -468,7 +475,7 @@ impl Connection {
         };
         let AMQPClass::Connection(connection_method) = decoded.class else {
             if self.state != State::Running {
-                return self.out_of_place(now, requests);
+                return self.out_of_place(ids, now, requests);
             }
             let text = "unimplemented method";
             return self.fail(Exception::new(ReplyCode::CommandInvalid, text), ids, now, requests);
@@ -479,6 +486,7 @@ impl Connection {
                 let offered = &self.settings.mechanisms;
                 match login::parse(start_ok.mechanism.as_str(), offered, start_ok.response.as_bytes()) {
                     Ok(mechanism) => {
+                        self.mechanism = start_ok.mechanism.as_str().to_owned();
                         self.state = State::LoggingIn;
                         requests.push(Request::Login { mechanism });
                     }
@@ -499,7 +507,7 @@ impl Connection {
                 requests.push(Request::CloseConnection);
             }
             (State::Running, connection::AMQPMethod::CloseOk(_)) => {}
-            _ => self.out_of_place(now, requests),
+            _ => self.out_of_place(ids, now, requests),
         }
     }
 
@@ -682,7 +690,10 @@ impl Connection {
                 self.state = State::Tuning;
             }
             (State::LoggingIn, Event::LoginRefused) => {
-                let text = "Login was refused using authentication mechanism PLAIN. For details see the broker logfile.";
+                let text = format!(
+                    "Login was refused using authentication mechanism {}. For details see the broker logfile.",
+                    self.mechanism
+                );
                 if self.client.authentication_failure_close {
                     self.fail(Exception::access_refused(text), (0, 0), now, requests);
                     self.deadline = Some(now.plus(SILENCE_MS));

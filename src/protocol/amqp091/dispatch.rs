@@ -16,11 +16,7 @@ impl Channel {
         match class {
             AMQPClass::Channel(method) => self.on_channel(turn, &method),
             AMQPClass::Access(access::AMQPMethod::Request(_)) => {
-                // The library has no ticket field: request-ok carries ticket 1, written by hand.
-                turn.output.append(|out| {
-                    let [c0, c1] = self.reference.number.to_be_bytes();
-                    out.extend_from_slice(&[1, c0, c1, 0, 0, 0, 6, 0, 30, 0, 11, 0, 1, super::codec::FRAME_END]);
-                });
+                self.ask(turn, Ask::Proceed, Pending::AccessGranted);
                 Ok(())
             }
             AMQPClass::Exchange(method) => self.on_exchange(turn, method, arguments),
@@ -29,10 +25,8 @@ impl Channel {
             AMQPClass::Tx(method) => self.on_tx(turn, &method),
             AMQPClass::Confirm(confirm::AMQPMethod::Select(select)) => {
                 self.select_confirms()?;
-                if !select.nowait {
-                    let reply = confirm::AMQPMethod::SelectOk(confirm::SelectOk {});
-                    turn.send(self.number(), &AMQPClass::Confirm(reply));
-                }
+                let reply = AMQPClass::Confirm(confirm::AMQPMethod::SelectOk(confirm::SelectOk {}));
+                self.proceed(turn, (!select.nowait).then_some(reply));
                 Ok(())
             }
             _ => Err(unimplemented_method()),
@@ -54,7 +48,7 @@ impl Channel {
             }
             channel::AMQPMethod::Flow(_) => {
                 let reply = channel::AMQPMethod::FlowOk(channel::FlowOk { active: true });
-                turn.send(self.number(), &AMQPClass::Channel(reply));
+                self.proceed(turn, Some(AMQPClass::Channel(reply)));
                 Ok(())
             }
             channel::AMQPMethod::CloseOk(_) | channel::AMQPMethod::FlowOk(_) => Ok(()),
@@ -182,7 +176,7 @@ impl Channel {
                     None if cancel.nowait => {}
                     None => {
                         let reply = basic::CancelOk { consumer_tag: cancel.consumer_tag };
-                        turn.send(self.number(), &AMQPClass::Basic(basic::AMQPMethod::CancelOk(reply)));
+                        self.proceed(turn, Some(AMQPClass::Basic(basic::AMQPMethod::CancelOk(reply))));
                     }
                 }
                 Ok(())
@@ -229,7 +223,7 @@ impl Channel {
             self.ask(turn, ask, Pending::Reply(Some(reply)));
         } else {
             self.set_prefetch(prefetch_count);
-            turn.send(self.number(), &reply);
+            self.proceed(turn, Some(reply));
         }
         Ok(())
     }
@@ -272,7 +266,7 @@ impl Channel {
         match method {
             tx::AMQPMethod::Select(_) => {
                 self.select_transactions()?;
-                turn.send(self.number(), &AMQPClass::Tx(tx::AMQPMethod::SelectOk(tx::SelectOk {})));
+                self.proceed(turn, Some(AMQPClass::Tx(tx::AMQPMethod::SelectOk(tx::SelectOk {}))));
                 Ok(())
             }
             tx::AMQPMethod::Commit(_) => self.commit(turn),

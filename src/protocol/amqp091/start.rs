@@ -1,9 +1,10 @@
 //! The opening of a connection: protocol headers, server properties, tuning.
 
 use amq_protocol::protocol::{AMQPClass, connection};
-use amq_protocol::types::{AMQPValue, FieldTable as WireTable, LongString};
 
 use super::Settings;
+use super::codec::METHOD;
+use super::method::end_frame;
 use crate::model::exception::Exception;
 use crate::model::table::{FieldTable, FieldValue};
 
@@ -51,23 +52,24 @@ pub(super) fn opening(header: [u8; 8]) -> Opening {
     }
 }
 
-pub(super) fn start(settings: &Settings) -> AMQPClass {
-    let mut capabilities = WireTable::default();
-    for name in CAPABILITIES {
-        capabilities.insert(name.into(), AMQPValue::Boolean(true));
+/// Appends the frame of `connection.start`; by hand, since the library would sort the capabilities.
+pub(super) fn start(out: &mut Vec<u8>, settings: &Settings) {
+    let capabilities = CAPABILITIES.iter().map(|name| ((*name).into(), FieldValue::Bool(true))).collect();
+    let mut properties = FieldTable::default();
+    properties.push("capabilities", FieldValue::Table(FieldTable(capabilities)));
+    for (key, value) in &settings.server_properties {
+        properties.push(key, FieldValue::string(value));
     }
-    let mut properties = WireTable::default();
-    properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
-    for (key, value) in settings.server_properties.iter().filter(|(key, _)| key.len() <= 255) {
-        properties.insert(key.as_str().into(), AMQPValue::LongString(LongString::from(value.as_bytes())));
+    properties.0.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let start = out.len();
+    out.extend_from_slice(&[METHOD, 0, 0, 0, 0, 0, 0]);
+    out.extend_from_slice(&[0, 10, 0, 10, 0, 9]);
+    properties.encode(out);
+    for text in [settings.mechanisms.join(" ").as_str(), "en_US"] {
+        out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(text.as_bytes());
     }
-    AMQPClass::Connection(connection::AMQPMethod::Start(connection::Start {
-        version_major: 0,
-        version_minor: 9,
-        server_properties: properties,
-        mechanisms: LongString::from(settings.mechanisms.join(" ").into_bytes()),
-        locales: LongString::from(&b"en_US"[..]),
-    }))
+    end_frame(out, start);
 }
 
 pub(super) fn tune(settings: &Settings) -> AMQPClass {
@@ -100,7 +102,7 @@ pub(super) fn tuned(settings: &Settings, tune_ok: &connection::TuneOk) -> Result
 }
 
 fn negotiated(field: &str, value: u32, min: u32, max: u32) -> Result<(), Exception> {
-    let detail = if value == 0 && field == "channel_max" { " (no limit)" } else { "" };
+    let detail = if value == 0 { " (no limit)" } else { "" };
     if value != 0 && value < min {
         return Err(Exception::not_allowed(format!(
             "negotiated {field} = {value}{detail} is lower than the minimum allowed value ({min})"
