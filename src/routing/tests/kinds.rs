@@ -265,6 +265,8 @@ fn header_values() {
     }
 }
 
+type Pairs<'a> = &'a [(&'a str, FieldValue)];
+
 #[test]
 fn header_quantifiers() {
     let one = |key| (key, FieldValue::I32(1));
@@ -272,7 +274,7 @@ fn header_quantifiers() {
     let matching = |mode| ("x-match", text(mode));
     let ab: &[_] = &[one("a"), one("b")];
     // (x-match, more arguments, headers, expected)
-    let cases: &[(&str, &[(&str, FieldValue)], Option<&[(&str, FieldValue)]>, bool)] = &[
+    let cases: &[(&str, Pairs<'_>, Option<Pairs<'_>>, bool)] = &[
         ("all", ab, Some(ab), true),
         ("all", ab, Some(&[one("b"), one("c"), one("a")]), true),
         ("all", ab, Some(&[one("a")]), false),
