@@ -190,7 +190,7 @@ fn hash_value(value: Option<Value<'_>>) -> u64 {
         Some(Value::Bool(value)) => hash.with(&[0, b't', u8::from(value)]),
         Some(Value::Integer(value)) => hash.with(b"\0i").with(&value.to_be_bytes()),
         Some(Value::LateTimestamp) => hash.with(b"\0T"),
-        Some(Value::Float(value)) => hash.with(b"\0d").with(&value.to_bits().to_be_bytes()),
+        Some(Value::Float(value)) => hash.with(b"\0d").with(&value.to_be_bytes()),
         Some(Value::Decimal(scale, value)) => hash.with(&[0, b'D', scale]).with(&value.to_be_bytes()),
         Some(Value::Table(content)) => hash.with(b"\0F").with(content),
         Some(Value::Array(content)) => hash.with(b"\0A").with(content),

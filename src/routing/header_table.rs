@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 /// A header's value. Wire types that RabbitMQ decodes to the same value are one here: any integer, both floats, strings
 /// and binaries.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value<'a> {
     Void,
     Bool(bool),
@@ -12,7 +12,8 @@ pub(super) enum Value<'a> {
     Integer(i64),
     /// A timestamp too late to be counted in milliseconds.
     LateTimestamp,
-    Float(f64),
+    /// The bits of a double: both zeros differ, as they do in Erlang.
+    Float(u64),
     Decimal(u8, u32),
     Bytes(&'a [u8]),
     /// The content without its length.
@@ -35,9 +36,9 @@ pub(super) fn read_pairs(content: &[u8]) -> Pairs<'_> {
     pairs
 }
 
-/// The first value under `key`.
+/// The value under `key`; of several the last, as RabbitMQ's map of headers has it.
 pub(super) fn find<'a>(pairs: &[(&'a [u8], Value<'a>)], key: &[u8]) -> Option<Value<'a>> {
-    pairs.iter().find(|(name, _)| *name == key).map(|(_, value)| *value)
+    pairs.iter().rfind(|(name, _)| *name == key).map(|(_, value)| *value)
 }
 
 fn read_pair<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], Value<'a>)> {
@@ -58,8 +59,8 @@ fn read_value<'a>(rest: &mut &'a [u8]) -> Option<Value<'a>> {
         b's' => Value::Integer(i16::from_be_bytes(read_array(rest)?).into()),
         b'u' => Value::Integer(u16::from_be_bytes(read_array(rest)?).into()),
         b'i' => Value::Integer(u32::from_be_bytes(read_array(rest)?).into()),
-        b'f' => Value::Float(f32::from_be_bytes(read_array(rest)?).into()),
-        b'd' => Value::Float(f64::from_be_bytes(read_array(rest)?)),
+        b'f' => Value::Float(f64::from(f32::from_be_bytes(read_array(rest)?)).to_bits()),
+        b'd' => Value::Float(u64::from_be_bytes(read_array(rest)?)),
         b'D' => {
             let [scale] = read_array(rest)?;
             Value::Decimal(scale, u32::from_be_bytes(read_array(rest)?))

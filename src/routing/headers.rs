@@ -59,7 +59,8 @@ enum Wanted {
     Present,
     Bool(bool),
     Integer(i64),
-    Float(f64),
+    /// the bits of a double
+    Float(u64),
     Decimal(u8, u32),
     Bytes(Bytes),
     Table(FieldTable),
@@ -228,8 +229,8 @@ impl Wanted {
         match value {
             FieldValue::Void => Self::Present,
             FieldValue::Bool(value) => Self::Bool(*value),
-            FieldValue::F32(value) => Self::Float((*value).into()),
-            FieldValue::F64(value) => Self::Float(*value),
+            FieldValue::F32(value) => Self::Float(f64::from(*value).to_bits()),
+            FieldValue::F64(value) => Self::Float(value.to_bits()),
             FieldValue::Decimal { scale, value } => Self::Decimal(*scale, *value),
             FieldValue::LongString(bytes) | FieldValue::Binary(bytes) => Self::Bytes(bytes.clone()),
             FieldValue::Table(table) => Self::Table(table.clone()),
@@ -279,7 +280,7 @@ fn pair_hash(key: &[u8], value: &Value<'_>) -> Option<u64> {
         Value::Bytes(bytes) => bytes.hash(&mut hasher),
         Value::Integer(value) => (1_u8, value).hash(&mut hasher),
         Value::Bool(value) => (2_u8, value).hash(&mut hasher),
-        Value::Float(value) => (3_u8, (value + 0.0).to_bits()).hash(&mut hasher),
+        Value::Float(value) => (3_u8, value).hash(&mut hasher),
         Value::Decimal(scale, value) => (4_u8, scale, value).hash(&mut hasher),
         Value::Void | Value::LateTimestamp | Value::Table(_) | Value::Array(_) => return None,
     }

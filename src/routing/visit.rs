@@ -161,7 +161,7 @@ impl<'t, 'm> Visit<'t, 'm> {
         }
     }
 
-    /// The first header of this name.
+    /// The header of this name; of several the last.
     pub(super) fn header(&mut self, name: &[u8]) -> Option<Value<'m>> {
         let headers = self.take_headers();
         let value = find(&headers, name);
