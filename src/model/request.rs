@@ -163,6 +163,8 @@ pub enum Event {
     /// A mandatory publish had no queue to go to.
     Return { channel: ChannelRef, message: Message },
     Answer { channel: ChannelRef, answer: Answer },
+    /// A publish on the channel was refused.
+    PublishRefused { channel: ChannelRef, exception: Exception },
     /// The channel's request was refused; a hard one closes the connection.
     Exception { channel: Option<ChannelRef>, exception: Exception },
     /// A delivery to this consumer was not acknowledged in time: its channel closes with 406.

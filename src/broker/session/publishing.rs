@@ -89,7 +89,10 @@ impl Session {
             return self.enqueue(request, None, None, &targets, events);
         }
         if let Err(exception) = self.publish_slowly(request, events) {
-            self.refuse(channel, exception, events);
+            if let Some(state) = self.channels.get_mut(&channel.serial) {
+                state.failed = true;
+            }
+            events.push(Event::PublishRefused { channel, exception });
         }
     }
 
@@ -332,21 +335,17 @@ fn unroutable(channel: ChannelRef, publish: Publish, mandatory: bool, events: &m
 /// Milliseconds in the text of an expiration property.
 fn expiration(text: &[u8]) -> Result<u64, Exception> {
     let shown = String::from_utf8_lossy(text);
-    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    let value = digits.then(|| shown.parse::<i64>().ok()).flatten();
-    match value {
-        Some(value) if value <= EXPIRY_MAX_MS => Ok(value.unsigned_abs()),
-        Some(value) => {
-            Err(Exception::precondition_failed(format!("invalid expiration '{shown}': {{value_too_large,{value}}}")))
-        }
-        None => {
-            let reason = match shown.strip_prefix('-').map(str::parse::<u64>) {
-                Some(Ok(value)) => format!("{{value_negative,-{value}}}"),
-                _ => "no_integer".to_owned(),
-            };
-            Err(Exception::precondition_failed(format!("invalid expiration '{shown}': {reason}")))
-        }
-    }
+    let unsigned = shown.strip_prefix(['-', '+']).unwrap_or(&shown);
+    let end = unsigned.find(|c: char| !c.is_ascii_digit()).unwrap_or(unsigned.len());
+    let (digits, leftover) = unsigned.split_at(end);
+    let reason = match digits.parse::<i64>() {
+        _ if digits.is_empty() => "no_integer".to_owned(),
+        _ if !leftover.is_empty() => format!("{{leftover_string,\"{leftover}\"}}"),
+        Ok(value) if shown.starts_with('-') && value > 0 => format!("{{value_negative,-{value}}}"),
+        Ok(value) if value <= EXPIRY_MAX_MS => return Ok(value.unsigned_abs()),
+        _ => format!("{{value_too_large,{digits}}}"),
+    };
+    Err(Exception::precondition_failed(format!("invalid expiration '{shown}': {reason}")))
 }
 
 /// The keys in a CC or BCC header: the strings of its array.

@@ -166,7 +166,11 @@ impl Channel {
             content::BASIC_NACK | content::BASIC_REJECT => self.on_nack(turn, fields),
             content::BASIC_QOS => self.on_qos(turn, fields),
             _ => {
-                let decoded = method::decode(payload)?;
+                let decoded = method::decode(payload).inspect_err(|exception| {
+                    if exception.code == ReplyCode::FrameError {
+                        self.current = (0, 0);
+                    }
+                })?;
                 self.dispatch(turn, decoded)
             }
         }

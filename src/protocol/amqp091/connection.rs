@@ -360,7 +360,7 @@ impl Connection {
         };
         let outcome = work(channel, &mut turn);
         if let Err(exception) = outcome {
-            let ids = if exception.code == ReplyCode::FrameError { (0, 0) } else { channel.current };
+            let ids = channel.current;
             return self.fail_channel(number, exception, ids, now, requests);
         }
         if published && self.alarm.is_some() && !self.blocked {
@@ -474,11 +474,7 @@ impl Connection {
             Err(exception) => return self.fail(exception, ids, now, requests),
         };
         let AMQPClass::Connection(connection_method) = decoded.class else {
-            if self.state != State::Running {
-                return self.out_of_place(ids, now, requests);
-            }
-            let text = "unimplemented method";
-            return self.fail(Exception::new(ReplyCode::CommandInvalid, text), ids, now, requests);
+            return self.out_of_place(ids, now, requests);
         };
         match (self.state, connection_method) {
             (State::Starting, connection::AMQPMethod::StartOk(start_ok)) => {
@@ -551,6 +547,11 @@ impl Connection {
                 if let Some(open) = self.open_channel(channel) {
                     let ids = open.current;
                     self.fail_channel(channel.number, exception, ids, now, requests);
+                }
+            }
+            Event::PublishRefused { channel, exception } => {
+                if self.open_channel(channel).is_some() {
+                    self.fail_channel(channel.number, exception, (60, 40), now, requests);
                 }
             }
             Event::Exception { channel: None, exception } => {
