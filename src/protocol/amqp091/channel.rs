@@ -206,8 +206,7 @@ impl Channel {
             let text = format!("content body size {} exceeds maximum allowed size {BODY_MAX}", header.body_size);
             return Err(Exception::new(ReplyCode::FrameError, text));
         }
-        check_size(turn.settings, header.body_size)?;
-        assembly.header(&header);
+        assembly.header(&header, turn.settings.max_message_size);
         self.finish_publish(turn)
     }
 
@@ -229,6 +228,7 @@ impl Channel {
 
     fn finish_publish(&mut self, turn: &mut Turn<'_>) -> Result<(), Exception> {
         let Some(assembly) = self.assembly.take_if(|assembly| assembly.is_complete()) else { return Ok(()) };
+        check_size(turn.settings, assembly.body_size())?;
         let raw = assembly.raw_properties();
         let properties = parse_properties(&raw)?;
         let mandatory = assembly.mandatory;
