@@ -26,7 +26,7 @@ const OUTPUT_LOW: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 /// Reads of at most 4 KiB while a closed socket lingers.
 const LINGER_READS: usize = 64;
-/// Lists longer than this are given back when they are empty.
+/// Lists that grew longer than this are given back after a while.
 const LIST_KEEP: usize = 256;
 
 thread_local! {
@@ -131,11 +131,15 @@ impl Driver {
                 break;
             }
         }
-        for list in [&mut self.events, &mut self.immediate] {
-            if list.capacity() > LIST_KEEP && !self.protocol.wants_input() {
-                *list = Vec::new();
-            }
-        }
+    }
+
+    /// Gives back what a busy time has left behind. Called when the timer fires, so at the pace of heartbeats.
+    fn trim(&mut self) {
+        self.events.shrink_to(LIST_KEEP);
+        self.immediate.shrink_to(LIST_KEEP);
+        self.requests.shrink_to(LIST_KEEP);
+        self.session.trim(LIST_KEEP);
+        self.outbox.trim(LIST_KEEP);
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -215,6 +219,7 @@ impl Driver {
         let now = self.shared.clock.now();
         if self.armed.is_some_and(|armed| armed <= now) {
             self.armed = None;
+            self.trim();
         }
         if self.protocol.deadline().is_some_and(|deadline| deadline <= now) {
             self.protocol.tick(now);

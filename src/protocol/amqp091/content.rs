@@ -162,7 +162,9 @@ impl Assembly {
     /// Takes a piece of the body; `false` when it exceeds the announced size. Memory grows with what has arrived, not
     /// with what was announced.
     pub(super) fn body(&mut self, mut piece: &[u8]) -> bool {
-        let Some(remaining) = self.remaining.and_then(|left| left.checked_sub(piece.len() as u64)) else { return false };
+        let Some(remaining) = self.remaining.and_then(|left| left.checked_sub(piece.len() as u64)) else {
+            return false;
+        };
         self.remaining = Some(remaining);
         if self.is_refused {
             return true;
