@@ -22,6 +22,9 @@ use super::Shared;
 const READ_MAX: usize = 256 * 1024;
 /// Once fewer bytes than this wait for the socket, the deliveries among them count as sent.
 const OUTPUT_LOW: usize = 64 * 1024;
+/// With more bytes than this waiting for the socket, nothing more is read from it: a peer that asks for more than it takes
+/// (returns, confirms, gets) is held back by its own silence.
+const OUTPUT_HIGH: usize = 4 * 1024 * 1024;
 /// How long a closed socket is read on, so that the peer gets what was written last.
 const LINGER: Duration = Duration::from_secs(1);
 /// Reads of at most 4 KiB while a closed socket lingers.
@@ -176,8 +179,9 @@ impl Driver {
 
     async fn wait(&mut self) -> io::Result<Wake> {
         self.arm();
-        let reading = self.protocol.wants_input() && self.session.has_credit();
-        let writing = !self.protocol.output().is_empty();
+        let waiting = self.protocol.output().len();
+        let reading = self.protocol.wants_input() && self.session.has_credit() && waiting < OUTPUT_HIGH;
+        let writing = waiting > 0;
         let interest = match (reading, writing) {
             (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
             (true, false) => Some(Interest::READABLE),

@@ -328,3 +328,21 @@ fn channels_and_queues_in_great_number_are_served() {
     }
     client.close();
 }
+
+#[test]
+fn a_publisher_that_never_reads_its_returns_is_held_back() {
+    let Some(broker) = own_broker("") else { return };
+    let before = broker.resident_bytes().unwrap();
+    let mut client = broker.connect();
+    let message = [
+        basic::publish("", "nobody", basic::MANDATORY).frame(1),
+        frame(HEADER, 1, &Writer::new().short(60).short(0).long_long(1024).short(0).0),
+        frame(BODY, 1, &[b'x'; 1024]),
+    ];
+    let batch = message.concat().repeat(1000);
+    client.stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+    let taken = (0..256).take_while(|_| client.stream.write_all(&batch).is_ok()).count();
+    assert!(taken < 256, "256 MB of unread returns were taken");
+    assert!(growth(&broker, before) < 64 * MIB, "grew by {} bytes", growth(&broker, before));
+    broker.connect().close();
+}

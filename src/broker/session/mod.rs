@@ -464,9 +464,6 @@ impl Session {
 impl Ask {
     /// Whether the queue it speaks of may vanish before its shard hears of it, so that it has to be asked again.
     fn may_be_repeated(&self) -> bool {
-        matches!(
-            self,
-            Self::DeclareQueue(_) | Self::Consume(_) | Self::Get { .. } | Self::PurgeQueue { .. } | Self::Cancel { .. }
-        )
+        matches!(self, Self::DeclareQueue(_) | Self::Consume(_) | Self::Get { .. } | Self::PurgeQueue { .. })
     }
 }
