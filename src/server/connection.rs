@@ -19,7 +19,7 @@ use crate::protocol::amqp091::{Connection, Status};
 use super::Shared;
 
 /// Bytes read at once, into a buffer that all connections of a thread share.
-const READ_MAX: usize = 256 * 1024;
+const READ_MAX: usize = 128 * 1024;
 /// Once fewer bytes than this wait for the socket, the deliveries among them count as sent.
 const OUTPUT_LOW: usize = 64 * 1024;
 /// With more bytes than this waiting for the socket, nothing more is read from it: a peer that asks for more than it takes
@@ -49,6 +49,22 @@ struct Driver {
     /// What the timer is set to.
     armed: Option<Timestamp>,
     end_of_input: bool,
+}
+
+/// Goes to the end of this thread's queue. Those that the last batch woke run first; otherwise a flooding publisher would
+/// keep its thread for hundreds of batches, with the consumers it feeds waiting in that thread's slot. Unlike
+/// `yield_now`, which stays with its thread, this leaves the task where an idle thread finds it: publisher and consumer
+/// then run on two cores.
+async fn let_others_run() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return std::task::Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
 }
 
 /// What a driver waits for.
@@ -107,9 +123,7 @@ impl Driver {
             if matches!(self.wait().await?, Wake::Readable) {
                 self.read()?;
                 self.work(self.shared.clock.now());
-                // Those this batch woke run first; without it a flooding publisher would keep its thread for hundreds of
-                // batches, and the consumers it feeds would wait in that thread's slot.
-                tokio::task::yield_now().await;
+                let_others_run().await;
             }
             self.tick();
         }

@@ -2,12 +2,10 @@
 //! cached; properties that the broker must look at take the long way.
 
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use crate::model::entity::EXPIRY_MAX_MS;
 use crate::model::exception::{Exception, ReplyCode};
-use crate::model::hash::IdHasher;
 use crate::model::ids::ChannelRef;
 use crate::model::message::{Envelope as Address, Message, Properties};
 use crate::model::names::RoutingKey;
@@ -39,7 +37,7 @@ pub(super) struct HeldPublish {
 #[derive(Default)]
 pub(super) struct RouteCache {
     last: Option<(Box<[u8]>, usize, Arc<[QueueTarget]>)>,
-    routes: HashMap<(Box<[u8]>, usize), Arc<[QueueTarget]>, BuildHasherDefault<IdHasher>>,
+    routes: HashMap<(Box<[u8]>, usize), Arc<[QueueTarget]>>,
 }
 
 impl RouteCache {
