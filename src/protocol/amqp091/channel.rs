@@ -3,7 +3,7 @@
 //! A method that needs the broker's answer makes the channel wait: what the client sends meanwhile on it is kept and
 //! replayed, so methods of a channel are always carried out in order.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use amq_protocol::protocol::{AMQPClass, basic, channel, exchange, queue};
 
@@ -103,7 +103,7 @@ pub(super) struct Channel {
     assembly: Option<Assembly>,
     mode: Mode,
     pub(super) unacked: UnackedWindow,
-    pub(super) tags: HashMap<ConsumerTag, ConsumerId>,
+    pub(super) tags: BTreeMap<ConsumerTag, ConsumerId>,
     prefetch: u16,
     pub(super) last_queue: Option<QueueName>,
 }
@@ -119,7 +119,7 @@ impl Channel {
             assembly: None,
             mode: Mode::Plain,
             unacked: UnackedWindow::default(),
-            tags: HashMap::new(),
+            tags: BTreeMap::new(),
             prefetch,
             last_queue: None,
         }
@@ -397,11 +397,8 @@ impl Channel {
     pub(super) fn answer(&mut self, turn: &mut Turn<'_>, answer: Answer) -> Result<(), Exception> {
         let number = self.number();
         match (self.pending.take(), answer) {
-            (Some(Pending::Reply(reply)), _) => {
-                if let Some(reply) = reply {
-                    turn.send(number, &reply);
-                }
-            }
+            (Some(Pending::Reply(Some(reply))), _) => turn.send(number, &reply),
+            (Some(Pending::Reply(None)), _) => {}
             (Some(Pending::DeclareQueue { nowait }), Answer::QueueDeclared { queue: name, ready, consumers }) => {
                 if !nowait {
                     let reply = queue::DeclareOk {

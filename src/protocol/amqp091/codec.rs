@@ -90,13 +90,13 @@ impl Decoder {
             return self.continue_body(input);
         }
         if self.partial.is_empty() {
-            self.from_input(input)
+            self.split_input(input)
         } else {
-            self.from_partial(input)
+            self.split_partial(input)
         }
     }
 
-    fn from_input<'x, 'a: 'x>(&'x mut self, input: &mut &'a [u8]) -> Result<Decoded<'x>, FrameError> {
+    fn split_input<'x, 'a: 'x>(&'x mut self, input: &mut &'a [u8]) -> Result<Decoded<'x>, FrameError> {
         let bytes = *input;
         let Some(head) = bytes.first_chunk::<HEADER_SIZE>() else {
             self.partial.extend_from_slice(bytes);
@@ -117,7 +117,7 @@ impl Decoder {
         whole(kind, channel, frame).map(Decoded::Frame)
     }
 
-    fn from_partial<'x, 'a: 'x>(&'x mut self, input: &mut &'a [u8]) -> Result<Decoded<'x>, FrameError> {
+    fn split_partial<'x, 'a: 'x>(&'x mut self, input: &mut &'a [u8]) -> Result<Decoded<'x>, FrameError> {
         if !self.fill(HEADER_SIZE, input) {
             return Ok(Decoded::NeedMore);
         }
