@@ -84,6 +84,11 @@ impl Outbox {
         }
     }
 
+    /// Gives back memory beyond `keep` events.
+    pub fn trim(&self, keep: usize) {
+        self.events.lock().shrink_to(keep);
+    }
+
     /// Waits until something is pushed or credit returns.
     pub async fn changed(&self) {
         self.notify.notified().await;

@@ -14,7 +14,9 @@ use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp
 use crate::model::message::Message;
 use crate::model::names::{ExchangeName, VhostName};
 use crate::model::request::{Answer, DeliverEvent, Event, Internal};
-use crate::queue::{Command, Counts, Delivery, Effect, Fifo, Origin, Publish, Reason, Refusal, Reply, Verdict, dead_letter};
+use crate::queue::{
+    Command, Counts, Delivery, Effect, Fifo, Origin, Publish, Reason, Refusal, Reply, Verdict, dead_letter,
+};
 use crate::routing::{Facts, QueueTarget, Targets};
 
 use super::link::{ChannelLimit, Link, LinkGate};
@@ -29,16 +31,36 @@ const HISTORY_MAX: usize = 10_000;
 /// One thing for a shard to do.
 #[derive(Debug)]
 pub(super) enum Envelope {
-    Enqueue { queue: QueueId, publish: Publish },
-    Command { queue: QueueId, command: Command, ask: Option<(ChannelRef, AskKind)> },
+    Enqueue {
+        queue: QueueId,
+        publish: Publish,
+    },
+    Command {
+        queue: QueueId,
+        command: Command,
+        ask: Option<(ChannelRef, AskKind)>,
+    },
     /// A new queue; answered like a declaration.
-    Create { queue: Arc<Queue>, ask: Option<ChannelRef> },
+    Create {
+        queue: Arc<Queue>,
+        ask: Option<ChannelRef>,
+    },
     /// A session introduces itself before anything else it sends.
-    Attach { connection: ConnectionId, outbox: Arc<Outbox> },
+    Attach {
+        connection: ConnectionId,
+        outbox: Arc<Outbox>,
+    },
     /// The end of a session's batch: its publishes of this many bytes are taken.
-    Taken { outbox: Arc<Outbox>, bytes: usize },
+    Taken {
+        outbox: Arc<Outbox>,
+        bytes: usize,
+    },
     /// The channel-wide limit of a channel; none removes it.
-    Limit { connection: ConnectionId, channel: u16, limit: Option<Arc<ChannelLimit>> },
+    Limit {
+        connection: ConnectionId,
+        channel: u16,
+        limit: Option<Arc<ChannelLimit>>,
+    },
     /// Delivery credit returned, or room under a channel-wide limit was made in another shard.
     Resume(ConnectionId),
     /// Ends a consumer, whichever queue it is on.
@@ -50,11 +72,23 @@ pub(super) enum Envelope {
     /// Reports `Joined` once all before it is done.
     Join(ChannelRef),
     /// A recent-history exchange saw a message.
-    Remember { vhost: VhostName, exchange: ExchangeName, publish: Publish, length: usize },
+    Remember {
+        vhost: VhostName,
+        exchange: ExchangeName,
+        publish: Publish,
+        length: usize,
+    },
     /// A queue was bound to a recent-history exchange.
-    Replay { vhost: VhostName, exchange: ExchangeName, target: QueueTarget },
+    Replay {
+        vhost: VhostName,
+        exchange: ExchangeName,
+        target: QueueTarget,
+    },
     /// A recent-history exchange is gone.
-    Forget { vhost: VhostName, exchange: ExchangeName },
+    Forget {
+        vhost: VhostName,
+        exchange: ExchangeName,
+    },
 }
 
 /// What a queue's reply is an answer to.
@@ -373,8 +407,7 @@ impl Shard {
         let definition = Arc::clone(&owned.definition);
         let Some(target) = &definition.options.dead_letter else { return };
         let Some(vhost) = topology.vhost(&definition.vhost) else { return };
-        let letter =
-            dead_letter::rewrite(&mut self.scratch, message, deaths, reason, &definition.name, target, now);
+        let letter = dead_letter::rewrite(&mut self.scratch, message, deaths, reason, &definition.name, target, now);
         let keys: Vec<&[u8]> = letter.routing_keys.iter().map(|key| key.as_bytes()).collect();
         let mut targets = mem::take(&mut self.targets);
         targets.clear();

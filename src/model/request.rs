@@ -13,7 +13,9 @@ use super::table::FieldTable;
 #[derive(Debug)]
 pub enum Request {
     /// Answered by `Event::LoggedIn` or `Event::LoginRefused`.
-    Login { mechanism: Mechanism },
+    Login {
+        mechanism: Mechanism,
+    },
     /// Answered by `Event::VhostOpened` or a connection exception.
     OpenVhost(VhostName),
     /// Answered by `Event::SecretUpdated` or a connection exception.
@@ -22,21 +24,30 @@ pub enum Request {
     OpenChannel(ChannelRef),
     Publish(PublishRequest),
     Settle(Settlement),
-    Ask { channel: ChannelRef, ask: Ask },
+    Ask {
+        channel: ChannelRef,
+        ask: Ask,
+    },
     /// Ends the channel: consumers end, deliveries are requeued, requests that follow it are discarded until it is
     /// opened again. Answered by `Answer::ChannelClosed`.
     CloseChannel(ChannelRef),
     /// Ends everything of the connection, its exclusive queues included. Answered by `Event::ConnectionClosed`.
     CloseConnection,
     /// This many bytes of deliveries left for the socket: their credit is free again.
-    DeliveriesSent { bytes: usize },
+    DeliveriesSent {
+        bytes: usize,
+    },
 }
 
 /// A login as the client presents it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Mechanism {
     /// PLAIN and AMQPLAIN alike: a name and a password.
-    Password { user: UserName, password: Vec<u8>, mechanism: &'static str },
+    Password {
+        user: UserName,
+        password: Vec<u8>,
+        mechanism: &'static str,
+    },
     Anonymous,
 }
 
@@ -83,21 +94,43 @@ pub enum SettleOutcome {
 #[derive(Clone, Debug)]
 pub enum Ask {
     DeclareExchange(DeclareExchange),
-    DeleteExchange { exchange: ExchangeName, if_unused: bool },
+    DeleteExchange {
+        exchange: ExchangeName,
+        if_unused: bool,
+    },
     DeclareQueue(DeclareQueue),
-    DeleteQueue { queue: QueueName, if_unused: bool, if_empty: bool },
-    PurgeQueue { queue: QueueName },
+    DeleteQueue {
+        queue: QueueName,
+        if_unused: bool,
+        if_empty: bool,
+    },
+    PurgeQueue {
+        queue: QueueName,
+    },
     Bind(BindingRequest),
     Unbind(BindingRequest),
     Consume(ConsumeRequest),
-    Cancel { consumer: ConsumerId, tag: ConsumerTag },
-    Get { queue: QueueName, no_ack: bool, holder: ConsumerId },
+    Cancel {
+        consumer: ConsumerId,
+        tag: ConsumerTag,
+    },
+    Get {
+        queue: QueueName,
+        no_ack: bool,
+        holder: ConsumerId,
+    },
     /// The channel-wide limit of unacknowledged deliveries; 0 removes it.
-    ChannelPrefetch { limit: u16 },
+    ChannelPrefetch {
+        limit: u16,
+    },
     /// Requeues the deliveries; answered when their queues have them.
-    Recover { settlements: Vec<Settlement> },
+    Recover {
+        settlements: Vec<Settlement>,
+    },
     /// Publishes what the channel's transaction holds, then settles. The verdicts follow as confirms.
-    Commit { settlements: Vec<Settlement> },
+    Commit {
+        settlements: Vec<Settlement>,
+    },
     /// Drops the publishes that the channel's transaction holds.
     Rollback,
     /// Nothing: answered when everything before it has been accepted.
@@ -157,27 +190,58 @@ pub enum Event {
     SecretUpdated,
     Deliver(DeliverEvent),
     /// The queues' verdict on the channel's publishes `first..=last`, one queue each.
-    Confirm { channel: ChannelRef, first: u64, last: u64, confirmed: bool },
+    Confirm {
+        channel: ChannelRef,
+        first: u64,
+        last: u64,
+        confirmed: bool,
+    },
     /// A tracked publish went to this many queues; said when it is not one.
-    Routed { channel: ChannelRef, sequence: u64, queues: u32 },
+    Routed {
+        channel: ChannelRef,
+        sequence: u64,
+        queues: u32,
+    },
     /// A mandatory publish had no queue to go to.
-    Return { channel: ChannelRef, message: Message },
-    Answer { channel: ChannelRef, answer: Answer },
+    Return {
+        channel: ChannelRef,
+        message: Message,
+    },
+    Answer {
+        channel: ChannelRef,
+        answer: Answer,
+    },
     /// A publish on the channel was refused.
-    PublishRefused { channel: ChannelRef, exception: Exception },
+    PublishRefused {
+        channel: ChannelRef,
+        exception: Exception,
+    },
     /// The channel's request was refused; a hard one closes the connection.
-    Exception { channel: Option<ChannelRef>, exception: Exception },
+    Exception {
+        channel: Option<ChannelRef>,
+        exception: Exception,
+    },
     /// A delivery to this consumer was not acknowledged in time: its channel closes with 406.
-    ConsumerTimeout { consumer: ConsumerId, timeout_ms: u64 },
+    ConsumerTimeout {
+        consumer: ConsumerId,
+        timeout_ms: u64,
+    },
     /// The broker ended the consumer (its queue is gone).
-    ConsumerCancelled { consumer: ConsumerId, tag: ConsumerTag },
+    ConsumerCancelled {
+        consumer: ConsumerId,
+        tag: ConsumerTag,
+    },
     /// A resource alarm holds this connection's publishes back.
-    Blocked { reason: &'static str },
+    Blocked {
+        reason: &'static str,
+    },
     Unblocked,
     /// Everything of the connection has ended.
     ConnectionClosed,
     /// The broker wants the connection closed: 320 with this text.
-    Shutdown { text: String },
+    Shutdown {
+        text: String,
+    },
     /// For the session itself, never for a front end.
     Internal(Internal),
 }
@@ -207,10 +271,20 @@ pub struct DeliverEvent {
 #[derive(Debug)]
 pub enum Answer {
     Done,
-    QueueDeclared { queue: QueueName, ready: u64, consumers: u64 },
+    QueueDeclared {
+        queue: QueueName,
+        ready: u64,
+        consumers: u64,
+    },
     /// The queue is deleted or purged; the number of messages that went.
     Messages(u64),
-    Got { queue: QueueId, index: MessageIndex, redelivered: bool, message: Message, ready: u64 },
+    Got {
+        queue: QueueId,
+        index: MessageIndex,
+        redelivered: bool,
+        message: Message,
+        ready: u64,
+    },
     Empty,
     ChannelClosed,
 }

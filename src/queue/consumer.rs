@@ -10,8 +10,8 @@
 
 use std::collections::VecDeque;
 
-use super::hash::IdMap;
 use super::{Gate, Refusal, Subscription};
+use crate::model::hash::IdMap;
 use crate::model::ids::{ConnectionId, ConsumerId};
 use crate::model::names::ConsumerTag;
 

@@ -10,7 +10,6 @@ mod backlog;
 mod consumer;
 pub mod dead_letter;
 mod fifo;
-mod hash;
 mod limits;
 mod ready;
 mod unacked;

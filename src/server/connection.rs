@@ -22,11 +22,14 @@ use super::Shared;
 const READ_MAX: usize = 256 * 1024;
 /// Once fewer bytes than this wait for the socket, the deliveries among them count as sent.
 const OUTPUT_LOW: usize = 64 * 1024;
+/// With more bytes than this waiting for the socket, nothing more is read from it: a peer that asks for more than it takes
+/// (returns, confirms, gets) is held back by its own silence.
+const OUTPUT_HIGH: usize = 4 * 1024 * 1024;
 /// How long a closed socket is read on, so that the peer gets what was written last.
 const LINGER: Duration = Duration::from_secs(1);
 /// Reads of at most 4 KiB while a closed socket lingers.
 const LINGER_READS: usize = 64;
-/// Lists longer than this are given back when they are empty.
+/// Lists that grew longer than this are given back after a while.
 const LIST_KEEP: usize = 256;
 
 thread_local! {
@@ -131,11 +134,15 @@ impl Driver {
                 break;
             }
         }
-        for list in [&mut self.events, &mut self.immediate] {
-            if list.capacity() > LIST_KEEP && !self.protocol.wants_input() {
-                *list = Vec::new();
-            }
-        }
+    }
+
+    /// Gives back what a busy time has left behind. Called when the timer fires, so at the pace of heartbeats.
+    fn trim(&mut self) {
+        self.events.shrink_to(LIST_KEEP);
+        self.immediate.shrink_to(LIST_KEEP);
+        self.requests.shrink_to(LIST_KEEP);
+        self.session.trim(LIST_KEEP);
+        self.outbox.trim(LIST_KEEP);
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -172,8 +179,9 @@ impl Driver {
 
     async fn wait(&mut self) -> io::Result<Wake> {
         self.arm();
-        let reading = self.protocol.wants_input() && self.session.has_credit();
-        let writing = !self.protocol.output().is_empty();
+        let waiting = self.protocol.output().len();
+        let reading = self.protocol.wants_input() && self.session.has_credit() && waiting < OUTPUT_HIGH;
+        let writing = waiting > 0;
         let interest = match (reading, writing) {
             (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
             (true, false) => Some(Interest::READABLE),
@@ -215,6 +223,7 @@ impl Driver {
         let now = self.shared.clock.now();
         if self.armed.is_some_and(|armed| armed <= now) {
             self.armed = None;
+            self.trim();
         }
         if self.protocol.deadline().is_some_and(|deadline| deadline <= now) {
             self.protocol.tick(now);

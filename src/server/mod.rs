@@ -70,6 +70,7 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
 async fn serve(config: &Config) -> Result<(), ServerError> {
     let path = &config.node.data_dir;
     std::fs::create_dir_all(path).map_err(|error| ServerError::DataDirectory { path: path.clone(), error })?;
+    raise_open_files();
     let clock = Clock::start();
     let broker = Broker::new(settings::broker(config));
     definitions::define(&broker, config)?;
@@ -103,6 +104,17 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     close_connections(&shared, config.shutdown.timeout).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Every connection is an open file: takes as many as the system allows this process, instead of the usual 1024.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    match setrlimit(Resource::Nofile, limit) {
+        Ok(()) => tracing::info!(limit = limit.current, "open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
+    }
 }
 
 /// Tells whoever started the broker that it accepts connections. A closed standard output is nobody's loss.

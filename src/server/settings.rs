@@ -21,8 +21,7 @@ pub(super) fn broker(config: &Config) -> broker::Settings {
         expire_at_head_only: config.queues.expire == Expiry::Head,
         transient_nonexclusive_queues: config.compatibility.transient_nonexclusive_queues,
         node_name: config.cluster_name(),
-        anonymous_user: (anonymous && !config.defaults.user.is_empty())
-            .then(|| UserName::new(&config.defaults.user)),
+        anonymous_user: (anonymous && !config.defaults.user.is_empty()).then(|| UserName::new(&config.defaults.user)),
         limits: broker::Limits {
             connections: limit(config.limits.connections),
             connections_per_user: limit(config.limits.connections_per_user),

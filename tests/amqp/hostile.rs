@@ -116,16 +116,20 @@ fn announced_bodies_take_no_memory_before_they_come() {
 }
 
 #[test]
-fn an_oversized_announcement_is_refused_before_its_body() {
-    let mut client = broker().connect();
-    if !is_warren() {
-        return;
-    }
+fn an_oversized_message_is_refused_without_being_kept() {
+    let Some(broker) = own_broker("[amqp]\nmax_message_size = \"1MiB\"\n") else { return };
+    let before = broker.resident_bytes().unwrap();
+    let mut client = broker.connect();
     client.send(1, &basic::publish("", "nowhere", 0));
-    client.send_bytes(&frame(HEADER, 1, &Writer::new().short(60).short(0).long_long(400 * MIB).short(0).0));
-    let text = "PRECONDITION_FAILED - message size 419430400 is larger than configured max size 16777216";
+    client.send_bytes(&frame(HEADER, 1, &Writer::new().short(60).short(0).long_long(64 * MIB).short(0).0));
+    let piece = frame(BODY, 1, &vec![b'x'; 65_536]);
+    for _ in 0..64 * MIB / 65_536 {
+        client.send_bytes(&piece);
+    }
+    let text = "PRECONDITION_FAILED - message size 67108864 is larger than configured max size 1048576";
     client.expect_channel_close(1, 406, text, (60, 40));
     client.open_channel(2);
+    assert!(growth(&broker, before) < 16 * MIB, "grew by {} bytes", growth(&broker, before));
 }
 
 /// Publishes bodies of 128 KiB with confirms until `total` bytes are through; the slowest confirm of a batch.
@@ -323,4 +327,22 @@ fn channels_and_queues_in_great_number_are_served() {
         client.expect(number, (50, 11));
     }
     client.close();
+}
+
+#[test]
+fn a_publisher_that_never_reads_its_returns_is_held_back() {
+    let Some(broker) = own_broker("") else { return };
+    let before = broker.resident_bytes().unwrap();
+    let mut client = broker.connect();
+    let message = [
+        basic::publish("", "nobody", basic::MANDATORY).frame(1),
+        frame(HEADER, 1, &Writer::new().short(60).short(0).long_long(1024).short(0).0),
+        frame(BODY, 1, &[b'x'; 1024]),
+    ];
+    let batch = message.concat().repeat(1000);
+    client.stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+    let taken = (0..256).take_while(|_| client.stream.write_all(&batch).is_ok()).count();
+    assert!(taken < 256, "256 MB of unread returns were taken");
+    assert!(growth(&broker, before) < 64 * MIB, "grew by {} bytes", growth(&broker, before));
+    broker.connect().close();
 }

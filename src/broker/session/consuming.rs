@@ -46,11 +46,7 @@ impl Session {
     }
 
     /// A consumer of direct replies: no queue, just a name under which this channel is found.
-    fn consume_replies(
-        &mut self,
-        channel: ChannelRef,
-        request: &ConsumeRequest,
-    ) -> Result<Option<Answer>, Exception> {
+    fn consume_replies(&mut self, channel: ChannelRef, request: &ConsumeRequest) -> Result<Option<Answer>, Exception> {
         if !request.no_ack {
             return Err(Exception::precondition_failed("reply consumer cannot acknowledge"));
         }
@@ -64,11 +60,7 @@ impl Session {
         Ok(Some(Answer::Done))
     }
 
-    pub(super) fn cancel(
-        &mut self,
-        channel: ChannelRef,
-        consumer: ConsumerId,
-    ) -> Result<Option<Answer>, Exception> {
+    pub(super) fn cancel(&mut self, channel: ChannelRef, consumer: ConsumerId) -> Result<Option<Answer>, Exception> {
         if let Some(state) = self.channels.get_mut(&channel.serial)
             && let Some((token, _)) = state.reply.take_if(|(_, replies)| *replies == consumer)
         {
@@ -94,11 +86,7 @@ impl Session {
         self.command(channel, queue.id, Command::Get { holder, no_ack }, AskKind::Other)
     }
 
-    pub(super) fn channel_prefetch(
-        &mut self,
-        channel: ChannelRef,
-        limit: u16,
-    ) -> Result<Option<Answer>, Exception> {
+    pub(super) fn channel_prefetch(&mut self, channel: ChannelRef, limit: u16) -> Result<Option<Answer>, Exception> {
         let Some(state) = self.channels.get_mut(&channel.serial) else { return Ok(None) };
         let shared = Arc::clone(state.limit.get_or_insert_with(|| Arc::new(ChannelLimit::new(limit))));
         shared.set(limit);

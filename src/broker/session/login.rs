@@ -1,6 +1,5 @@
 //! Who the connection is and which vhost it works in.
 
-
 use crate::model::exception::{Exception, ReplyCode};
 use crate::model::names::{UserName, VhostName};
 use crate::model::request::{Event, Mechanism};
@@ -46,8 +45,11 @@ impl Session {
         let Some(user) = self.user.clone() else { return Err(Exception::not_allowed("not logged in")) };
         self.broker.count_connection(&user.name)?;
         self.counted = true;
-        let vhost =
-            self.topology.vhost(&name).cloned().ok_or_else(|| Exception::not_allowed(format!("vhost {name} not found")))?;
+        let vhost = self
+            .topology
+            .vhost(&name)
+            .cloned()
+            .ok_or_else(|| Exception::not_allowed(format!("vhost {name} not found")))?;
         let Some(permission) = user.permissions.get(&name).cloned() else {
             let text = format!("access to vhost '{name}' refused for user '{}'", user.name);
             return Err(Exception::not_allowed(text));
@@ -146,4 +148,3 @@ impl Broker {
         }
     }
 }
-

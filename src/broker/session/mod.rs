@@ -22,13 +22,13 @@ use crate::model::request::{Answer, Ask, Event, Internal, Request, SettleOutcome
 use crate::queue::{Command, Outcome};
 use crate::routing::Targets;
 
+use super::Broker;
 use super::auth::{Access, Permission, ResourceKind, User, refusal};
 use super::link::ChannelLimit;
 use super::metadata::shard_of;
 use super::outbox::Outbox;
 use super::shard::{AskKind, Envelope};
 use super::topology::{Topology, VhostTopology};
-use super::Broker;
 
 use publishing::{HeldPublish, RouteCache};
 
@@ -46,6 +46,8 @@ struct SessionChannel {
     failed: bool,
     /// Publishes of an open transaction.
     held: Vec<HeldPublish>,
+    /// Bytes in `held`, as credit counts them.
+    held_bytes: usize,
     limit: Option<Arc<ChannelLimit>>,
     /// The token and consumer of its direct reply-to.
     reply: Option<(String, ConsumerId)>,
@@ -152,6 +154,15 @@ impl Session {
         }
     }
 
+    /// Gives back memory beyond `keep` entries a list.
+    pub fn trim(&mut self, keep: usize) {
+        for (batch, _) in &mut self.batches {
+            batch.shrink_to(keep);
+        }
+        self.cache.trim(keep);
+        self.scratch.shrink_to(keep);
+    }
+
     /// The socket is gone: ends everything without an answer.
     pub fn abandon(&mut self, now: Timestamp) {
         self.now = now;
@@ -213,6 +224,7 @@ impl Session {
             Ask::Rollback => {
                 if let Some(state) = self.channels.get_mut(&channel.serial) {
                     state.held = Vec::new();
+                    state.held_bytes = 0;
                 }
                 Ok(Some(Answer::Done))
             }
@@ -370,11 +382,8 @@ impl Session {
 
     /// Pushes what was gathered and lets the shards work on it.
     fn flush(&mut self, now: Timestamp) {
-        let busy: Vec<u16> = (0u16..)
-            .zip(&self.batches)
-            .filter(|(_, (batch, _))| !batch.is_empty())
-            .map(|(shard, _)| shard)
-            .collect();
+        let busy: Vec<u16> =
+            (0u16..).zip(&self.batches).filter(|(_, (batch, _))| !batch.is_empty()).map(|(shard, _)| shard).collect();
         self.push_batches();
         for shard in busy {
             self.broker.drive(shard, now);
@@ -455,9 +464,6 @@ impl Session {
 impl Ask {
     /// Whether the queue it speaks of may vanish before its shard hears of it, so that it has to be asked again.
     fn may_be_repeated(&self) -> bool {
-        matches!(
-            self,
-            Self::DeclareQueue(_) | Self::Consume(_) | Self::Get { .. } | Self::PurgeQueue { .. } | Self::Cancel { .. }
-        )
+        matches!(self, Self::DeclareQueue(_) | Self::Consume(_) | Self::Get { .. } | Self::PurgeQueue { .. })
     }
 }

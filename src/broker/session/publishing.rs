@@ -6,7 +6,7 @@ use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use crate::model::entity::EXPIRY_MAX_MS;
-use crate::model::exception::Exception;
+use crate::model::exception::{Exception, ReplyCode};
 use crate::model::hash::IdHasher;
 use crate::model::ids::ChannelRef;
 use crate::model::message::{Envelope as Address, Message, Properties};
@@ -23,6 +23,9 @@ use super::Session;
 
 /// Routes kept for a connection.
 const CACHE_MAX: usize = 4096;
+
+/// Bytes of publishes a transaction may hold; one that holds more is refused, since nothing else bounds it.
+const TRANSACTION_MAX: usize = 256 * 1024 * 1024;
 
 /// A publish of an open transaction: routed when it was published, sent when it commits.
 pub(super) struct HeldPublish {
@@ -45,6 +48,12 @@ impl RouteCache {
     pub(super) fn clear(&mut self) {
         self.last = None;
         self.routes.clear();
+    }
+
+    pub(super) fn trim(&mut self, keep: usize) {
+        if self.routes.len() > keep {
+            self.routes = HashMap::default();
+        }
     }
 
     fn find(&mut self, message: &Message) -> Option<&Arc<[QueueTarget]>> {
@@ -111,6 +120,11 @@ impl Session {
         if request.transactional {
             let publish = publish_of(&request, prepared.expiration_ms, prepared.deaths);
             if let Some(state) = self.channels.get_mut(&request.channel.serial) {
+                state.held_bytes += publish.message.cost();
+                if state.held_bytes > TRANSACTION_MAX {
+                    let text = format!("a transaction may hold {TRANSACTION_MAX} bytes of publishes");
+                    return Err(Exception::new(ReplyCode::ResourceError, text));
+                }
                 state.held.push(HeldPublish { targets, publish, mandatory: request.mandatory });
             }
             return Ok(());
@@ -146,9 +160,8 @@ impl Session {
         let mut more_keys = Vec::new();
         let mut deaths = None;
         if properties.headers.is_some_and(|raw| contains(raw, b"CC")) {
-            let mut table = properties
-                .header_table()
-                .map_err(|error| Exception::new(crate::model::exception::ReplyCode::SyntaxError, error.to_string()))?;
+            let mut table =
+                properties.header_table().map_err(|error| Exception::new(ReplyCode::SyntaxError, error.to_string()))?;
             more_keys.extend(keys_of(&table, "CC")?);
             let blind_keys = keys_of(&table, "BCC")?;
             if table.find("BCC").is_some() {
@@ -238,9 +251,10 @@ impl Session {
         message: &Message,
         expiration_ms: Option<u64>,
     ) -> Result<(), Exception> {
-        let length = self.vhost()?.exchanges.get(&exchange).and_then(|exchange| {
-            exchange.arguments.find("x-recent-history-length").and_then(FieldValue::as_integer)
-        });
+        let length =
+            self.vhost()?.exchanges.get(&exchange).and_then(|exchange| {
+                exchange.arguments.find("x-recent-history-length").and_then(FieldValue::as_integer)
+            });
         let length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or(20);
         let publish = Publish { message: message.clone(), expiration_ms, origin: Origin::Untracked, deaths: None };
         let vhost = self.login()?.vhost.clone();
@@ -307,20 +321,16 @@ impl Session {
     /// Sends what a transaction held.
     pub(super) fn commit(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
         let Some(state) = self.channels.get_mut(&channel.serial) else { return };
+        state.held_bytes = 0;
         for held in std::mem::take(&mut state.held) {
             self.deliver_to(channel, held.publish, held.mandatory, &held.targets, events);
         }
     }
 }
 
-fn publish_of(
-    request: &PublishRequest,
-    expiration_ms: Option<u64>,
-    deaths: Option<Arc<DeathHistory>>,
-) -> Publish {
-    let origin = request
-        .sequence
-        .map_or(Origin::Untracked, |sequence| Origin::Channel { channel: request.channel, sequence });
+fn publish_of(request: &PublishRequest, expiration_ms: Option<u64>, deaths: Option<Arc<DeathHistory>>) -> Publish {
+    let origin =
+        request.sequence.map_or(Origin::Untracked, |sequence| Origin::Channel { channel: request.channel, sequence });
     Publish { message: request.message.clone(), expiration_ms, origin, deaths }
 }
 

@@ -126,7 +126,12 @@ impl Session {
         ];
         for (flag, received, current) in flags {
             if received != current {
-                return Err(inequivalent(flag, name, vhost, &format!("received '{received}' but current is '{current}'")));
+                return Err(inequivalent(
+                    flag,
+                    name,
+                    vhost,
+                    &format!("received '{received}' but current is '{current}'"),
+                ));
             }
         }
         if let Some((argument, difference)) =
@@ -268,11 +273,7 @@ impl Session {
         self.command(channel, queue.id, Command::Delete { if_unused, if_empty }, AskKind::Delete)
     }
 
-    pub(super) fn purge_queue(
-        &mut self,
-        channel: ChannelRef,
-        name: &QueueName,
-    ) -> Result<Option<Answer>, Exception> {
+    pub(super) fn purge_queue(&mut self, channel: ChannelRef, name: &QueueName) -> Result<Option<Answer>, Exception> {
         self.check(Access::Read, ResourceKind::Queue, name.as_str())?;
         let queue = self.usable_queue(name)?;
         self.command(channel, queue.id, Command::Purge, AskKind::Other)
@@ -300,9 +301,9 @@ fn take_name_prefix(arguments: &mut FieldTable) -> Result<Option<String>, Except
     let prefix = arguments.find("x-name-prefix").and_then(FieldValue::as_str).map(str::to_owned);
     arguments.0.retain(|(key, _)| &**key != "x-name-prefix");
     match prefix {
-        Some(prefix) if prefix.len() > NAME_PREFIX_MAX => Err(Exception::precondition_failed(format!(
-            "Queue name prefix '{prefix}' exceeds the 64-byte limit"
-        ))),
+        Some(prefix) if prefix.len() > NAME_PREFIX_MAX => {
+            Err(Exception::precondition_failed(format!("Queue name prefix '{prefix}' exceeds the 64-byte limit")))
+        }
         prefix => Ok(prefix),
     }
 }

@@ -18,8 +18,8 @@ use crate::model::ids::{ChannelRef, ConsumerId};
 use crate::model::message::{Message, Properties};
 use crate::model::names::{ConsumerTag, QueueName};
 use crate::model::random::Random;
-use crate::model::table::check_table;
 use crate::model::request::{Answer, Ask, DeliverEvent, PublishRequest, Request, SettleOutcome, Settlement};
+use crate::model::table::check_table;
 
 /// The largest body RabbitMQ's framing accepts.
 const BODY_MAX: u64 = 536_870_912;
@@ -58,11 +58,23 @@ pub(super) enum Phase {
 pub(super) enum Pending {
     /// A fixed reply; none with nowait.
     Reply(Option<AMQPClass>),
-    DeclareQueue { nowait: bool },
-    Purge { nowait: bool },
-    DeleteQueue { nowait: bool },
-    Cancel { tag: ConsumerTag, consumer: Option<ConsumerId>, nowait: bool },
-    Get { no_ack: bool },
+    DeclareQueue {
+        nowait: bool,
+    },
+    Purge {
+        nowait: bool,
+    },
+    DeleteQueue {
+        nowait: bool,
+    },
+    Cancel {
+        tag: ConsumerTag,
+        consumer: Option<ConsumerId>,
+        nowait: bool,
+    },
+    Get {
+        no_ack: bool,
+    },
     AccessGranted,
     Commit,
     /// The commit is submitted; its publishes' verdicts are awaited.
@@ -206,8 +218,7 @@ impl Channel {
             let text = format!("content body size {} exceeds maximum allowed size {BODY_MAX}", header.body_size);
             return Err(Exception::new(ReplyCode::FrameError, text));
         }
-        check_size(turn.settings, header.body_size)?;
-        assembly.header(&header);
+        assembly.header(&header, turn.settings.max_message_size);
         self.finish_publish(turn)
     }
 
@@ -229,6 +240,7 @@ impl Channel {
 
     fn finish_publish(&mut self, turn: &mut Turn<'_>) -> Result<(), Exception> {
         let Some(assembly) = self.assembly.take_if(|assembly| assembly.is_complete()) else { return Ok(()) };
+        check_size(turn.settings, assembly.body_size())?;
         let raw = assembly.raw_properties();
         let properties = parse_properties(&raw)?;
         let mandatory = assembly.mandatory;
@@ -322,9 +334,7 @@ impl Channel {
         if !name.is_empty() {
             return Ok(QueueName::new(name));
         }
-        self.last_queue
-            .clone()
-            .ok_or_else(|| Exception::new(ReplyCode::NotFound, "no previously declared queue"))
+        self.last_queue.clone().ok_or_else(|| Exception::new(ReplyCode::NotFound, "no previously declared queue"))
     }
 
     /// Sets the prefetch of consumers that start from now on.

@@ -25,11 +25,23 @@ const COPY_MAX: usize = 4096;
 /// A frame, or a piece of a body frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame<'a> {
-    Method { channel: u16, payload: &'a [u8] },
-    Header { channel: u16, payload: &'a [u8] },
+    Method {
+        channel: u16,
+        payload: &'a [u8],
+    },
+    Header {
+        channel: u16,
+        payload: &'a [u8],
+    },
     /// `start`: the frame begins with this piece. A body frame may come in any number of pieces.
-    Body { channel: u16, piece: &'a [u8], start: bool },
-    Heartbeat { channel: u16 },
+    Body {
+        channel: u16,
+        piece: &'a [u8],
+        start: bool,
+    },
+    Heartbeat {
+        channel: u16,
+    },
 }
 
 /// Bytes that are not a frame; always fatal to the connection.
@@ -89,11 +101,7 @@ impl Decoder {
         if self.body.is_some() {
             return self.continue_body(input);
         }
-        if self.partial.is_empty() {
-            self.split_input(input)
-        } else {
-            self.split_partial(input)
-        }
+        if self.partial.is_empty() { self.split_input(input) } else { self.split_partial(input) }
     }
 
     fn split_input<'x, 'a: 'x>(&'x mut self, input: &mut &'a [u8]) -> Result<Decoded<'x>, FrameError> {

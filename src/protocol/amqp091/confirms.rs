@@ -16,9 +16,14 @@ pub(super) struct Acknowledgement {
 
 #[derive(Clone, Copy, Debug)]
 enum Entry {
-    Waiting { queues: u32, rejected: bool },
+    Waiting {
+        queues: u32,
+        rejected: bool,
+    },
     /// Settled and not told yet.
-    Settled { rejected: bool },
+    Settled {
+        rejected: bool,
+    },
     Told,
 }
 

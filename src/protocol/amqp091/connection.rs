@@ -207,7 +207,9 @@ impl Connection {
                 && self.channels.get(&publish.channel).is_some_and(Channel::takes_publishes)
             {
                 input = &input[publish.length..];
-                self.with_channel(publish.channel, now, requests, |channel, turn| channel.publish_whole(turn, &publish));
+                self.with_channel(publish.channel, now, requests, |channel, turn| {
+                    channel.publish_whole(turn, &publish)
+                });
                 continue;
             }
             match decoder.next(&mut input) {

@@ -112,6 +112,10 @@ pub(super) struct Assembly {
     properties: Box<[u8]>,
     /// Body bytes still to come; none before the header.
     remaining: Option<u64>,
+    body_size: u64,
+    /// The body is too large: its bytes are counted, and dropped as they come. The refusal waits for the last of them,
+    /// since clients do not expect a channel to close in the middle of their own content.
+    is_refused: bool,
     slices: Vec<Bytes>,
     filling: Vec<u8>,
 }
@@ -127,6 +131,8 @@ impl Assembly {
             mandatory: method.mandatory,
             properties: Box::default(),
             remaining: None,
+            body_size: 0,
+            is_refused: false,
             slices: Vec::new(),
             filling: Vec::new(),
         }
@@ -136,9 +142,16 @@ impl Assembly {
         self.remaining.is_none()
     }
 
-    pub(super) fn header(&mut self, header: &ContentHeader<'_>) {
+    pub(super) fn header(&mut self, header: &ContentHeader<'_>, size_max: u64) {
         self.properties = header.properties.into();
         self.remaining = Some(header.body_size);
+        self.body_size = header.body_size;
+        self.is_refused = header.body_size > size_max;
+    }
+
+    /// Bytes as announced.
+    pub(super) fn body_size(&self) -> u64 {
+        self.body_size
     }
 
     /// Whether all of the body has arrived.
@@ -149,8 +162,13 @@ impl Assembly {
     /// Takes a piece of the body; `false` when it exceeds the announced size. Memory grows with what has arrived, not
     /// with what was announced.
     pub(super) fn body(&mut self, mut piece: &[u8]) -> bool {
-        let Some(remaining) = self.remaining.and_then(|left| left.checked_sub(piece.len() as u64)) else { return false };
+        let Some(remaining) = self.remaining.and_then(|left| left.checked_sub(piece.len() as u64)) else {
+            return false;
+        };
         self.remaining = Some(remaining);
+        if self.is_refused {
+            return true;
+        }
         while !piece.is_empty() {
             let (now, later) = piece.split_at(piece.len().min(PIECE_MAX - self.filling.len()));
             self.filling.extend_from_slice(now);

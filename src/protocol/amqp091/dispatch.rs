@@ -35,9 +35,7 @@ impl Channel {
 
     fn on_channel(&mut self, turn: &mut Turn<'_>, method: &channel::AMQPMethod) -> Result<(), Exception> {
         match method {
-            channel::AMQPMethod::Open(_) => {
-                Err(Exception::new(ReplyCode::ChannelError, "second 'channel.open' seen"))
-            }
+            channel::AMQPMethod::Open(_) => Err(Exception::new(ReplyCode::ChannelError, "second 'channel.open' seen")),
             channel::AMQPMethod::Close(_) => {
                 self.phase = Phase::Ending;
                 turn.requests.push(Request::CloseChannel(self.reference));
@@ -131,8 +129,7 @@ impl Channel {
             }
             queue::AMQPMethod::Delete(delete) => {
                 let queue = self.queue_name(&without_line_ends(delete.queue.as_str()))?;
-                let ask =
-                    Ask::DeleteQueue { queue, if_unused: delete.if_unused, if_empty: delete.if_empty };
+                let ask = Ask::DeleteQueue { queue, if_unused: delete.if_unused, if_empty: delete.if_empty };
                 self.ask(turn, ask, Pending::DeleteQueue { nowait: delete.nowait });
             }
             _ => return Err(unimplemented_method()),

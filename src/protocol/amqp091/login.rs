@@ -29,9 +29,7 @@ fn plain(response: &[u8]) -> Result<Mechanism, Exception> {
 }
 
 fn amqplain(response: &[u8]) -> Result<Mechanism, Exception> {
-    let missing = || {
-        Exception::new(ReplyCode::SyntaxError, "AMQPLAIN auth info is missing LOGIN or PASSWORD field")
-    };
+    let missing = || Exception::new(ReplyCode::SyntaxError, "AMQPLAIN auth info is missing LOGIN or PASSWORD field");
     let table = FieldTable::decode(response).map_err(|_| missing())?;
     match (table.find("LOGIN"), table.find("PASSWORD")) {
         (Some(login), Some(FieldValue::LongString(password))) => Ok(Mechanism::Password {

@@ -21,7 +21,6 @@ pub use codec::Output;
 pub use connection::{Connection, Status};
 pub use start::ClientProperties;
 
-
 /// What the broker offers and demands of every connection; from the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -46,4 +45,3 @@ pub struct Settings {
     /// Whether `basic.qos global=true` limits the channel; otherwise it is taken as global=false.
     pub global_qos: bool,
 }
-

@@ -45,9 +45,7 @@ pub(super) fn opening(header: [u8; 8]) -> Opening {
         }
         [b'A', b'M', b'Q', b'P', ..] => Opening::Refuse(AMQP_1_0_SASL, "protocol version is not supported"),
         [b'G', b'E', b'T', b' ', ..] => Opening::Refuse(AMQP_1_0_SASL, "HTTP GET request detected on AMQP port"),
-        [0x16, 0x03, _, _, _, 0x01, ..] => {
-            Opening::Refuse(AMQP_1_0_SASL, "TLS client detected on non-TLS AMQP port")
-        }
+        [0x16, 0x03, _, _, _, 0x01, ..] => Opening::Refuse(AMQP_1_0_SASL, "TLS client detected on non-TLS AMQP port"),
         _ => Opening::Refuse(AMQP_1_0_SASL, "bad protocol header"),
     }
 }

@@ -42,9 +42,17 @@ impl UnackedWindow {
 
     /// Takes what `tag` and `multiple` name; RabbitMQ's rules: 0 with multiple is everything, otherwise the tag itself must
     /// be outstanding.
-    pub(super) fn settle(&mut self, tag: u64, multiple: bool, mut take: impl FnMut(u64, Unacked)) -> Result<(), Exception> {
+    pub(super) fn settle(
+        &mut self,
+        tag: u64,
+        multiple: bool,
+        mut take: impl FnMut(u64, Unacked),
+    ) -> Result<(), Exception> {
         if tag == 0 && multiple {
-            self.window.drain(..).filter_map(|(tag, delivery)| Some((tag, delivery?))).for_each(|(tag, delivery)| take(tag, delivery));
+            self.window
+                .drain(..)
+                .filter_map(|(tag, delivery)| Some((tag, delivery?)))
+                .for_each(|(tag, delivery)| take(tag, delivery));
             self.outstanding = 0;
             return Ok(());
         }
@@ -108,9 +116,7 @@ impl UnackedWindow {
 /// Adds a delivery to the last of `settlements` when it is of the same queue, consumer and outcome.
 pub(super) fn gather(settlements: &mut Vec<Settlement>, delivery: Unacked, outcome: SettleOutcome) {
     match settlements.last_mut() {
-        Some(last)
-            if last.queue == delivery.queue && last.consumer == delivery.consumer && last.outcome == outcome =>
-        {
+        Some(last) if last.queue == delivery.queue && last.consumer == delivery.consumer && last.outcome == outcome => {
             last.indexes.push(delivery.index);
         }
         _ => settlements.push(Settlement {

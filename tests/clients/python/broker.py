@@ -23,7 +23,9 @@ def broker_binary() -> Path:
 class Broker:
     """One broker process with its own data directory."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
+        """`options` are further flags of `warren serve`."""
+        self._options = options
         self._directory = Path(tempfile.mkdtemp(prefix="warren-python-"))
         self._process = None
         self.port = 0
@@ -48,6 +50,7 @@ class Broker:
                     "-1",
                     "--prometheus-port",
                     "-1",
+                    *self._options,
                 ],
                 stdout=subprocess.PIPE,
                 stderr=log,

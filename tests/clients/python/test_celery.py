@@ -10,6 +10,7 @@ import pika
 import pytest
 from celery import chain, chord, group
 from celery.exceptions import TaskRevokedError
+from broker import Broker
 from celery_worker import Worker, names_of
 from conftest import delete_all
 from support import wait_until
@@ -20,11 +21,12 @@ SECONDS = 20
 @pytest.fixture(scope="module")
 def start_worker(url, tmp_path_factory):
     """Starts workers; all are ended, and their queues deleted, after the module."""
-    workers, stems = [], set()
+    workers, stems, shared_url = [], set(), url
 
-    def start(stem=None, **options):
+    def start(stem=None, url=shared_url, **options):
         stem = stem or f"celery-{uuid.uuid4().hex[:8]}"
-        stems.add(stem)
+        if url == shared_url:
+            stems.add(stem)
         directory = tmp_path_factory.getbasetemp() / stem
         directory.mkdir(exist_ok=True)
         workers.append(Worker(url, stem, directory, **options))
@@ -89,8 +91,20 @@ def test_estimated_time_of_arrival(worker):
     assert ran_at >= eta.timestamp() - 0.01
 
 
-def test_many_countdowns_raise_the_prefetch_limit(worker, global_qos):
+@pytest.fixture
+def global_worker(global_qos, start_worker):
+    """A worker that limits its whole channel, as Celery does with RabbitMQ before 4."""
+    broker = Broker("--set", "compatibility.version=3.13.7")
+    broker.start()
+    worker = start_worker(pool="threads", concurrency=2, queues=("tasks",), url=broker.url).wait_ready()
+    yield worker
+    worker.close()
+    broker.close()
+
+
+def test_many_countdowns_raise_the_prefetch_limit(global_worker):
     """Each task that waits for its time makes the worker ask for one message more than its limit."""
+    worker = global_worker
     results = [worker.send("suite.add", number, 0, countdown=4) for number in range(8)]
     wait_until(lambda: len(worker.inspect().scheduled()[worker.node]) == 8, "the arrival of all", seconds=4)
     assert [result.get(timeout=SECONDS) for result in results] == list(range(8))

@@ -179,7 +179,7 @@ fn consistent_hash_checks_weights() {
         let hash = exchange(scenario, "x-consistent-hash", FieldTable::default()).await;
         let Some((_, exchange)) = hash else { return };
         let cases = [
-            ("abc", "The binding key must be an integer: abc"),
+            ("abc", "The binding key must be an integer: <<\"abc\">>"),
             ("0", "The binding key must be greater than 0"),
         ];
         for (weight, text) in cases {

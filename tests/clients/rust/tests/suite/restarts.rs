@@ -173,6 +173,22 @@ async fn next_after_recovery(consumer: &mut Consumer) -> lapin::message::Deliver
     }
 }
 
+/// Waits until a queue is there and somebody consumes from it.
+async fn wait_for_consumer(connection: &Connection, queue: &str) {
+    within(async {
+        loop {
+            let channel = connection.create_channel().await.unwrap();
+            let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+            let found = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+            if found.is_ok_and(|queue| queue.consumer_count() > 0) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
 async fn recovers_after(end: impl FnOnce(Broker), broker: Broker) {
     let port = broker.port();
     let (connection, channel, mut consumer) = recovering(&broker.uri()).await;
@@ -182,6 +198,9 @@ async fn recovers_after(end: impl FnOnce(Broker), broker: Broker) {
     message.ack(BasicAckOptions::default()).await.unwrap();
     end(broker);
     let broker = Broker::start_on(port);
+    // The client publishes as soon as its channel is back, and declares the exchange again only after that.
+    let onlooker = connect(&broker.uri()).await;
+    wait_for_consumer(&onlooker, "inbox").await;
     publish_until_confirmed(&channel, "after").await;
     let message = next_after_recovery(&mut consumer).await;
     assert_eq!(body(&message), "after");
