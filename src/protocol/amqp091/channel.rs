@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use amq_protocol::protocol::{AMQPClass, basic, channel, exchange, queue};
 
-use super::codec::{Frame, Output};
+use super::codec::{BodyPiece, Frame, Output};
 use super::confirms::Confirms;
 use super::consumers::{Consumer, Consumers};
 use super::content::{self, Assembly, ContentHeader, PayloadMax, PublishMethod};
@@ -86,7 +86,12 @@ pub(super) enum Pending {
 pub(super) enum Kept {
     Method(Box<[u8]>),
     Header(Box<[u8]>),
-    Body(Box<[u8]>),
+    /// A piece of a body frame, as `BodyPiece` has it.
+    Body {
+        piece: Box<[u8]>,
+        left: usize,
+        end: bool,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -156,7 +161,7 @@ impl Channel {
         match *frame {
             Frame::Method { payload, .. } => self.on_method(turn, payload),
             Frame::Header { payload, .. } => self.on_header(turn, payload),
-            Frame::Body { piece, .. } => self.on_body(turn, piece),
+            Frame::Body { body, .. } => self.on_body(turn, &body),
             Frame::Heartbeat { .. } => Ok(()),
         }
     }
@@ -222,7 +227,7 @@ impl Channel {
         self.finish_publish(turn)
     }
 
-    fn on_body(&mut self, turn: &mut Turn<'_>, piece: &[u8]) -> Result<(), Exception> {
+    fn on_body(&mut self, turn: &mut Turn<'_>, body: &BodyPiece<'_>) -> Result<(), Exception> {
         let unexpected = |text: &str| Err(Exception::new(ReplyCode::UnexpectedFrame, text));
         let Some(assembly) = &mut self.assembly else {
             self.current = (0, 0);
@@ -231,11 +236,12 @@ impl Channel {
         if assembly.awaits_header() {
             return unexpected("expected content header for class 60, got non content header frame instead");
         }
-        if !assembly.body(piece) {
+        if !assembly.body(body.piece, body.left) {
             let text = "content body frame exceeds remaining content size";
             return Err(Exception::new(ReplyCode::FrameError, text));
         }
-        self.finish_publish(turn)
+        // Nothing is published before its last frame is known to be whole.
+        if body.end { self.finish_publish(turn) } else { Ok(()) }
     }
 
     fn finish_publish(&mut self, turn: &mut Turn<'_>) -> Result<(), Exception> {
