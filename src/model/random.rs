@@ -13,7 +13,7 @@ impl Random {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -25,7 +25,7 @@ impl Random {
     pub fn name(&mut self, prefix: &str) -> String {
         let mut name = format!("{prefix}-");
         for _ in 0..2 {
-            let mut bits = self.next();
+            let mut bits = self.next_bits();
             for _ in 0..11 {
                 name.push(char::from(ALPHABET[(bits & 63) as usize]));
                 bits = bits.rotate_right(6);

@@ -32,12 +32,14 @@ pub(super) struct HeldPublish {
     mandatory: bool,
 }
 
+type Route = Arc<[QueueTarget]>;
+
 /// Routes that depend on the address alone, valid while the vhost's definitions are the same. The last one is found
 /// without hashing.
 #[derive(Default)]
 pub(super) struct RouteCache {
-    last: Option<(Box<[u8]>, usize, Arc<[QueueTarget]>)>,
-    routes: HashMap<(Box<[u8]>, usize), Arc<[QueueTarget]>>,
+    last: Option<(Box<[u8]>, usize, Route)>,
+    routes: HashMap<(Box<[u8]>, usize), Route>,
 }
 
 impl RouteCache {
@@ -224,7 +226,7 @@ impl Session {
         let mut keys = vec![message.routing_key()];
         keys.extend(more_keys.iter().map(Vec::as_slice));
         let properties = message.properties();
-        let facts = Facts::new(&properties, self.random.next());
+        let facts = Facts::new(&properties, self.random.next_bits());
         let routed = self.vhost()?.routing.route(message.exchange(), &keys, &facts, &mut targets);
         if routed.is_err() {
             let name = String::from_utf8_lossy(message.exchange());

@@ -3,11 +3,11 @@
 //! A method that needs the broker's answer makes the channel wait: what the client sends meanwhile on it is kept and
 //! replayed, so methods of a channel are always carried out in order.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use amq_protocol::protocol::{AMQPClass, basic, channel, exchange, queue};
 
-use super::codec::{Frame, Output};
+use super::codec::{BodyPiece, Frame, Output};
 use super::confirms::Confirms;
 use super::consumers::{Consumer, Consumers};
 use super::content::{self, Assembly, ContentHeader, PayloadMax, PublishMethod};
@@ -86,7 +86,12 @@ pub(super) enum Pending {
 pub(super) enum Kept {
     Method(Box<[u8]>),
     Header(Box<[u8]>),
-    Body(Box<[u8]>),
+    /// A piece of a body frame, as `BodyPiece` has it.
+    Body {
+        piece: Box<[u8]>,
+        left: usize,
+        end: bool,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -115,7 +120,7 @@ pub(super) struct Channel {
     assembly: Option<Assembly>,
     mode: Mode,
     pub(super) unacked: UnackedWindow,
-    pub(super) tags: HashMap<ConsumerTag, ConsumerId>,
+    pub(super) tags: BTreeMap<ConsumerTag, ConsumerId>,
     prefetch: u16,
     pub(super) last_queue: Option<QueueName>,
 }
@@ -131,7 +136,7 @@ impl Channel {
             assembly: None,
             mode: Mode::Plain,
             unacked: UnackedWindow::default(),
-            tags: HashMap::new(),
+            tags: BTreeMap::new(),
             prefetch,
             last_queue: None,
         }
@@ -156,7 +161,7 @@ impl Channel {
         match *frame {
             Frame::Method { payload, .. } => self.on_method(turn, payload),
             Frame::Header { payload, .. } => self.on_header(turn, payload),
-            Frame::Body { piece, .. } => self.on_body(turn, piece),
+            Frame::Body { body, .. } => self.on_body(turn, &body),
             Frame::Heartbeat { .. } => Ok(()),
         }
     }
@@ -222,7 +227,7 @@ impl Channel {
         self.finish_publish(turn)
     }
 
-    fn on_body(&mut self, turn: &mut Turn<'_>, piece: &[u8]) -> Result<(), Exception> {
+    fn on_body(&mut self, turn: &mut Turn<'_>, body: &BodyPiece<'_>) -> Result<(), Exception> {
         let unexpected = |text: &str| Err(Exception::new(ReplyCode::UnexpectedFrame, text));
         let Some(assembly) = &mut self.assembly else {
             self.current = (0, 0);
@@ -231,11 +236,12 @@ impl Channel {
         if assembly.awaits_header() {
             return unexpected("expected content header for class 60, got non content header frame instead");
         }
-        if !assembly.body(piece) {
+        if !assembly.body(body.piece, body.left) {
             let text = "content body frame exceeds remaining content size";
             return Err(Exception::new(ReplyCode::FrameError, text));
         }
-        self.finish_publish(turn)
+        // Nothing is published before its last frame is known to be whole.
+        if body.end { self.finish_publish(turn) } else { Ok(()) }
     }
 
     fn finish_publish(&mut self, turn: &mut Turn<'_>) -> Result<(), Exception> {
@@ -407,11 +413,8 @@ impl Channel {
     pub(super) fn answer(&mut self, turn: &mut Turn<'_>, answer: Answer) -> Result<(), Exception> {
         let number = self.number();
         match (self.pending.take(), answer) {
-            (Some(Pending::Reply(reply)), _) => {
-                if let Some(reply) = reply {
-                    turn.send(number, &reply);
-                }
-            }
+            (Some(Pending::Reply(Some(reply))), _) => turn.send(number, &reply),
+            (Some(Pending::Reply(None)), _) => {}
             (Some(Pending::DeclareQueue { nowait }), Answer::QueueDeclared { queue: name, ready, consumers }) => {
                 if !nowait {
                     let reply = queue::DeclareOk {

@@ -25,23 +25,22 @@ const COPY_MAX: usize = 4096;
 /// A frame, or a piece of a body frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame<'a> {
-    Method {
-        channel: u16,
-        payload: &'a [u8],
-    },
-    Header {
-        channel: u16,
-        payload: &'a [u8],
-    },
-    /// `start`: the frame begins with this piece. A body frame may come in any number of pieces.
-    Body {
-        channel: u16,
-        piece: &'a [u8],
-        start: bool,
-    },
-    Heartbeat {
-        channel: u16,
-    },
+    Method { channel: u16, payload: &'a [u8] },
+    Header { channel: u16, payload: &'a [u8] },
+    Body { channel: u16, body: BodyPiece<'a> },
+    Heartbeat { channel: u16 },
+}
+
+/// A body frame may come in any number of pieces, empty ones among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BodyPiece<'a> {
+    pub(super) piece: &'a [u8],
+    /// The frame begins with this piece.
+    pub(super) start: bool,
+    /// Payload bytes of the frame still to come.
+    pub(super) left: usize,
+    /// The frame is whole: its end octet was there.
+    pub(super) end: bool,
 }
 
 /// Bytes that are not a frame; always fatal to the connection.
@@ -94,17 +93,13 @@ impl Decoder {
             self.partial.clear();
             self.spent = false;
         }
-        if let Some((_, 0)) = self.body {
-            // Only the end octet is missing.
-            self.take_body(input)?;
-        }
         if self.body.is_some() {
             return self.continue_body(input);
         }
-        if self.partial.is_empty() { self.from_input(input) } else { self.from_partial(input) }
+        if self.partial.is_empty() { self.split_input(input) } else { self.split_partial(input) }
     }
 
-    fn from_input<'x, 'a: 'x>(&'x mut self, input: &mut &'a [u8]) -> Result<Decoded<'x>, FrameError> {
+    fn split_input<'x, 'a: 'x>(&'x mut self, input: &mut &'a [u8]) -> Result<Decoded<'x>, FrameError> {
         let bytes = *input;
         let Some(head) = bytes.first_chunk::<HEADER_SIZE>() else {
             self.partial.extend_from_slice(bytes);
@@ -125,7 +120,7 @@ impl Decoder {
         whole(kind, channel, frame).map(Decoded::Frame)
     }
 
-    fn from_partial<'x, 'a: 'x>(&'x mut self, input: &mut &'a [u8]) -> Result<Decoded<'x>, FrameError> {
+    fn split_partial<'x, 'a: 'x>(&'x mut self, input: &mut &'a [u8]) -> Result<Decoded<'x>, FrameError> {
         if !self.fill(HEADER_SIZE, input) {
             return Ok(Decoded::NeedMore);
         }
@@ -166,20 +161,22 @@ impl Decoder {
     }
 
     fn begin_body<'a>(&mut self, channel: u16, size: usize, input: &mut &'a [u8]) -> Result<Frame<'a>, FrameError> {
-        self.body = Some((channel, size));
-        let piece = self.take_body(input)?;
-        Ok(Frame::Body { channel, piece, start: true })
+        self.take_body(channel, size, true, input)
     }
 
     fn continue_body<'a>(&mut self, input: &mut &'a [u8]) -> Result<Decoded<'a>, FrameError> {
-        let Some((channel, _)) = self.body.filter(|_| !input.is_empty()) else { return Ok(Decoded::NeedMore) };
-        let piece = self.take_body(input)?;
-        Ok(Decoded::Frame(Frame::Body { channel, piece, start: false }))
+        let Some((channel, left)) = self.body.filter(|_| !input.is_empty()) else { return Ok(Decoded::NeedMore) };
+        self.take_body(channel, left, false, input).map(Decoded::Frame)
     }
 
-    /// Takes what the input has of the current body frame, and its end octet when it is there.
-    fn take_body<'a>(&mut self, input: &mut &'a [u8]) -> Result<&'a [u8], FrameError> {
-        let Some((channel, left)) = self.body else { return Ok(&[]) };
+    /// Takes what the input has of a body frame with `left` bytes to come, and its end octet when it is there.
+    fn take_body<'a>(
+        &mut self,
+        channel: u16,
+        left: usize,
+        start: bool,
+        input: &mut &'a [u8],
+    ) -> Result<Frame<'a>, FrameError> {
         let bytes = *input;
         let available = left.min(bytes.len());
         let (piece, rest) = bytes.split_at(available);
@@ -195,7 +192,7 @@ impl Decoder {
                 *input = rest;
             }
         }
-        Ok(piece)
+        Ok(Frame::Body { channel, body: BodyPiece { piece, start, left, end: self.body.is_none() } })
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use amq_protocol::protocol::{AMQPClass, basic, channel as channel_class, connection};
 
 use super::channel::{Channel, Kept, Phase, Turn, channel_close};
-use super::codec::{Decoded, Decoder, Frame, FrameError, HEARTBEAT, Output};
+use super::codec::{BodyPiece, Decoded, Decoder, Frame, FrameError, HEARTBEAT, Output};
 use super::consumers::Consumers;
 use super::content::{PayloadMax, WholePublish};
 use super::start::{self, ClientProperties, INITIAL_FRAME_MAX, Opening, Tuned};
@@ -252,7 +252,7 @@ impl Connection {
             Frame::Heartbeat { channel } => self.unexpected_frame(HEARTBEAT, channel, &[], now, requests),
             Frame::Method { channel: 0, payload } => self.on_connection_method(payload, now, requests),
             Frame::Header { channel: 0, payload } => self.unexpected_frame(2, 0, payload, now, requests),
-            Frame::Body { channel: 0, piece, start: true } => self.unexpected_frame(3, 0, piece, now, requests),
+            Frame::Body { channel: 0, body } if body.start => self.unexpected_frame(3, 0, body.piece, now, requests),
             Frame::Method { channel, .. } | Frame::Header { channel, .. } | Frame::Body { channel, .. } => {
                 if self.state == State::Running {
                     self.on_channel_frame(channel, frame, now, requests);
@@ -289,7 +289,7 @@ impl Connection {
                 let kept = match *frame {
                     Frame::Method { payload, .. } => Kept::Method(payload.into()),
                     Frame::Header { payload, .. } => Kept::Header(payload.into()),
-                    Frame::Body { piece, .. } => Kept::Body(piece.into()),
+                    Frame::Body { body, .. } => Kept::body(&body),
                     Frame::Heartbeat { .. } => return,
                 };
                 self.kept += kept.cost();
@@ -666,7 +666,10 @@ impl Connection {
             let frame = match &kept {
                 Kept::Method(payload) => Frame::Method { channel: number, payload },
                 Kept::Header(payload) => Frame::Header { channel: number, payload },
-                Kept::Body(piece) => Frame::Body { channel: number, piece, start: false },
+                Kept::Body { piece, left, end } => {
+                    let body = BodyPiece { piece, start: false, left: *left, end: *end };
+                    Frame::Body { channel: number, body }
+                }
             };
             self.with_channel(number, now, requests, |channel, turn| channel.frame(turn, &frame));
         }
@@ -813,9 +816,13 @@ impl Connection {
 }
 
 impl Kept {
+    fn body(body: &BodyPiece<'_>) -> Self {
+        Self::Body { piece: body.piece.into(), left: body.left, end: body.end }
+    }
+
     /// Bytes it holds, bookkeeping included.
     fn cost(&self) -> usize {
-        let (Self::Method(bytes) | Self::Header(bytes) | Self::Body(bytes)) = self;
+        let (Self::Method(bytes) | Self::Header(bytes) | Self::Body { piece: bytes, .. }) = self;
         bytes.len() + 32
     }
 }

@@ -159,12 +159,11 @@ impl Assembly {
         self.remaining == Some(0)
     }
 
-    /// Takes a piece of the body; `false` when it exceeds the announced size. Memory grows with what has arrived, not
-    /// with what was announced.
-    pub(super) fn body(&mut self, mut piece: &[u8]) -> bool {
-        let Some(remaining) = self.remaining.and_then(|left| left.checked_sub(piece.len() as u64)) else {
-            return false;
-        };
+    /// Takes a piece of a body frame with `left` bytes still to come; `false` when the frame exceeds the announced size.
+    /// Memory grows with what has arrived, not with what was announced.
+    pub(super) fn body(&mut self, mut piece: &[u8], left: usize) -> bool {
+        let remaining = self.remaining.and_then(|remaining| remaining.checked_sub(piece.len() as u64));
+        let Some(remaining) = remaining.filter(|remaining| *remaining >= left as u64) else { return false };
         self.remaining = Some(remaining);
         if self.is_refused {
             return true;

@@ -40,10 +40,6 @@ impl UnackedWindow {
         tag
     }
 
-    pub(super) fn outstanding(&self) -> usize {
-        self.outstanding
-    }
-
     /// Takes what `tag` and `multiple` name; RabbitMQ's rules: 0 with multiple is everything, otherwise the tag itself must
     /// be outstanding.
     pub(super) fn settle(
@@ -159,7 +155,7 @@ mod tests {
         assert_eq!(settled(&mut window, 2, false), Err("unknown delivery tag 2".into()));
         assert_eq!(settled(&mut window, 0, false), Err("unknown delivery tag 0".into()));
         assert_eq!(settled(&mut window, 4, false), Err("unknown delivery tag 4".into()));
-        assert_eq!(window.outstanding(), 2);
+        assert_eq!(window.outstanding, 2);
     }
 
     #[test]
