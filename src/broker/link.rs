@@ -1,6 +1,6 @@
 //! A connection as a shard sees it: where its events go, how much it can take, and who waits for that to change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
@@ -10,7 +10,6 @@ use crate::model::request::Event;
 use crate::queue::{AckMode, Gate};
 
 use super::outbox::Outbox;
-use super::shard::Limits;
 
 /// A channel-wide prefetch limit (`basic.qos global=true`), shared by the shards its consumers are in.
 #[derive(Debug)]
@@ -33,6 +32,9 @@ impl ChannelLimit {
         limit == 0 || self.unacked.load(Ordering::Acquire) < limit
     }
 }
+
+/// Limits by channel number.
+type Limits = BTreeMap<u16, Arc<ChannelLimit>>;
 
 #[derive(Debug)]
 pub(super) struct Link {

@@ -3,7 +3,7 @@
 //! A turn is synchronous and touches nothing but the shard and its output, so whoever brings work may run it, and a test
 //! can run it in any order. A dead letter is an effect that comes back as a publish; no queue ever calls another.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
@@ -527,6 +527,3 @@ fn note_consumer(links: &mut IdMap<ConnectionId, Link>, consumer: ConsumerId, qu
         link.consumers.insert(consumer, queue);
     }
 }
-
-/// Limits by channel number.
-pub(super) type Limits = BTreeMap<u16, Arc<ChannelLimit>>;

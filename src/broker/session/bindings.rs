@@ -8,8 +8,7 @@ use crate::routing::check_binding;
 
 use super::super::auth::{Access, ResourceKind};
 use super::super::shard::Envelope;
-use super::Session;
-use super::exchanges::refuse_default;
+use super::{Session, refuse_default};
 
 impl Session {
     pub(super) fn bind(&mut self, request: BindingRequest) -> Result<Option<Answer>, Exception> {

@@ -9,7 +9,7 @@ use crate::routing::check_exchange_arguments;
 
 use super::super::auth::{Access, ResourceKind};
 use super::super::shard::Envelope;
-use super::Session;
+use super::{Session, refuse_default};
 
 const ALTERNATE: &str = "alternate-exchange";
 
@@ -108,14 +108,6 @@ impl Session {
         self.refresh();
         Ok(Some(Answer::Done))
     }
-}
-
-/// 403 for the default exchange.
-pub(super) fn refuse_default(name: &ExchangeName) -> Result<(), Exception> {
-    if name.as_str().is_empty() {
-        return Err(Exception::access_refused("operation not permitted on the default exchange"));
-    }
-    Ok(())
 }
 
 fn equivalent(

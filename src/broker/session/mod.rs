@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::model::exception::Exception;
 use crate::model::hash::IdMap;
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
-use crate::model::names::{QueueName, UserName, VhostName};
+use crate::model::names::{ExchangeName, QueueName, UserName, VhostName};
 use crate::model::random::Random;
 use crate::model::request::{Answer, Ask, Event, Internal, Request, SettleOutcome, Settlement};
 use crate::queue::{Command, Outcome};
@@ -459,6 +459,14 @@ impl Session {
         self.send(self.shard_of(queue), Envelope::Command { queue, command, ask: Some((channel, kind)) });
         Ok(None)
     }
+}
+
+/// 403 for the default exchange.
+fn refuse_default(name: &ExchangeName) -> Result<(), Exception> {
+    if name.as_str().is_empty() {
+        return Err(Exception::access_refused("operation not permitted on the default exchange"));
+    }
+    Ok(())
 }
 
 impl Ask {
