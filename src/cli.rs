@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError, Flag, Loaded, Sources, key_help};
+use crate::perf;
 
 /// The exit code for a command line or a configuration that cannot be used (EX_USAGE).
 pub const USAGE: u8 = 64;
@@ -43,7 +44,7 @@ pub enum Command {
     /// Check, show or document the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
-    // Commands beside the broker, such as a load generator, have their place here.
+    Perf(Box<perf::Options>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -179,4 +180,14 @@ fn print(text: &str) -> ExitCode {
     use std::io::Write;
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
+}
+
+/// Runs `warren perf ...`.
+#[must_use]
+pub fn run_perf(options: &perf::Options) -> ExitCode {
+    if let Err(text) = options.check() {
+        eprintln!("error: {text}");
+        return ExitCode::from(USAGE);
+    }
+    perf::run(options)
 }

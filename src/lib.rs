@@ -4,6 +4,7 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod model;
+pub mod perf;
 pub mod protocol;
 pub mod queue;
 pub mod routing;

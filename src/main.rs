@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     match command_line.command() {
         Command::Serve(settings) => start(settings, environment.collect()),
         Command::Config(command) => cli::run_config(command, environment.collect()),
+        Command::Perf(options) => cli::run_perf(&options),
     }
 }
 

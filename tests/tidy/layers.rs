@@ -29,10 +29,10 @@ const LAYERS: [Layer; 13] = [
     narrow("config", 3, &["model"]),
     narrow("management", 4, &["broker", "model"]),
     // The command line checks and prints configurations.
-    narrow("cli", 4, &["config", "model"]),
+    narrow("cli", 4, &["config", "model", "perf"]),
     layer("server", 5),
     // A client of the broker: it knows the wire, not the broker's insides.
-    narrow("perf", 5, &["cli", "config", "model", "protocol"]),
+    narrow("perf", 3, &[]),
     layer("main", 6),
 ];
 
