@@ -1,4 +1,25 @@
 //! Warren, an AMQP 0-9-1 message broker.
+//!
+//! ```text
+//!   socket ──bytes──► protocol ──requests──► broker::Session ──envelopes──► shard ──commands──► queue
+//!          ◄─bytes──           ◄──events───      outbox      ◄───events────       ◄──effects──
+//! ```
+//!
+//! What decides is synchronous and free of IO; what waits is in `server`. A module imports only modules of a lower rank:
+//!
+//! | Rank | Module | |
+//! | --- | --- | --- |
+//! | 0 | [`model`] | the nouns: names, messages, tables, definitions, requests and events |
+//! | 1 | [`routing`] | which queues receive a message |
+//! | 1 | [`queue`] | what a queue does |
+//! | 3 | [`broker`] | sessions, shards, definitions: owns all state |
+//! | 3 | [`protocol`] | AMQP 0-9-1 as a state machine; sees `model` alone |
+//! | 3 | [`config`] | `broker.toml`, environment and flags |
+//! | 3 | `perf` | the load generator: a client like any other, which uses nothing of the broker |
+//! | 4 | [`cli`] | the command line |
+//! | 5 | [`server`] | sockets, timers, signals, tasks |
+//!
+//! ARCHITECTURE.md beside `Cargo.toml` has the whole map, who owns what, and the life of a message by function names.
 
 pub mod broker;
 pub mod cli;
