@@ -12,8 +12,7 @@ pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 /// # Errors
 /// When the broker cannot be reached or refuses the login.
 pub async fn connect() -> lapin::Result<Connection> {
-    let url =
-        env::var("AMQP_URL").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".into());
+    let url = env::var("AMQP_URL").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".into());
     Connection::connect(&url, ConnectionProperties::default()).await
 }
 
@@ -34,13 +33,8 @@ impl CommandLine {
         Self::parse(env::args().skip(1))
     }
 
-    fn parse(
-        mut arguments: impl Iterator<Item = String>,
-    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let mut line = Self {
-            words: Vec::new(),
-            count: usize::MAX,
-        };
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let mut line = Self { words: Vec::new(), count: usize::MAX };
         while let Some(argument) = arguments.next() {
             if argument == "--count" {
                 line.count = arguments.next().ok_or("--count needs a number")?.parse()?;

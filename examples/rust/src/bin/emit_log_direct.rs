@@ -14,31 +14,13 @@ async fn main() -> Outcome {
     let line = arguments.text(1, "Hello World!");
     let connection = connect().await?;
     let channel = connection.create_channel().await?;
-    let durable = ExchangeDeclareOptions {
-        durable: true,
-        ..Default::default()
-    };
-    channel
-        .exchange_declare(
-            "direct_logs".into(),
-            ExchangeKind::Direct,
-            durable,
-            FieldTable::default(),
-        )
-        .await?;
+    let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    channel.exchange_declare("direct_logs".into(), ExchangeKind::Direct, durable, FieldTable::default()).await?;
 
     // The severity is the routing key.
     let options = BasicPublishOptions::default();
     let properties = BasicProperties::default();
-    channel
-        .basic_publish(
-            "direct_logs".into(),
-            severity.into(),
-            options,
-            line.as_bytes(),
-            properties,
-        )
-        .await?;
+    channel.basic_publish("direct_logs".into(), severity.into(), options, line.as_bytes(), properties).await?;
     println!("sent {severity}: {line}");
     connection.close(200, "done".into()).await?;
     Ok(())

@@ -14,30 +14,14 @@ const DEFAULT_COUNT: usize = 10_000;
 const BATCH: usize = 100;
 
 /// Hands a message to the client library; the result is its confirmation, which comes later.
-async fn publish(
-    channel: &Channel,
-    queue: &ShortString,
-    number: usize,
-) -> lapin::Result<PublisherConfirm> {
+async fn publish(channel: &Channel, queue: &ShortString, number: usize) -> lapin::Result<PublisherConfirm> {
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
     let text = number.to_string();
-    channel
-        .basic_publish(
-            "".into(),
-            queue.clone(),
-            options,
-            text.as_bytes(),
-            properties,
-        )
-        .await
+    channel.basic_publish("".into(), queue.clone(), options, text.as_bytes(), properties).await
 }
 
 fn check(confirmation: &Confirmation) -> Outcome {
-    if confirmation.is_ack() {
-        Ok(())
-    } else {
-        Err("the broker refused a message".into())
-    }
+    if confirmation.is_ack() { Ok(()) } else { Err("the broker refused a message".into()) }
 }
 
 /// Simple and slow: every message waits for the way to the broker and back.
@@ -81,41 +65,22 @@ async fn as_they_come(channel: &Channel, queue: &ShortString, count: usize) -> O
 
 #[tokio::main]
 async fn main() -> Outcome {
-    let count = Some(CommandLine::read()?.count)
-        .filter(|count| *count != usize::MAX)
-        .unwrap_or(DEFAULT_COUNT);
+    let count = Some(CommandLine::read()?.count).filter(|count| *count != usize::MAX).unwrap_or(DEFAULT_COUNT);
     let connection = connect().await?;
     let channel = connection.create_channel().await?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
-    let queue = channel
-        .queue_declare(
-            "".into(),
-            QueueDeclareOptions::exclusive(),
-            FieldTable::default(),
-        )
-        .await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let queue = channel.queue_declare("".into(), QueueDeclareOptions::exclusive(), FieldTable::default()).await?;
     let queue = queue.name();
 
     let start = Instant::now();
     one_by_one(&channel, queue, count).await?;
-    println!(
-        "confirmed {count} messages one by one in {} ms",
-        start.elapsed().as_millis()
-    );
+    println!("confirmed {count} messages one by one in {} ms", start.elapsed().as_millis());
     let start = Instant::now();
     in_batches(&channel, queue, count).await?;
-    println!(
-        "confirmed {count} messages in batches in {} ms",
-        start.elapsed().as_millis()
-    );
+    println!("confirmed {count} messages in batches in {} ms", start.elapsed().as_millis());
     let start = Instant::now();
     as_they_come(&channel, queue, count).await?;
-    println!(
-        "confirmed {count} messages as they come in {} ms",
-        start.elapsed().as_millis()
-    );
+    println!("confirmed {count} messages as they come in {} ms", start.elapsed().as_millis());
     connection.close(200, "done".into()).await?;
     Ok(())
 }

@@ -13,22 +13,11 @@ async fn main() -> Outcome {
     let connection = connect().await?;
     let channel = connection.create_channel().await?;
     // Both programs declare the queue, so it does not matter which of them runs first.
-    channel
-        .queue_declare(
-            "hello".into(),
-            QueueDeclareOptions::durable(),
-            FieldTable::default(),
-        )
-        .await?;
+    channel.queue_declare("hello".into(), QueueDeclareOptions::durable(), FieldTable::default()).await?;
 
     // Without acknowledgement the broker forgets a message as soon as it has sent it.
-    let options = BasicConsumeOptions {
-        no_ack: true,
-        ..Default::default()
-    };
-    let consumer = channel
-        .basic_consume("hello".into(), "".into(), options, FieldTable::default())
-        .await?;
+    let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
+    let consumer = channel.basic_consume("hello".into(), "".into(), options, FieldTable::default()).await?;
     println!("waiting for messages");
 
     let mut messages = consumer.take(count);

@@ -13,45 +13,16 @@ async fn main() -> Outcome {
     let count = CommandLine::read()?.count;
     let connection = connect().await?;
     let channel = connection.create_channel().await?;
-    let durable = ExchangeDeclareOptions {
-        durable: true,
-        ..Default::default()
-    };
-    channel
-        .exchange_declare(
-            "logs".into(),
-            ExchangeKind::Fanout,
-            durable,
-            FieldTable::default(),
-        )
-        .await?;
+    let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    channel.exchange_declare("logs".into(), ExchangeKind::Fanout, durable, FieldTable::default()).await?;
 
     // A queue of our own: the broker names it and removes it when this connection ends.
-    let queue = channel
-        .queue_declare(
-            "".into(),
-            QueueDeclareOptions::exclusive(),
-            FieldTable::default(),
-        )
-        .await?;
+    let queue = channel.queue_declare("".into(), QueueDeclareOptions::exclusive(), FieldTable::default()).await?;
     let queue = queue.name().clone();
     let options = QueueBindOptions::default();
-    channel
-        .queue_bind(
-            queue.clone(),
-            "logs".into(),
-            "".into(),
-            options,
-            FieldTable::default(),
-        )
-        .await?;
-    let options = BasicConsumeOptions {
-        no_ack: true,
-        ..Default::default()
-    };
-    let consumer = channel
-        .basic_consume(queue, "".into(), options, FieldTable::default())
-        .await?;
+    channel.queue_bind(queue.clone(), "logs".into(), "".into(), options, FieldTable::default()).await?;
+    let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
+    let consumer = channel.basic_consume(queue, "".into(), options, FieldTable::default()).await?;
     println!("waiting for logs");
 
     let mut lines = consumer.take(count);

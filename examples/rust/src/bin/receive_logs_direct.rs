@@ -10,66 +10,30 @@ use warren_examples::{CommandLine, Outcome, connect};
 
 #[tokio::main]
 async fn main() -> Outcome {
-    let CommandLine {
-        words: severities,
-        count,
-    } = CommandLine::read()?;
+    let CommandLine { words: severities, count } = CommandLine::read()?;
     if severities.is_empty() {
         return Err("name the severities to listen to".into());
     }
     let connection = connect().await?;
     let channel = connection.create_channel().await?;
-    let durable = ExchangeDeclareOptions {
-        durable: true,
-        ..Default::default()
-    };
-    channel
-        .exchange_declare(
-            "direct_logs".into(),
-            ExchangeKind::Direct,
-            durable,
-            FieldTable::default(),
-        )
-        .await?;
-    let queue = channel
-        .queue_declare(
-            "".into(),
-            QueueDeclareOptions::exclusive(),
-            FieldTable::default(),
-        )
-        .await?;
+    let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    channel.exchange_declare("direct_logs".into(), ExchangeKind::Direct, durable, FieldTable::default()).await?;
+    let queue = channel.queue_declare("".into(), QueueDeclareOptions::exclusive(), FieldTable::default()).await?;
     let queue = queue.name().clone();
 
     // A direct exchange compares the routing key as a whole: one binding for each severity we want.
     for key in severities {
         let (key, options) = (key.as_str().into(), QueueBindOptions::default());
-        channel
-            .queue_bind(
-                queue.clone(),
-                "direct_logs".into(),
-                key,
-                options,
-                FieldTable::default(),
-            )
-            .await?;
+        channel.queue_bind(queue.clone(), "direct_logs".into(), key, options, FieldTable::default()).await?;
     }
-    let options = BasicConsumeOptions {
-        no_ack: true,
-        ..Default::default()
-    };
-    let consumer = channel
-        .basic_consume(queue, "".into(), options, FieldTable::default())
-        .await?;
+    let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
+    let consumer = channel.basic_consume(queue, "".into(), options, FieldTable::default()).await?;
     println!("waiting for logs");
 
     let mut lines = consumer.take(count);
     while let Some(line) = lines.next().await {
         let line = line?;
-        println!(
-            "received {}: {}",
-            line.routing_key,
-            String::from_utf8_lossy(&line.data)
-        );
+        println!("received {}: {}", line.routing_key, String::from_utf8_lossy(&line.data));
     }
     connection.close(200, "done".into()).await?;
     Ok(())

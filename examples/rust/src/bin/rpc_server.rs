@@ -3,19 +3,14 @@
 use futures_util::StreamExt;
 use lapin::{
     BasicProperties,
-    options::{
-        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
-        QueueDeclareOptions,
-    },
+    options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, QueueDeclareOptions},
     types::FieldTable,
 };
 use warren_examples::{CommandLine, Outcome, connect};
 
 /// The answer to a request; a text for people when there is none.
 fn answer(request: &[u8]) -> String {
-    let place = std::str::from_utf8(request)
-        .ok()
-        .and_then(|text| text.parse().ok());
+    let place = std::str::from_utf8(request).ok().and_then(|text| text.parse().ok());
     match place.map(fibonacci) {
         Some(Some(number)) => number.to_string(),
         Some(None) => "too large".into(),
@@ -39,18 +34,10 @@ async fn main() -> Outcome {
     let count = CommandLine::read()?.count;
     let connection = connect().await?;
     let channel = connection.create_channel().await?;
-    channel
-        .queue_declare(
-            "rpc".into(),
-            QueueDeclareOptions::durable(),
-            FieldTable::default(),
-        )
-        .await?;
+    channel.queue_declare("rpc".into(), QueueDeclareOptions::durable(), FieldTable::default()).await?;
     channel.basic_qos(1, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
-    let consumer = channel
-        .basic_consume("rpc".into(), "".into(), options, FieldTable::default())
-        .await?;
+    let consumer = channel.basic_consume("rpc".into(), "".into(), options, FieldTable::default()).await?;
     println!("waiting for requests");
 
     let mut requests = consumer.take(count);
@@ -60,16 +47,10 @@ async fn main() -> Outcome {
         println!("{} -> {answer}", String::from_utf8_lossy(&request.data));
         if let Some(reply_to) = request.properties.reply_to().clone() {
             // The correlation id tells the client which of its requests this answers.
-            let id = request
-                .properties
-                .correlation_id()
-                .clone()
-                .unwrap_or_default();
+            let id = request.properties.correlation_id().clone().unwrap_or_default();
             let properties = BasicProperties::default().with_correlation_id(id);
             let options = BasicPublishOptions::default();
-            channel
-                .basic_publish("".into(), reply_to, options, answer.as_bytes(), properties)
-                .await?;
+            channel.basic_publish("".into(), reply_to, options, answer.as_bytes(), properties).await?;
         }
         request.ack(BasicAckOptions::default()).await?;
     }

@@ -16,20 +16,12 @@ async fn main() -> Outcome {
     let count = CommandLine::read()?.count;
     let connection = connect().await?;
     let channel = connection.create_channel().await?;
-    channel
-        .queue_declare(
-            "tasks".into(),
-            QueueDeclareOptions::durable(),
-            FieldTable::default(),
-        )
-        .await?;
+    channel.queue_declare("tasks".into(), QueueDeclareOptions::durable(), FieldTable::default()).await?;
 
     // One unacknowledged task for each worker: the next one goes to whoever is free.
     channel.basic_qos(1, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
-    let consumer = channel
-        .basic_consume("tasks".into(), "".into(), options, FieldTable::default())
-        .await?;
+    let consumer = channel.basic_consume("tasks".into(), "".into(), options, FieldTable::default()).await?;
     println!("waiting for tasks");
 
     let mut tasks = consumer.take(count);

@@ -84,11 +84,7 @@ impl Broker {
         command.args(arguments(&directory, port)).stderr(stderr);
         let mut child = spawn(&mut command, Stdio::null());
         let port = wait_ready(&mut child, &directory);
-        Self {
-            child,
-            directory,
-            port,
-        }
+        Self { child, directory, port }
     }
 
     /// The port it listens on.
@@ -125,18 +121,10 @@ impl Broker {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("wait for the broker") {
-                assert_eq!(
-                    status.code(),
-                    Some(0),
-                    "exit of the broker: {}",
-                    log(&self.directory)
-                );
+                assert_eq!(status.code(), Some(0), "exit of the broker: {}", log(&self.directory));
                 return;
             }
-            assert!(
-                Instant::now() < deadline,
-                "the broker did not stop within {PATIENCE:?} of SIGTERM"
-            );
+            assert!(Instant::now() < deadline, "the broker did not stop within {PATIENCE:?} of SIGTERM");
             thread::sleep(POLL);
         }
     }
@@ -165,19 +153,9 @@ fn executable() -> PathBuf {
 fn arguments(directory: &Path, port: u16) -> Vec<String> {
     let directory = directory.join("data").display().to_string();
     let port = port.to_string();
-    [
-        "serve",
-        "--data-dir",
-        &directory,
-        "--amqp-port",
-        &port,
-        "--management-port",
-        "-1",
-        "--prometheus-port",
-        "-1",
-    ]
-    .map(str::to_owned)
-    .to_vec()
+    ["serve", "--data-dir", &directory, "--amqp-port", &port, "--management-port", "-1", "--prometheus-port", "-1"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 fn data_directory() -> PathBuf {
@@ -193,12 +171,7 @@ fn spawn(command: &mut Command, stdin: Stdio) -> Child {
         .stdin(stdin)
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| {
-            panic!(
-                "cannot start {}: {error} (WARREN_BIN names it)",
-                executable().display()
-            )
-        })
+        .unwrap_or_else(|error| panic!("cannot start {}: {error} (WARREN_BIN names it)", executable().display()))
 }
 
 /// Reads the `ready ` line and returns the AMQP port in it.
@@ -212,30 +185,21 @@ fn wait_ready(child: &mut Child, directory: &Path) -> u16 {
         }
     });
     let line = receiver.recv_timeout(PATIENCE);
-    let line =
-        line.unwrap_or_else(|_| panic!("the broker did not become ready: {}", log(directory)));
+    let line = line.unwrap_or_else(|_| panic!("the broker did not become ready: {}", log(directory)));
     amqp_port(&line).unwrap_or_else(|| panic!("not a ready line: {line}"))
 }
 
 fn amqp_port(line: &str) -> Option<u16> {
     let listeners = line.strip_prefix("ready ")?;
-    let address = listeners
-        .split_whitespace()
-        .find_map(|listener| listener.strip_prefix("amqp="))?;
+    let address = listeners.split_whitespace().find_map(|listener| listener.strip_prefix("amqp="))?;
     address.rsplit_once(':')?.1.parse().ok()
 }
 
 fn log(directory: &Path) -> String {
-    fs::read_to_string(directory.join("stderr"))
-        .unwrap_or_else(|error| format!("(no log: {error})"))
+    fs::read_to_string(directory.join("stderr")).unwrap_or_else(|error| format!("(no log: {error})"))
 }
 
 fn signal(child: &Child, signal: &str) {
-    let status = Command::new("kill")
-        .args([signal, &child.id().to_string()])
-        .status();
-    assert!(
-        status.is_ok_and(|status| status.success()),
-        "cannot send {signal}"
-    );
+    let status = Command::new("kill").args([signal, &child.id().to_string()]).status();
+    assert!(status.is_ok_and(|status| status.success()), "cannot send {signal}");
 }

@@ -28,11 +28,7 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self {
-            channel_max: 2047,
-            frame_max: 131_072,
-            heartbeat: 0,
-        }
+        Self { channel_max: 2047, frame_max: 131_072, heartbeat: 0 }
     }
 }
 
@@ -46,9 +42,7 @@ impl RawConnection {
     pub async fn start(uri: &str, tuning: Tuning) -> Self {
         let uri: AMQPUri = uri.parse().expect("an AMQP URI");
         let address = (uri.authority.host.as_str(), uri.authority.port);
-        let mut connection = Self {
-            stream: TcpStream::connect(address).await.expect("connect"),
-        };
+        let mut connection = Self { stream: TcpStream::connect(address).await.expect("connect") };
         connection.write(b"AMQP\0\0\x09\x01").await;
         connection.read_method().await;
         let user = uri.authority.userinfo;
@@ -58,35 +52,13 @@ impl RawConnection {
             response: format!("\0{}\0{}", user.username, user.password).into(),
             locale: "en_US".into(),
         };
-        connection
-            .send(
-                0,
-                AMQPClass::Connection(connection::AMQPMethod::StartOk(start_ok)),
-            )
-            .await;
+        connection.send(0, AMQPClass::Connection(connection::AMQPMethod::StartOk(start_ok))).await;
         connection.read_method().await;
-        let Tuning {
-            channel_max,
-            frame_max,
-            heartbeat,
-        } = tuning;
-        let tune_ok = connection::TuneOk {
-            channel_max,
-            frame_max,
-            heartbeat,
-        };
-        connection
-            .send(
-                0,
-                AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune_ok)),
-            )
-            .await;
-        let open = connection::Open {
-            virtual_host: uri.vhost.as_str().into(),
-        };
-        connection
-            .send(0, AMQPClass::Connection(connection::AMQPMethod::Open(open)))
-            .await;
+        let Tuning { channel_max, frame_max, heartbeat } = tuning;
+        let tune_ok = connection::TuneOk { channel_max, frame_max, heartbeat };
+        connection.send(0, AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune_ok))).await;
+        let open = connection::Open { virtual_host: uri.vhost.as_str().into() };
+        connection.send(0, AMQPClass::Connection(connection::AMQPMethod::Open(open))).await;
         connection
     }
 
@@ -94,51 +66,29 @@ impl RawConnection {
     pub async fn open(uri: &str, tuning: Tuning) -> Self {
         let mut connection = Self::start(uri, tuning).await;
         let answer = connection.read_method().await;
-        assert!(
-            matches!(
-                answer,
-                AMQPClass::Connection(connection::AMQPMethod::OpenOk(_))
-            ),
-            "{answer:?}"
-        );
-        connection
-            .send(
-                1,
-                AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})),
-            )
-            .await;
+        assert!(matches!(answer, AMQPClass::Connection(connection::AMQPMethod::OpenOk(_))), "{answer:?}");
+        connection.send(1, AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {}))).await;
         let answer = connection.read_method().await;
-        assert!(
-            matches!(answer, AMQPClass::Channel(channel::AMQPMethod::OpenOk(_))),
-            "{answer:?}"
-        );
+        assert!(matches!(answer, AMQPClass::Channel(channel::AMQPMethod::OpenOk(_))), "{answer:?}");
         connection
     }
 
     /// Sends a method frame.
     pub async fn send(&mut self, channel: u16, method: AMQPClass) {
         let frame = AMQPFrame::Method(channel, method);
-        let bytes = gen_frame(&frame)(Vec::new().into())
-            .expect("a frame")
-            .into_inner()
-            .0;
+        let bytes = gen_frame(&frame)(Vec::new().into()).expect("a frame").into_inner().0;
         self.write(&bytes).await;
     }
 
     /// The next method; frames of other kinds fail the test.
     pub async fn read_method(&mut self) -> AMQPClass {
-        self.try_read_method()
-            .await
-            .expect("a frame before the end of the connection")
+        self.try_read_method().await.expect("a frame before the end of the connection")
     }
 
     /// The next method; `None` when the broker has closed the connection. Frames of other kinds fail the test.
     pub async fn try_read_method(&mut self) -> Option<AMQPClass> {
         let bytes = self.read_frame().await?;
-        match parse_frame(bytes.as_slice())
-            .expect("a well-formed frame")
-            .1
-        {
+        match parse_frame(bytes.as_slice()).expect("a well-formed frame").1 {
             AMQPFrame::Method(_, method) => Some(method),
             frame => panic!("not a method frame: {frame:?}"),
         }
@@ -151,10 +101,7 @@ impl RawConnection {
             self.stream.read_exact(&mut bytes).await.ok()?;
             let size = u32::from_be_bytes(bytes[3..].try_into().expect("4 bytes"));
             bytes.resize(FRAME_HEADER_SIZE + size as usize + 1, 0);
-            self.stream
-                .read_exact(&mut bytes[FRAME_HEADER_SIZE..])
-                .await
-                .ok()?;
+            self.stream.read_exact(&mut bytes[FRAME_HEADER_SIZE..]).await.ok()?;
             Some(bytes)
         })
         .await

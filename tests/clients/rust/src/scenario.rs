@@ -8,13 +8,13 @@ use std::{
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, Error,
-    ErrorKind, Event, ExchangeKind,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, Error, ErrorKind, Event,
+    ExchangeKind,
     message::{BasicGetMessage, Delivery},
     options::{
-        BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions,
-        ConfirmSelectOptions, ExchangeBindOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
-        QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+        BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+        ExchangeBindOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
     },
     types::{FieldTable, ShortString},
 };
@@ -27,9 +27,7 @@ use crate::{PATIENCE, POLL, broker};
 pub fn scenario(body: impl AsyncFnOnce(&Scenario)) {
     block_on(async {
         let scenario = Scenario::new(broker::shared_uri()).await;
-        let outcome = AssertUnwindSafe(timeout(PATIENCE * 4, body(&scenario)))
-            .catch_unwind()
-            .await;
+        let outcome = AssertUnwindSafe(timeout(PATIENCE * 4, body(&scenario))).catch_unwind().await;
         scenario.clean_up().await;
         match outcome {
             Ok(finished) => finished.expect("the scenario takes too long"),
@@ -40,10 +38,7 @@ pub fn scenario(body: impl AsyncFnOnce(&Scenario)) {
 
 /// Runs a future on a runtime of its own.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(future)
 }
 
@@ -59,12 +54,7 @@ impl Scenario {
     /// Connects to `uri`. Only [`scenario`] removes what is declared.
     pub async fn new(uri: &str) -> Self {
         let connection = connect(uri).await;
-        Self {
-            uri: uri.to_owned(),
-            connection,
-            queues: Mutex::default(),
-            exchanges: Mutex::default(),
-        }
+        Self { uri: uri.to_owned(), connection, queues: Mutex::default(), exchanges: Mutex::default() }
     }
 
     /// The broker's URI.
@@ -98,23 +88,14 @@ impl Scenario {
     pub async fn queue(&self, channel: &Session, arguments: FieldTable) -> ShortString {
         let name = unique_name();
         self.queues.lock().expect("not poisoned").push(name.clone());
-        let declared = channel
-            .queue_declare(name.clone(), QueueDeclareOptions::durable(), arguments)
-            .await;
+        let declared = channel.queue_declare(name.clone(), QueueDeclareOptions::durable(), arguments).await;
         declared.expect("declare a queue");
         name
     }
 
     /// Declares a durable exchange of `kind`.
-    pub async fn exchange(
-        &self,
-        channel: &Session,
-        kind: &str,
-        arguments: FieldTable,
-    ) -> ShortString {
-        self.try_exchange(channel, kind, arguments)
-            .await
-            .expect("declare an exchange")
+    pub async fn exchange(&self, channel: &Session, kind: &str, arguments: FieldTable) -> ShortString {
+        self.try_exchange(channel, kind, arguments).await.expect("declare an exchange")
     }
 
     /// Declares a durable exchange of `kind`, which the broker may not know.
@@ -125,22 +106,9 @@ impl Scenario {
         arguments: FieldTable,
     ) -> lapin::Result<ShortString> {
         let name = unique_name();
-        let options = ExchangeDeclareOptions {
-            durable: true,
-            ..Default::default()
-        };
-        channel
-            .exchange_declare(
-                name.clone(),
-                ExchangeKind::Custom(kind.into()),
-                options,
-                arguments,
-            )
-            .await?;
-        self.exchanges
-            .lock()
-            .expect("not poisoned")
-            .push(name.clone());
+        let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        channel.exchange_declare(name.clone(), ExchangeKind::Custom(kind.into()), options, arguments).await?;
+        self.exchanges.lock().expect("not poisoned").push(name.clone());
         Ok(name)
     }
 
@@ -150,17 +118,11 @@ impl Scenario {
         let channel = Session::open(&connection).await;
         let queues = self.queues.into_inner().expect("not poisoned");
         for queue in queues {
-            channel
-                .queue_delete(queue, QueueDeleteOptions::default())
-                .await
-                .expect("delete a queue");
+            channel.queue_delete(queue, QueueDeleteOptions::default()).await.expect("delete a queue");
         }
         let exchanges = self.exchanges.into_inner().expect("not poisoned");
         for exchange in exchanges {
-            channel
-                .exchange_delete(exchange, ExchangeDeleteOptions::default())
-                .await
-                .expect("delete an exchange");
+            channel.exchange_delete(exchange, ExchangeDeleteOptions::default()).await.expect("delete an exchange");
         }
         connection.close(200, "done".into()).await.expect("close");
         // Closed already when the test provoked a connection error.
@@ -188,39 +150,20 @@ impl Session {
     /// Opens a channel with publisher confirms.
     pub async fn confirming(connection: &Connection) -> Self {
         let session = Self::open(connection).await;
-        session
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .expect("confirm.select");
+        session.confirm_select(ConfirmSelectOptions::default()).await.expect("confirm.select");
         session
     }
 
     /// Declares an exclusive queue with a name of the broker's choice.
     pub async fn exclusive_queue(&self, arguments: FieldTable) -> ShortString {
-        let declared = self
-            .queue_declare("".into(), QueueDeclareOptions::exclusive(), arguments)
-            .await;
+        let declared = self.queue_declare("".into(), QueueDeclareOptions::exclusive(), arguments).await;
         declared.expect("declare an exclusive queue").name().clone()
     }
 
     /// Binds a queue.
-    pub async fn bind(
-        &self,
-        queue: &ShortString,
-        exchange: &ShortString,
-        key: &str,
-        arguments: FieldTable,
-    ) {
+    pub async fn bind(&self, queue: &ShortString, exchange: &ShortString, key: &str, arguments: FieldTable) {
         let options = QueueBindOptions::default();
-        let bound = self
-            .queue_bind(
-                queue.clone(),
-                exchange.clone(),
-                key.into(),
-                options,
-                arguments,
-            )
-            .await;
+        let bound = self.queue_bind(queue.clone(), exchange.clone(), key.into(), options, arguments).await;
         bound.expect("bind a queue");
     }
 
@@ -228,36 +171,18 @@ impl Session {
     pub async fn bind_exchange(&self, destination: &ShortString, source: &ShortString, key: &str) {
         let options = ExchangeBindOptions::default();
         let (destination, source) = (destination.clone(), source.clone());
-        let bound = self
-            .exchange_bind(
-                destination,
-                source,
-                key.into(),
-                options,
-                FieldTable::default(),
-            )
-            .await;
+        let bound = self.exchange_bind(destination, source, key.into(), options, FieldTable::default()).await;
         bound.expect("bind an exchange");
     }
 
     /// Publishes a text; on a confirming channel it returns when the message is confirmed.
     pub async fn publish(&self, exchange: &str, key: &str, body: &str) {
-        self.publish_with(exchange, key, body, BasicProperties::default())
-            .await;
+        self.publish_with(exchange, key, body, BasicProperties::default()).await;
     }
 
     /// Publishes a text with properties; a refusal by the broker fails the test.
-    pub async fn publish_with(
-        &self,
-        exchange: &str,
-        key: &str,
-        body: &str,
-        properties: BasicProperties,
-    ) {
-        let confirmation = self
-            .send(exchange, key, body.as_bytes(), properties)
-            .await
-            .expect("publish");
+    pub async fn publish_with(&self, exchange: &str, key: &str, body: &str, properties: BasicProperties) {
+        let confirmation = self.send(exchange, key, body.as_bytes(), properties).await.expect("publish");
         assert!(!confirmation.is_nack(), "the broker refused {body:?}");
     }
 
@@ -275,60 +200,35 @@ impl Session {
     }
 
     /// Publishes as mandatory and returns what became of it.
-    pub async fn send_mandatory(
-        &self,
-        exchange: &str,
-        key: &str,
-        body: &str,
-    ) -> lapin::Result<Confirmation> {
-        let options = BasicPublishOptions {
-            mandatory: true,
-            ..Default::default()
-        };
+    pub async fn send_mandatory(&self, exchange: &str, key: &str, body: &str) -> lapin::Result<Confirmation> {
+        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let properties = BasicProperties::default();
-        let sent = self.basic_publish(
-            exchange.into(),
-            key.into(),
-            options,
-            body.as_bytes(),
-            properties,
-        );
+        let sent = self.basic_publish(exchange.into(), key.into(), options, body.as_bytes(), properties);
         within(async { sent.await?.await }).await
     }
 
     /// Consumes with manual acknowledgement.
     pub async fn consume(&self, queue: &ShortString, arguments: FieldTable) -> Consumer {
         let options = BasicConsumeOptions::default();
-        let consumer = self
-            .basic_consume(queue.clone(), "".into(), options, arguments)
-            .await;
+        let consumer = self.basic_consume(queue.clone(), "".into(), options, arguments).await;
         consumer.expect("consume")
     }
 
     /// Consumes without acknowledgement.
     pub async fn consume_no_ack(&self, queue: &ShortString) -> Consumer {
-        let options = BasicConsumeOptions {
-            no_ack: true,
-            ..Default::default()
-        };
-        let consumer = self
-            .basic_consume(queue.clone(), "".into(), options, FieldTable::default())
-            .await;
+        let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
+        let consumer = self.basic_consume(queue.clone(), "".into(), options, FieldTable::default()).await;
         consumer.expect("consume")
     }
 
     /// Sets the prefetch of consumers that come later.
     pub async fn prefetch(&self, count: u16) {
-        self.basic_qos(count, BasicQosOptions::default())
-            .await
-            .expect("qos");
+        self.basic_qos(count, BasicQosOptions::default()).await.expect("qos");
     }
 
     /// Takes one message; it has to be acknowledged.
     pub async fn get(&self, queue: &ShortString) -> Option<BasicGetMessage> {
-        let got = self
-            .basic_get(queue.clone(), BasicGetOptions::default())
-            .await;
+        let got = self.basic_get(queue.clone(), BasicGetOptions::default()).await;
         got.expect("get")
     }
 
@@ -349,13 +249,8 @@ impl Session {
 
     /// The numbers of ready messages and of consumers.
     pub async fn counts(&self, queue: &ShortString) -> (u32, u32) {
-        let options = QueueDeclareOptions {
-            passive: true,
-            ..Default::default()
-        };
-        let queue = self
-            .queue_declare(queue.clone(), options, FieldTable::default())
-            .await;
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let queue = self.queue_declare(queue.clone(), options, FieldTable::default()).await;
         let queue = queue.expect("a queue that exists");
         (queue.message_count(), queue.consumer_count())
     }
@@ -368,10 +263,7 @@ impl Session {
             if ready == expected {
                 return;
             }
-            assert!(
-                Instant::now() < deadline,
-                "{ready} messages are ready, not {expected}"
-            );
+            assert!(Instant::now() < deadline, "{ready} messages are ready, not {expected}");
             sleep(POLL).await;
         }
     }
@@ -381,56 +273,35 @@ impl Session {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let channel = Self::open(connection).await;
-            let options = QueueDeclareOptions {
-                passive: true,
-                ..Default::default()
-            };
-            let Err(error) = channel
-                .queue_declare(queue.clone(), options, FieldTable::default())
-                .await
-            else {
+            let options = QueueDeclareOptions { passive: true, ..Default::default() };
+            let Err(error) = channel.queue_declare(queue.clone(), options, FieldTable::default()).await else {
                 assert!(Instant::now() < deadline, "queue {queue} is still there");
                 sleep(POLL).await;
                 continue;
             };
-            return assert_error(
-                &error,
-                404,
-                &format!("NOT_FOUND - no queue '{queue}' in vhost '/'"),
-            );
+            return assert_error(&error, 404, &format!("NOT_FOUND - no queue '{queue}' in vhost '/'"));
         }
     }
 }
 
 /// Connects with default properties.
 pub async fn connect(uri: &str) -> Connection {
-    within(Connection::connect(uri, ConnectionProperties::default()))
-        .await
-        .expect("connect")
+    within(Connection::connect(uri, ConnectionProperties::default())).await.expect("connect")
 }
 
 /// The next delivery of a consumer.
 pub async fn next(consumer: &mut Consumer) -> Delivery {
-    within(consumer.next())
-        .await
-        .expect("the consumer goes on")
-        .expect("no error for the consumer")
+    within(consumer.next()).await.expect("the consumer goes on").expect("no error for the consumer")
 }
 
 /// The error a consumer ends with.
 pub async fn consumer_error(consumer: &mut Consumer) -> Error {
-    within(consumer.next())
-        .await
-        .expect("the consumer goes on")
-        .expect_err("an error for the consumer")
+    within(consumer.next()).await.expect("the consumer goes on").expect_err("an error for the consumer")
 }
 
 /// Waits for a cancelled consumer to end.
 pub async fn ended(consumer: &mut Consumer) {
-    assert!(
-        within(consumer.next()).await.is_none(),
-        "the consumer was cancelled"
-    );
+    assert!(within(consumer.next()).await.is_none(), "the consumer was cancelled");
 }
 
 /// Waits until the connection reports the error the broker closed it with. `events` has to be made before.

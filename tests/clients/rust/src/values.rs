@@ -50,9 +50,6 @@ pub fn header<'a>(delivery: &'a Delivery, name: &str) -> Option<&'a AMQPValue> {
 pub fn unique_name() -> ShortString {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("a clock after 1970")
-        .as_nanos();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_nanos();
     format!("rust-{}-{now}-{number}", std::process::id()).into()
 }

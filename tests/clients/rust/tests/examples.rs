@@ -23,17 +23,12 @@ fn executables() -> &'static Path {
         let profile = test.ancestors().nth(2).unwrap();
         let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../examples/rust");
         let mut cargo = Command::new(env!("CARGO"));
-        cargo
-            .args(["build", "--quiet", "--locked", "--bins", "--manifest-path"])
-            .arg(package.join("Cargo.toml"));
+        cargo.args(["build", "--quiet", "--locked", "--bins", "--manifest-path"]).arg(package.join("Cargo.toml"));
         cargo.arg("--target-dir").arg(profile.parent().unwrap());
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
-        assert!(
-            cargo.status().unwrap().success(),
-            "the examples do not build"
-        );
+        assert!(cargo.status().unwrap().success(), "the examples do not build");
         profile.to_owned()
     })
 }
@@ -49,31 +44,18 @@ struct Program {
 impl Program {
     fn start(name: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(executables().join(name));
-        command
-            .args(arguments)
-            .env("AMQP_URL", broker::shared_uri());
+        command.args(arguments).env("AMQP_URL", broker::shared_uri());
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            stdout
-                .lines()
-                .map_while(Result::ok)
-                .try_for_each(|line| sender.send(line))
-        });
-        Self {
-            name: name.into(),
-            child,
-            lines,
-        }
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { name: name.into(), child, lines }
     }
 
     /// Starts a program and waits until it listens.
     fn listening(name: &str, arguments: &[&str]) -> Self {
         let program = Self::start(name, arguments);
-        let line = program
-            .line()
-            .unwrap_or_else(|| panic!("{name} ended early"));
+        let line = program.line().unwrap_or_else(|| panic!("{name} ended early"));
         assert!(line.starts_with("waiting for "), "{name} printed {line:?}");
         program
     }
@@ -91,11 +73,7 @@ impl Program {
     fn finish(mut self) -> Vec<String> {
         let printed: Vec<_> = std::iter::from_fn(|| self.line()).collect();
         let status = self.child.wait().unwrap();
-        assert!(
-            status.success(),
-            "{} ended with {status}: {printed:?}",
-            self.name
-        );
+        assert!(status.success(), "{} ended with {status}: {printed:?}", self.name);
         printed
     }
 }
@@ -122,16 +100,10 @@ fn with_examples(queues: &[&str], exchanges: &[&str], test: impl FnOnce()) {
             let connection = connect(broker::shared_uri()).await;
             let channel = Session::open(&connection).await;
             for queue in queues {
-                channel
-                    .queue_delete((*queue).into(), Default::default())
-                    .await
-                    .unwrap();
+                channel.queue_delete((*queue).into(), Default::default()).await.unwrap();
             }
             for exchange in exchanges {
-                channel
-                    .exchange_delete((*exchange).into(), Default::default())
-                    .await
-                    .unwrap();
+                channel.exchange_delete((*exchange).into(), Default::default()).await.unwrap();
             }
             connection.close(200, "done".into()).await.unwrap();
         });
@@ -147,14 +119,7 @@ fn send_and_receive() {
         assert_eq!(run("send", &[]), ["sent Hello World!"]);
         assert_eq!(run("send", &["and", "again"]), ["sent and again"]);
         let received = run("receive", &["--count", "2"]);
-        assert_eq!(
-            received,
-            [
-                "waiting for messages",
-                "received Hello World!",
-                "received and again"
-            ]
-        );
+        assert_eq!(received, ["waiting for messages", "received Hello World!", "received and again"]);
     });
 }
 
@@ -171,15 +136,10 @@ fn new_task_and_worker() {
                 free = Some(Program::listening("worker", &["--count", "3"]));
             }
         }
-        let expected = ["a.", "b.", "c."]
-            .map(|task| [format!("received {task}"), format!("finished {task}")])
-            .concat();
+        let expected = ["a.", "b.", "c."].map(|task| [format!("received {task}"), format!("finished {task}")]).concat();
         assert_eq!(free.unwrap().finish(), expected);
         let long = "long ....................";
-        assert_eq!(
-            busy.finish(),
-            [format!("received {long}"), format!("finished {long}")]
-        );
+        assert_eq!(busy.finish(), [format!("received {long}"), format!("finished {long}")]);
     });
 }
 
@@ -190,10 +150,7 @@ fn emit_log_and_receive_logs() {
         let second = Program::listening("receive_logs", &["--count", "1"]);
         run("emit_log", &[]);
         run("emit_log", &["error: disk full"]);
-        assert_eq!(
-            first.finish(),
-            ["received info: Hello World!", "received error: disk full"]
-        );
+        assert_eq!(first.finish(), ["received info: Hello World!", "received error: disk full"]);
         assert_eq!(second.finish(), ["received info: Hello World!"]);
     });
 }
@@ -208,10 +165,7 @@ fn emit_log_direct_and_receive_logs_direct() {
             assert_eq!(printed, [format!("sent {severity}: disk full")]);
         }
         assert_eq!(errors.finish(), ["received error: disk full"]);
-        assert_eq!(
-            both.finish(),
-            ["received warning: disk full", "received error: disk full"]
-        );
+        assert_eq!(both.finish(), ["received warning: disk full", "received error: disk full"]);
     });
 }
 
@@ -223,17 +177,8 @@ fn emit_log_topic_and_receive_logs_topic() {
         for topic in ["kern.info", "cron.critical", "kern.critical"] {
             run("emit_log_topic", &[topic, "it burns"]);
         }
-        assert_eq!(
-            kernel.finish(),
-            [
-                "received kern.info: it burns",
-                "received kern.critical: it burns"
-            ]
-        );
-        let expected = [
-            "received cron.critical: it burns",
-            "received kern.critical: it burns",
-        ];
+        assert_eq!(kernel.finish(), ["received kern.info: it burns", "received kern.critical: it burns"]);
+        let expected = ["received cron.critical: it burns", "received kern.critical: it burns"];
         assert_eq!(critical.finish(), expected);
     });
 }
@@ -242,13 +187,7 @@ fn emit_log_topic_and_receive_logs_topic() {
 fn rpc_client_and_rpc_server() {
     with_examples(&["rpc"], &[], || {
         let server = Program::listening("rpc_server", &["--count", "5"]);
-        let answers = [
-            "0 -> 0",
-            "1 -> 1",
-            "30 -> 832040",
-            "pi -> not a number",
-            "100 -> too large",
-        ];
+        let answers = ["0 -> 0", "1 -> 1", "30 -> 832040", "pi -> not a number", "100 -> too large"];
         assert_eq!(run("rpc_client", &["0", "1", "30", "pi", "100"]), answers);
         assert_eq!(server.finish(), answers);
     });
@@ -259,14 +198,8 @@ fn publisher_confirms() {
     with_examples(&[], &[], || {
         let printed = run("publisher_confirms", &["--count", "250"]);
         assert_eq!(printed.len(), 3);
-        for (line, how) in printed
-            .iter()
-            .zip(["one by one", "in batches", "as they come"])
-        {
-            assert!(
-                line.starts_with(&format!("confirmed 250 messages {how} in ")),
-                "{line}"
-            );
+        for (line, how) in printed.iter().zip(["one by one", "in batches", "as they come"]) {
+            assert!(line.starts_with(&format!("confirmed 250 messages {how} in ")), "{line}");
         }
     });
 }

@@ -7,9 +7,7 @@ use lapin::{
     options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
 };
-use warren_client_tests::scenario::{
-    Session, assert_error, body, headers, next, scenario, table, text, within,
-};
+use warren_client_tests::scenario::{Session, assert_error, body, headers, next, scenario, table, text, within};
 
 #[test]
 fn a_confirmed_message_is_in_the_queue() {
@@ -17,10 +15,7 @@ fn a_confirmed_message_is_in_the_queue() {
         let channel = scenario.confirming().await;
         let queue = scenario.queue(&channel, FieldTable::default()).await;
         let persistent = BasicProperties::default().with_delivery_mode(2);
-        let sent = channel
-            .send("", queue.as_str(), b"kept", persistent)
-            .await
-            .unwrap();
+        let sent = channel.send("", queue.as_str(), b"kept", persistent).await.unwrap();
         assert_eq!(sent, Confirmation::Ack(None));
         assert_eq!(channel.counts(&queue).await, (1, 0));
         let message = channel.get(&queue).await.unwrap();
@@ -34,24 +29,15 @@ fn confirm_select_can_be_repeated() {
         let channel = scenario.confirming().await;
         let queue = channel.exclusive_queue(FieldTable::default()).await;
         channel.publish("", queue.as_str(), "1").await;
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         channel.publish("", queue.as_str(), "2").await;
         assert_eq!(channel.bodies(&queue).await, ["1", "2"]);
     });
 }
 
 fn assert_no_route(message: &BasicReturnMessage, exchange: &str, key: &str, text: &str) {
-    assert_eq!(
-        (message.reply_code, message.reply_text.as_str()),
-        (312, "NO_ROUTE")
-    );
-    assert_eq!(
-        (message.exchange.as_str(), message.routing_key.as_str()),
-        (exchange, key)
-    );
+    assert_eq!((message.reply_code, message.reply_text.as_str()), (312, "NO_ROUTE"));
+    assert_eq!((message.exchange.as_str(), message.routing_key.as_str()), (exchange, key));
     assert_eq!(body(message), text);
 }
 
@@ -59,38 +45,17 @@ fn assert_no_route(message: &BasicReturnMessage, exchange: &str, key: &str, text
 fn a_mandatory_message_without_route_is_returned_and_confirmed() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
-        let mandatory = BasicPublishOptions {
-            mandatory: true,
-            ..Default::default()
-        };
-        let properties = headers([("n", AMQPValue::LongInt(1))])
-            .with_priority(7)
-            .with_message_id("m-1".into());
+        let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
+        let properties = headers([("n", AMQPValue::LongInt(1))]).with_priority(7).with_message_id("m-1".into());
         let sent = channel
-            .basic_publish(
-                "".into(),
-                "no-such-queue".into(),
-                mandatory,
-                b"lost",
-                properties.clone(),
-            )
+            .basic_publish("".into(), "no-such-queue".into(), mandatory, b"lost", properties.clone())
             .await
             .unwrap();
-        let Confirmation::Ack(Some(returned)) = within(sent).await.unwrap() else {
-            panic!("not returned and acked")
-        };
+        let Confirmation::Ack(Some(returned)) = within(sent).await.unwrap() else { panic!("not returned and acked") };
         assert_no_route(&returned, "", "no-such-queue", "lost");
         assert_eq!(returned.properties, properties);
-        let empty = channel
-            .send_mandatory("amq.topic", "nobody.listens", "")
-            .await
-            .unwrap();
-        assert_no_route(
-            &empty.take_message().unwrap(),
-            "amq.topic",
-            "nobody.listens",
-            "",
-        );
+        let empty = channel.send_mandatory("amq.topic", "nobody.listens", "").await.unwrap();
+        assert_no_route(&empty.take_message().unwrap(), "amq.topic", "nobody.listens", "");
     });
 }
 
@@ -98,10 +63,7 @@ fn a_mandatory_message_without_route_is_returned_and_confirmed() {
 fn without_mandatory_a_message_without_route_is_confirmed() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
-        let sent = channel
-            .send("", "no-such-queue", b"lost", BasicProperties::default())
-            .await
-            .unwrap();
+        let sent = channel.send("", "no-such-queue", b"lost", BasicProperties::default()).await.unwrap();
         assert_eq!(sent, Confirmation::Ack(None));
     });
 }
@@ -110,33 +72,17 @@ fn without_mandatory_a_message_without_route_is_confirmed() {
 fn reject_publish_refuses_what_does_not_fit() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
-        let limited = table([
-            ("x-max-length", AMQPValue::LongInt(2)),
-            ("x-overflow", text("reject-publish")),
-        ]);
+        let limited = table([("x-max-length", AMQPValue::LongInt(2)), ("x-overflow", text("reject-publish"))]);
         let queue = channel.exclusive_queue(limited).await;
         let roomy = channel.exclusive_queue(FieldTable::default()).await;
-        let exchange = scenario
-            .exchange(&channel, "fanout", FieldTable::default())
-            .await;
-        channel
-            .bind(&queue, &exchange, "", FieldTable::default())
-            .await;
-        channel
-            .bind(&roomy, &exchange, "", FieldTable::default())
-            .await;
+        let exchange = scenario.exchange(&channel, "fanout", FieldTable::default()).await;
+        channel.bind(&queue, &exchange, "", FieldTable::default()).await;
+        channel.bind(&roomy, &exchange, "", FieldTable::default()).await;
         for text in ["1", "2"] {
             channel.publish(exchange.as_str(), "", text).await;
         }
-        let refused = channel
-            .send(exchange.as_str(), "", b"3", BasicProperties::default())
-            .await
-            .unwrap();
-        assert_eq!(
-            refused,
-            Confirmation::Nack(None),
-            "one queue refused, whatever the other did"
-        );
+        let refused = channel.send(exchange.as_str(), "", b"3", BasicProperties::default()).await.unwrap();
+        assert_eq!(refused, Confirmation::Nack(None), "one queue refused, whatever the other did");
         assert_eq!(channel.bodies(&queue).await, ["1", "2"]);
         assert_eq!(channel.bodies(&roomy).await, ["1", "2", "3"]);
         channel.publish(exchange.as_str(), "", "4").await;
@@ -151,17 +97,11 @@ fn deleting_a_queue_does_not_leave_publishers_waiting() {
         let queue = channel.exclusive_queue(FieldTable::default()).await;
         let mut pending = Vec::new();
         for _ in 0..50 {
-            let (options, properties) =
-                (BasicPublishOptions::default(), BasicProperties::default());
-            let sent = channel
-                .basic_publish("".into(), queue.clone(), options, b"x", properties)
-                .await;
+            let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+            let sent = channel.basic_publish("".into(), queue.clone(), options, b"x", properties).await;
             pending.push(sent.unwrap());
         }
-        channel
-            .queue_delete(queue.clone(), QueueDeleteOptions::default())
-            .await
-            .unwrap();
+        channel.queue_delete(queue.clone(), QueueDeleteOptions::default()).await.unwrap();
         for sent in pending {
             assert!(within(sent).await.unwrap().is_ack());
         }
@@ -172,9 +112,7 @@ fn deleting_a_queue_does_not_leave_publishers_waiting() {
 fn a_closed_channel_fails_what_was_not_confirmed() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
-        let sent = channel
-            .send("no-such-exchange", "", b"x", BasicProperties::default())
-            .await;
+        let sent = channel.send("no-such-exchange", "", b"x", BasicProperties::default()).await;
         let expected = "NOT_FOUND - no exchange 'no-such-exchange' in vhost '/'";
         assert_error(&sent.unwrap_err(), 404, expected);
     });
@@ -189,15 +127,7 @@ async fn publish_numbers(channel: &Session, queue: &str, number: usize) {
     for message in 0..MESSAGES {
         let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
         let text = format!("{number} {message}");
-        let sent = channel
-            .basic_publish(
-                "".into(),
-                queue.into(),
-                options,
-                text.as_bytes(),
-                properties,
-            )
-            .await;
+        let sent = channel.basic_publish("".into(), queue.into(), options, text.as_bytes(), properties).await;
         pending.push(sent.unwrap());
     }
     for confirmation in within(join_all(pending)).await {
@@ -217,17 +147,14 @@ fn a_hundred_channels_lose_nothing_and_keep_their_order() {
         for _ in 0..CHANNELS {
             channels.push(scenario.confirming().await);
         }
-        let publishing = channels
-            .iter()
-            .enumerate()
-            .map(|(number, channel)| publish_numbers(channel, queue.as_str(), number));
+        let publishing =
+            channels.iter().enumerate().map(|(number, channel)| publish_numbers(channel, queue.as_str(), number));
         let receiving = async {
             let mut expected = vec![0; CHANNELS];
             for _ in 0..CHANNELS * MESSAGES {
                 let text = body(&next(&mut consumer).await);
                 let (channel, message) = text.split_once(' ').unwrap();
-                let (channel, message): (usize, usize) =
-                    (channel.parse().unwrap(), message.parse().unwrap());
+                let (channel, message): (usize, usize) = (channel.parse().unwrap(), message.parse().unwrap());
                 assert_eq!(message, expected[channel], "order of channel {channel}");
                 expected[channel] += 1;
             }

@@ -14,10 +14,7 @@ use warren_client_tests::{
 fn the_broker_proposes_the_usual_limits() {
     scenario(async |scenario| {
         let limits = scenario.connection().configuration();
-        assert_eq!(
-            (limits.channel_max(), limits.frame_max(), limits.heartbeat()),
-            (2047, 131_072, 60)
-        );
+        assert_eq!((limits.channel_max(), limits.frame_max(), limits.heartbeat()), (2047, 131_072, 60));
     });
 }
 
@@ -27,17 +24,11 @@ fn a_client_may_ask_for_less() {
         let query = "?channel_max=2&frame_max=8192&heartbeat=7";
         let connection = connect(&format!("{}{query}", scenario.uri())).await;
         let limits = connection.configuration();
-        assert_eq!(
-            (limits.channel_max(), limits.frame_max(), limits.heartbeat()),
-            (2, 8192, 7)
-        );
+        assert_eq!((limits.channel_max(), limits.frame_max(), limits.heartbeat()), (2, 8192, 7));
         let _first = connection.create_channel().await.unwrap();
         let _second = connection.create_channel().await.unwrap();
         let third = connection.create_channel().await.unwrap_err();
-        assert!(
-            matches!(third.kind(), ErrorKind::ChannelsLimitReached),
-            "{third}"
-        );
+        assert!(matches!(third.kind(), ErrorKind::ChannelsLimitReached), "{third}");
         connection.close(200, "done".into()).await.unwrap();
     });
 }
@@ -48,24 +39,15 @@ fn limits_above_the_brokers_are_refused() {
         let usual = Tuning::default();
         let cases = [
             (
-                Tuning {
-                    channel_max: 3000,
-                    ..usual
-                },
+                Tuning { channel_max: 3000, ..usual },
                 "channel_max = 3000 is higher than the maximum allowed value (2047)",
             ),
             (
-                Tuning {
-                    channel_max: 0,
-                    ..usual
-                },
+                Tuning { channel_max: 0, ..usual },
                 "channel_max = 0 (no limit) is higher than the maximum allowed value (2047)",
             ),
             (
-                Tuning {
-                    frame_max: 200_000,
-                    ..usual
-                },
+                Tuning { frame_max: 200_000, ..usual },
                 "frame_max = 200000 is higher than the maximum allowed value (131072)",
             ),
         ];
@@ -79,10 +61,7 @@ fn limits_above_the_brokers_are_refused() {
                 panic!("not refused: {text}, but: {answer:?}");
             };
             assert_eq!(close.reply_code, 530);
-            assert_eq!(
-                close.reply_text.as_str(),
-                format!("NOT_ALLOWED - negotiated {text}")
-            );
+            assert_eq!(close.reply_text.as_str(), format!("NOT_ALLOWED - negotiated {text}"));
         }
     });
 }
@@ -107,30 +86,16 @@ fn an_idle_connection_lives_on_heartbeats() {
 #[test]
 fn a_silent_client_gets_heartbeats_and_is_dropped() {
     scenario(async |scenario| {
-        let mut raw = RawConnection::open(
-            scenario.uri(),
-            Tuning {
-                heartbeat: 1,
-                ..Tuning::default()
-            },
-        )
-        .await;
+        let mut raw = RawConnection::open(scenario.uri(), Tuning { heartbeat: 1, ..Tuning::default() }).await;
         let silent_since = Instant::now();
         let mut heartbeats = 0;
         while let Some(frame) = raw.read_frame().await {
-            assert_eq!(
-                frame,
-                [8, 0, 0, 0, 0, 0, 0, 0xCE],
-                "a heartbeat and no close frame"
-            );
+            assert_eq!(frame, [8, 0, 0, 0, 0, 0, 0, 0xCE], "a heartbeat and no close frame");
             heartbeats += 1;
         }
         let silent = silent_since.elapsed();
         assert!(heartbeats >= 2, "{heartbeats} heartbeats");
-        assert!(
-            (Duration::from_secs(1)..Duration::from_secs(6)).contains(&silent),
-            "dropped after {silent:?}"
-        );
+        assert!((Duration::from_secs(1)..Duration::from_secs(6)).contains(&silent), "dropped after {silent:?}");
     });
 }
 

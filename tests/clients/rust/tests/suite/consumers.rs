@@ -5,9 +5,7 @@ use lapin::{
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
 };
-use warren_client_tests::scenario::{
-    Session, assert_error, body, connection_error, ended, next, scenario, table,
-};
+use warren_client_tests::scenario::{Session, assert_error, body, connection_error, ended, next, scenario, table};
 
 #[test]
 fn a_cancelled_consumer_ends_and_keeps_what_it_holds() {
@@ -15,26 +13,16 @@ fn a_cancelled_consumer_ends_and_keeps_what_it_holds() {
         let channel = scenario.confirming().await;
         let queue = channel.exclusive_queue(FieldTable::default()).await;
         let mut consumer = channel.consume(&queue, FieldTable::default()).await;
-        assert!(
-            consumer.tag().as_str().starts_with("amq.ctag-"),
-            "{}",
-            consumer.tag()
-        );
+        assert!(consumer.tag().as_str().starts_with("amq.ctag-"), "{}", consumer.tag());
         channel.publish("", queue.as_str(), "1").await;
         let held = next(&mut consumer).await;
-        channel
-            .basic_cancel(consumer.tag(), BasicCancelOptions::default())
-            .await
-            .unwrap();
+        channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await.unwrap();
         ended(&mut consumer).await;
         channel.publish("", queue.as_str(), "2").await;
         assert_eq!(channel.counts(&queue).await, (1, 0));
         held.ack(BasicAckOptions::default()).await.unwrap();
         assert_eq!(channel.bodies(&queue).await, ["2"]);
-        channel
-            .basic_cancel("never-existed".into(), BasicCancelOptions::default())
-            .await
-            .unwrap();
+        channel.basic_cancel("never-existed".into(), BasicCancelOptions::default()).await.unwrap();
     });
 }
 
@@ -47,10 +35,7 @@ fn deleting_the_queue_cancels_its_consumers() {
         let elsewhere = Session::open(&connection).await;
         let mut here = channel.consume(&queue, FieldTable::default()).await;
         let mut there = elsewhere.consume(&queue, FieldTable::default()).await;
-        channel
-            .queue_delete(queue.clone(), QueueDeleteOptions::default())
-            .await
-            .unwrap();
+        channel.queue_delete(queue.clone(), QueueDeleteOptions::default()).await.unwrap();
         ended(&mut here).await;
         ended(&mut there).await;
         // The channels go on.
@@ -64,23 +49,12 @@ fn an_auto_delete_queue_goes_with_its_last_consumer() {
     scenario(async |scenario| {
         let channel = scenario.channel().await;
         let options = lapin::options::QueueDeclareOptions::exclusive().auto_delete();
-        let queue = channel
-            .queue_declare("".into(), options, FieldTable::default())
-            .await
-            .unwrap()
-            .name()
-            .clone();
+        let queue = channel.queue_declare("".into(), options, FieldTable::default()).await.unwrap().name().clone();
         let first = channel.consume(&queue, FieldTable::default()).await;
         let second = channel.consume(&queue, FieldTable::default()).await;
-        channel
-            .basic_cancel(first.tag(), BasicCancelOptions::default())
-            .await
-            .unwrap();
+        channel.basic_cancel(first.tag(), BasicCancelOptions::default()).await.unwrap();
         assert_eq!(channel.counts(&queue).await, (0, 1));
-        channel
-            .basic_cancel(second.tag(), BasicCancelOptions::default())
-            .await
-            .unwrap();
+        channel.basic_cancel(second.tag(), BasicCancelOptions::default()).await.unwrap();
         Session::wait_gone(scenario.connection(), &queue).await;
     });
 }
@@ -90,32 +64,17 @@ fn an_exclusive_consumer_is_the_only_one() {
     scenario(async |scenario| {
         let channel = scenario.channel().await;
         let queue = scenario.queue(&channel, FieldTable::default()).await;
-        let exclusive = BasicConsumeOptions {
-            exclusive: true,
-            ..Default::default()
-        };
+        let exclusive = BasicConsumeOptions { exclusive: true, ..Default::default() };
         let expected = format!("ACCESS_REFUSED - queue '{queue}' in vhost '/' in exclusive use");
-        let only = channel
-            .basic_consume(queue.clone(), "".into(), exclusive, FieldTable::default())
-            .await
-            .unwrap();
+        let only = channel.basic_consume(queue.clone(), "".into(), exclusive, FieldTable::default()).await.unwrap();
         let other = scenario.channel().await;
-        let refused = other.basic_consume(
-            queue.clone(),
-            "".into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
+        let refused =
+            other.basic_consume(queue.clone(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
         assert_error(&refused.await.unwrap_err(), 403, &expected);
-        channel
-            .basic_cancel(only.tag(), BasicCancelOptions::default())
-            .await
-            .unwrap();
+        channel.basic_cancel(only.tag(), BasicCancelOptions::default()).await.unwrap();
         let _shared = channel.consume(&queue, FieldTable::default()).await;
         let other = scenario.channel().await;
-        let refused = other
-            .basic_consume(queue.clone(), "".into(), exclusive, FieldTable::default())
-            .await;
+        let refused = other.basic_consume(queue.clone(), "".into(), exclusive, FieldTable::default()).await;
         assert_error(&refused.unwrap_err(), 403, &expected);
     });
 }
@@ -129,20 +88,14 @@ fn a_consumer_tag_is_used_once() {
         let events = connection.events_listener();
         let consume = async || {
             let options = BasicConsumeOptions::default();
-            channel
-                .basic_consume(queue.clone(), "mine".into(), options, FieldTable::default())
-                .await
+            channel.basic_consume(queue.clone(), "mine".into(), options, FieldTable::default()).await
         };
         let first = consume().await.unwrap();
         assert_eq!(first.tag().as_str(), "mine");
         let second = consume().await;
         assert!(second.is_err());
         let error = connection_error(events).await;
-        assert_error(
-            &error,
-            530,
-            "NOT_ALLOWED - attempt to reuse consumer tag 'mine'",
-        );
+        assert_error(&error, 530, "NOT_ALLOWED - attempt to reuse consumer tag 'mine'");
     });
 }
 
@@ -160,13 +113,9 @@ fn higher_consumer_priorities_come_first() {
         let mut normal = channel.consume(&queue, FieldTable::default()).await;
         let mut high = channel.consume(&queue, priority(10)).await;
         for number in 1..=6 {
-            channel
-                .publish("", queue.as_str(), &number.to_string())
-                .await;
+            channel.publish("", queue.as_str(), &number.to_string()).await;
         }
-        let two = async |consumer: &mut Consumer| {
-            [body(&next(consumer).await), body(&next(consumer).await)]
-        };
+        let two = async |consumer: &mut Consumer| [body(&next(consumer).await), body(&next(consumer).await)];
         assert_eq!(two(&mut high).await, ["1", "2"]);
         assert_eq!(two(&mut normal).await, ["3", "4"]);
         assert_eq!(two(&mut low).await, ["5", "6"]);
@@ -210,18 +159,11 @@ fn get_counts_what_is_left() {
         for (tag, left) in [(1, 2), (2, 1), (3, 0)] {
             let message = channel.get(&queue).await.unwrap();
             assert_eq!((message.delivery_tag, message.message_count), (tag, left));
-            assert_eq!(
-                (message.exchange.as_str(), &message.routing_key),
-                ("", &queue)
-            );
+            assert_eq!((message.exchange.as_str(), &message.routing_key), ("", &queue));
         }
         assert!(channel.get(&queue).await.is_none());
         let mut consumer = channel.consume(&queue, FieldTable::default()).await;
         channel.publish("", queue.as_str(), "4").await;
-        assert_eq!(
-            next(&mut consumer).await.delivery_tag,
-            4,
-            "one counter for get and consume"
-        );
+        assert_eq!(next(&mut consumer).await.delivery_tag, 4, "one counter for get and consume");
     });
 }

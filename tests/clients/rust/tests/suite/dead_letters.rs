@@ -14,9 +14,7 @@ use warren_client_tests::{
 
 /// The keys a message was published with, as an x-death entry lists them.
 fn routing_keys(keys: &[&str]) -> AMQPValue {
-    AMQPValue::FieldArray(FieldArray::from(
-        keys.iter().map(|key| text(key)).collect::<Vec<_>>(),
-    ))
+    AMQPValue::FieldArray(FieldArray::from(keys.iter().map(|key| text(key)).collect::<Vec<_>>()))
 }
 
 /// The entries of x-death, newest first.
@@ -35,13 +33,7 @@ fn deaths(message: &Delivery) -> Vec<FieldTable> {
 #[track_caller]
 fn assert_death<const N: usize>(entry: &FieldTable, expected: [(&str, AMQPValue); N]) {
     let time = entry.inner().get("time");
-    assert!(
-        matches!(
-            time,
-            Some(AMQPValue::Timestamp(1_600_000_000..4_000_000_000))
-        ),
-        "{time:?}"
-    );
+    assert!(matches!(time, Some(AMQPValue::Timestamp(1_600_000_000..4_000_000_000))), "{time:?}");
     let mut expected = table(expected);
     expected.insert("time".into(), time.unwrap().clone());
     assert_eq!(entry, &expected);
@@ -63,13 +55,9 @@ async fn with_dead_letters(
     channel: &Session,
     mut arguments: FieldTable,
 ) -> (ShortString, ShortString, ShortString) {
-    let exchange = scenario
-        .exchange(channel, "fanout", FieldTable::default())
-        .await;
+    let exchange = scenario.exchange(channel, "fanout", FieldTable::default()).await;
     let dead = channel.exclusive_queue(FieldTable::default()).await;
-    channel
-        .bind(&dead, &exchange, "", FieldTable::default())
-        .await;
+    channel.bind(&dead, &exchange, "", FieldTable::default()).await;
     arguments.insert("x-dead-letter-exchange".into(), text(exchange.as_str()));
     let queue = channel.exclusive_queue(arguments).await;
     (queue, exchange, dead)
@@ -84,17 +72,11 @@ async fn only_message(channel: &Session, queue: &ShortString) -> Delivery {
 fn rejected_messages_carry_their_history() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
-        let (queue, exchange, dead) =
-            with_dead_letters(scenario, &channel, FieldTable::default()).await;
-        let sent = headers([("mine", text("kept"))])
-            .with_priority(3)
-            .with_message_id("m".into());
+        let (queue, exchange, dead) = with_dead_letters(scenario, &channel, FieldTable::default()).await;
+        let sent = headers([("mine", text("kept"))]).with_priority(3).with_message_id("m".into());
         channel.publish_with("", queue.as_str(), "bad", sent).await;
         let message = channel.get(&queue).await.unwrap();
-        message
-            .reject(BasicRejectOptions { requeue: false })
-            .await
-            .unwrap();
+        message.reject(BasicRejectOptions { requeue: false }).await.unwrap();
         let letter = only_message(&channel, &dead).await;
         assert_eq!(body(&letter), "bad");
         assert_eq!((&letter.exchange, &letter.routing_key), (&exchange, &queue));
@@ -114,15 +96,7 @@ fn rejected_messages_carry_their_history() {
         );
         let death = [queue.as_str(), "rejected", ""];
         assert_first_and_last(&letter, death, death);
-        let names: Vec<_> = letter
-            .properties
-            .headers()
-            .as_ref()
-            .unwrap()
-            .inner()
-            .keys()
-            .cloned()
-            .collect();
+        let names: Vec<_> = letter.properties.headers().as_ref().unwrap().inner().keys().cloned().collect();
         assert_eq!(names.len(), 8, "no other headers: {names:?}");
     });
 }
@@ -138,21 +112,11 @@ fn nack_dead_letters_and_the_key_can_be_replaced() {
         }
         channel.get(&queue).await.unwrap();
         let second = channel.get(&queue).await.unwrap();
-        second
-            .nack(BasicNackOptions {
-                multiple: true,
-                requeue: false,
-            })
-            .await
-            .unwrap();
+        second.nack(BasicNackOptions { multiple: true, requeue: false }).await.unwrap();
         channel.wait_ready(&dead, 2).await;
         let letters = channel.drain(&dead).await;
         assert_eq!(letters.iter().map(body).collect::<Vec<_>>(), ["1", "2"]);
-        assert!(
-            letters
-                .iter()
-                .all(|letter| letter.routing_key.as_str() == "graveyard")
-        );
+        assert!(letters.iter().all(|letter| letter.routing_key.as_str() == "graveyard"));
         assert_eq!(channel.bodies(&queue).await, ["3"]);
     });
 }
@@ -162,16 +126,10 @@ fn expired_messages_lose_their_expiration() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
         let (queue, _, dead) = with_dead_letters(scenario, &channel, FieldTable::default()).await;
-        let source = scenario
-            .exchange(&channel, "direct", FieldTable::default())
-            .await;
-        channel
-            .bind(&queue, &source, "short", FieldTable::default())
-            .await;
+        let source = scenario.exchange(&channel, "direct", FieldTable::default()).await;
+        channel.bind(&queue, &source, "short", FieldTable::default()).await;
         let cc = headers([("CC", routing_keys(&["copy"]))]).with_expiration("30".into());
-        channel
-            .publish_with(source.as_str(), "short", "late", cc)
-            .await;
+        channel.publish_with(source.as_str(), "short", "late", cc).await;
         let letter = only_message(&channel, &dead).await;
         assert_eq!(letter.properties.expiration(), &None);
         assert_eq!(letter.routing_key.as_str(), "short");
@@ -199,16 +157,11 @@ fn the_queue_can_set_the_time_to_live() {
         let arguments = table([("x-message-ttl", AMQPValue::LongInt(30))]);
         let (queue, _, dead) = with_dead_letters(scenario, &channel, arguments).await;
         let patient = BasicProperties::default().with_expiration("3600000".into());
-        channel
-            .publish_with("", queue.as_str(), "late", patient)
-            .await;
+        channel.publish_with("", queue.as_str(), "late", patient).await;
         let letter = only_message(&channel, &dead).await;
         let history = deaths(&letter);
         assert_eq!(history[0].inner().get("reason"), Some(&text("expired")));
-        assert_eq!(
-            history[0].inner().get("original-expiration"),
-            Some(&text("3600000"))
-        );
+        assert_eq!(history[0].inner().get("original-expiration"), Some(&text("3600000")));
         assert_eq!(channel.counts(&queue).await.0, 0);
     });
 }
@@ -243,23 +196,14 @@ fn overflow_drops_the_oldest_to_the_dead_letters() {
 fn reject_publish_dlx_keeps_what_it_refuses() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
-        let overflow = table([
-            ("x-max-length", AMQPValue::LongInt(1)),
-            ("x-overflow", text("reject-publish-dlx")),
-        ]);
+        let overflow = table([("x-max-length", AMQPValue::LongInt(1)), ("x-overflow", text("reject-publish-dlx"))]);
         let (queue, _, dead) = with_dead_letters(scenario, &channel, overflow).await;
         channel.publish("", queue.as_str(), "1").await;
-        let refused = channel
-            .send("", queue.as_str(), b"2", BasicProperties::default())
-            .await
-            .unwrap();
+        let refused = channel.send("", queue.as_str(), b"2", BasicProperties::default()).await.unwrap();
         assert!(refused.is_nack());
         let letter = only_message(&channel, &dead).await;
         assert_eq!(body(&letter), "2");
-        assert_eq!(
-            deaths(&letter)[0].inner().get("reason"),
-            Some(&text("maxlen"))
-        );
+        assert_eq!(deaths(&letter)[0].inner().get("reason"), Some(&text("maxlen")));
         assert_eq!(channel.bodies(&queue).await, ["1"]);
     });
 }
@@ -275,10 +219,7 @@ async fn pair(channel: &Session, second: FieldTable) -> (ShortString, ShortStrin
     let retry = channel.exclusive_queue(to(first.as_str(), second)).await;
     let options = lapin::options::QueueDeclareOptions::exclusive();
     let arguments = to(retry.as_str(), FieldTable::default());
-    channel
-        .queue_declare(first.clone(), options, arguments)
-        .await
-        .unwrap();
+    channel.queue_declare(first.clone(), options, arguments).await.unwrap();
     (first, retry)
 }
 
@@ -286,16 +227,12 @@ async fn pair(channel: &Session, second: FieldTable) -> (ShortString, ShortStrin
 fn retries_are_counted_with_the_newest_death_first() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
-        let (work, retry) =
-            pair(&channel, table([("x-message-ttl", AMQPValue::LongInt(20))])).await;
+        let (work, retry) = pair(&channel, table([("x-message-ttl", AMQPValue::LongInt(20))])).await;
         channel.publish("", work.as_str(), "task").await;
         for _ in 0..2 {
             channel.wait_ready(&work, 1).await;
             let message = channel.get(&work).await.unwrap();
-            message
-                .reject(BasicRejectOptions { requeue: false })
-                .await
-                .unwrap();
+            message.reject(BasicRejectOptions { requeue: false }).await.unwrap();
         }
         let message = only_message(&channel, &work).await;
         let history = deaths(&message);
@@ -321,11 +258,7 @@ fn retries_are_counted_with_the_newest_death_first() {
                 ("routing-keys", routing_keys(&[work.as_str()])),
             ],
         );
-        assert_first_and_last(
-            &message,
-            [work.as_str(), "rejected", ""],
-            [retry.as_str(), "expired", ""],
-        );
+        assert_first_and_last(&message, [work.as_str(), "rejected", ""], [retry.as_str(), "expired", ""]);
     });
 }
 
@@ -333,12 +266,9 @@ fn retries_are_counted_with_the_newest_death_first() {
 fn a_cycle_without_a_rejection_ends() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
-        let (work, retry) =
-            pair(&channel, table([("x-message-ttl", AMQPValue::LongInt(20))])).await;
+        let (work, retry) = pair(&channel, table([("x-message-ttl", AMQPValue::LongInt(20))])).await;
         let short = BasicProperties::default().with_expiration("20".into());
-        channel
-            .publish_with("", work.as_str(), "round and round", short)
-            .await;
+        channel.publish_with("", work.as_str(), "round and round", short).await;
         // Expires here, goes to retry, expires there; coming back it would be a fully automatic cycle.
         channel.wait_ready(&work, 0).await;
         let deadline = AMQPValue::LongInt(20);
@@ -364,18 +294,10 @@ fn a_cycle_without_a_rejection_ends() {
 fn a_missing_dead_letter_exchange_drops_the_message() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
-        let queue = channel
-            .exclusive_queue(table([(
-                "x-dead-letter-exchange",
-                text("no-such-exchange"),
-            )]))
-            .await;
+        let queue = channel.exclusive_queue(table([("x-dead-letter-exchange", text("no-such-exchange"))])).await;
         channel.publish("", queue.as_str(), "lost").await;
         let message = channel.get(&queue).await.unwrap();
-        message
-            .reject(BasicRejectOptions { requeue: false })
-            .await
-            .unwrap();
+        message.reject(BasicRejectOptions { requeue: false }).await.unwrap();
         assert_eq!(channel.counts(&queue).await.0, 0);
     });
 }
@@ -386,39 +308,21 @@ fn the_fields_of_a_death_have_a_fixed_order() {
         let channel = scenario.confirming().await;
         // Another connection has to read it.
         let dead = scenario.queue(&channel, FieldTable::default()).await;
-        let arguments = table([
-            ("x-dead-letter-exchange", text("")),
-            ("x-dead-letter-routing-key", text(dead.as_str())),
-        ]);
+        let arguments =
+            table([("x-dead-letter-exchange", text("")), ("x-dead-letter-routing-key", text(dead.as_str()))]);
         let queue = channel.exclusive_queue(arguments).await;
         let short = BasicProperties::default().with_expiration("1".into());
-        channel
-            .publish_with("", queue.as_str(), "late", short)
-            .await;
+        channel.publish_with("", queue.as_str(), "late", short).await;
         channel.wait_ready(&dead, 1).await;
         let mut raw = RawConnection::open(scenario.uri(), Tuning::default()).await;
-        let get = basic::Get {
-            queue: dead.clone(),
-            no_ack: true,
-        };
-        raw.send(1, AMQPClass::Basic(basic::AMQPMethod::Get(get)))
-            .await;
+        let get = basic::Get { queue: dead.clone(), no_ack: true };
+        raw.send(1, AMQPClass::Basic(basic::AMQPMethod::Get(get))).await;
         let got = raw.read_method().await;
-        assert!(
-            matches!(got, AMQPClass::Basic(basic::AMQPMethod::GetOk(_))),
-            "{got:?}"
-        );
+        assert!(matches!(got, AMQPClass::Basic(basic::AMQPMethod::GetOk(_))), "{got:?}");
         let content_header = raw.read_frame().await.unwrap();
         let place = |name: &str, tag: u8| {
-            let field = [
-                &[u8::try_from(name.len()).unwrap()],
-                name.as_bytes(),
-                &[tag],
-            ]
-            .concat();
-            content_header
-                .windows(field.len())
-                .position(|bytes| bytes == field)
+            let field = [&[u8::try_from(name.len()).unwrap()], name.as_bytes(), &[tag]].concat();
+            content_header.windows(field.len()).position(|bytes| bytes == field)
         };
         let fields = [
             ("x-death", b'A'),
@@ -431,10 +335,7 @@ fn the_fields_of_a_death_have_a_fixed_order() {
             ("routing-keys", b'A'),
         ];
         let places: Vec<_> = fields.iter().map(|(name, tag)| place(name, *tag)).collect();
-        assert!(
-            places.iter().all(Option::is_some),
-            "every field with its type: {places:?}"
-        );
+        assert!(places.iter().all(Option::is_some), "every field with its type: {places:?}");
         assert!(places.is_sorted(), "{places:?}");
     });
 }

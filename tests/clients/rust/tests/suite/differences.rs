@@ -24,9 +24,7 @@ fn transient_queues_need_not_be_exclusive() {
         let channel = scenario.confirming().await;
         let queue = unique_name();
         let transient = QueueDeclareOptions::default();
-        let declared = channel
-            .queue_declare(queue.clone(), transient, FieldTable::default())
-            .await;
+        let declared = channel.queue_declare(queue.clone(), transient, FieldTable::default()).await;
         declared.unwrap();
         channel.publish("", queue.as_str(), "kept").await;
         let connection = scenario.connect().await;
@@ -45,12 +43,8 @@ fn global_qos_limits_the_whole_channel() {
         let first = channel.exclusive_queue(FieldTable::default()).await;
         let second = channel.exclusive_queue(FieldTable::default()).await;
         for number in 0..5 {
-            channel
-                .publish("", first.as_str(), &number.to_string())
-                .await;
-            channel
-                .publish("", second.as_str(), &number.to_string())
-                .await;
+            channel.publish("", first.as_str(), &number.to_string()).await;
+            channel.publish("", second.as_str(), &number.to_string()).await;
         }
         let global = BasicQosOptions { global: true };
         channel.basic_qos(3, global).await.unwrap();
@@ -61,10 +55,7 @@ fn global_qos_limits_the_whole_channel() {
         assert_eq!(channel.counts(&second).await.0, 5, "the limit is used up");
         next(&mut one).await;
         next(&mut one).await;
-        channel
-            .basic_cancel(one.tag(), Default::default())
-            .await
-            .unwrap();
+        channel.basic_cancel(one.tag(), Default::default()).await.unwrap();
         held.ack(BasicAckOptions::default()).await.unwrap();
         assert_eq!(body(&next(&mut two).await), "0");
         assert_eq!(channel.counts(&second).await.0, 4);
@@ -92,9 +83,7 @@ fn messages_expire_wherever_they_are() {
         let queue = channel.exclusive_queue(FieldTable::default()).await;
         channel.publish("", queue.as_str(), "first").await;
         let short = BasicProperties::default().with_expiration("30".into());
-        channel
-            .publish_with("", queue.as_str(), "second", short)
-            .await;
+        channel.publish_with("", queue.as_str(), "second", short).await;
         channel.publish("", queue.as_str(), "third").await;
         channel.wait_ready(&queue, 2).await;
         assert_eq!(channel.bodies(&queue).await, ["first", "third"]);
@@ -106,12 +95,8 @@ fn topic_patterns_may_have_many_hashes() {
     with_warren(async |scenario| {
         let channel = scenario.confirming().await;
         let queue = channel.exclusive_queue(FieldTable::default()).await;
-        let exchange = scenario
-            .exchange(&channel, "topic", FieldTable::default())
-            .await;
-        channel
-            .bind(&queue, &exchange, "#.a.#.b.#.c.#", FieldTable::default())
-            .await;
+        let exchange = scenario.exchange(&channel, "topic", FieldTable::default()).await;
+        channel.bind(&queue, &exchange, "#.a.#.b.#.c.#", FieldTable::default()).await;
         for key in ["a.b.c", "x.a.y.z.b.c.w", "a.c.b", "a.b"] {
             channel.publish(exchange.as_str(), key, key).await;
         }

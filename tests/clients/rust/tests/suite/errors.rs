@@ -3,29 +3,20 @@
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, Error, ExchangeKind,
     options::{
-        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
-        BasicRecoverOptions, ExchangeDeclareOptions, QueueDeclareOptions, QueuePurgeOptions,
+        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, BasicRecoverOptions,
+        ExchangeDeclareOptions, QueueDeclareOptions, QueuePurgeOptions,
     },
     types::FieldTable,
 };
 use warren_client_tests::scenario::{
-    Scenario, Session, assert_error, connection_error, consumer_error, scenario, table, text,
-    unique_name, within,
+    Scenario, Session, assert_error, connection_error, consumer_error, scenario, table, text, unique_name, within,
 };
 
-const DURABLE: ExchangeDeclareOptions = ExchangeDeclareOptions {
-    passive: false,
-    durable: true,
-    auto_delete: false,
-    internal: false,
-    nowait: false,
-};
+const DURABLE: ExchangeDeclareOptions =
+    ExchangeDeclareOptions { passive: false, durable: true, auto_delete: false, internal: false, nowait: false };
 
 /// Runs a call that fails on a channel of its own.
-async fn failing<T>(
-    scenario: &Scenario,
-    call: impl AsyncFnOnce(&Channel) -> lapin::Result<T>,
-) -> Error {
+async fn failing<T>(scenario: &Scenario, call: impl AsyncFnOnce(&Channel) -> lapin::Result<T>) -> Error {
     let channel = scenario.channel().await;
     match within(call(&channel)).await {
         Ok(_) => panic!("the call was expected to fail"),
@@ -39,62 +30,29 @@ fn not_found() {
         let queue = "NOT_FOUND - no queue 'nobody' in vhost '/'";
         let exchange = "NOT_FOUND - no exchange 'nobody' in vhost '/'";
         let none = FieldTable::default;
-        let passive = QueueDeclareOptions {
-            passive: true,
-            ..Default::default()
-        };
-        let error = failing(scenario, async |c| {
-            c.queue_declare("nobody".into(), passive, none()).await
-        })
-        .await;
+        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+        let error = failing(scenario, async |c| c.queue_declare("nobody".into(), passive, none()).await).await;
         assert_error(&error, 404, queue);
         let options = BasicConsumeOptions::default();
-        let consume = async |c: &Channel| {
-            c.basic_consume("nobody".into(), "".into(), options, none())
-                .await
-        };
+        let consume = async |c: &Channel| c.basic_consume("nobody".into(), "".into(), options, none()).await;
         assert_error(&failing(scenario, consume).await, 404, queue);
-        let error = failing(scenario, async |c| {
-            c.basic_get("nobody".into(), Default::default()).await
-        })
-        .await;
+        let error = failing(scenario, async |c| c.basic_get("nobody".into(), Default::default()).await).await;
         assert_error(&error, 404, queue);
-        let purge = async |c: &Channel| {
-            c.queue_purge("nobody".into(), QueuePurgeOptions::default())
-                .await
-        };
+        let purge = async |c: &Channel| c.queue_purge("nobody".into(), QueuePurgeOptions::default()).await;
         assert_error(&failing(scenario, purge).await, 404, queue);
         let bind = async |c: &Channel| {
-            c.queue_bind(
-                "nobody".into(),
-                "amq.direct".into(),
-                "".into(),
-                Default::default(),
-                none(),
-            )
-            .await
+            c.queue_bind("nobody".into(), "amq.direct".into(), "".into(), Default::default(), none()).await
         };
         assert_error(&failing(scenario, bind).await, 404, queue);
         let channel = scenario.channel().await;
         let own = channel.exclusive_queue(none()).await;
-        let bind = async |c: &Channel| {
-            c.queue_bind(own, "nobody".into(), "".into(), Default::default(), none())
-                .await
-        };
+        let bind = async |c: &Channel| c.queue_bind(own, "nobody".into(), "".into(), Default::default(), none()).await;
         assert_error(&failing(scenario, bind).await, 404, exchange);
-        let passive = ExchangeDeclareOptions {
-            passive: true,
-            ..Default::default()
-        };
-        let declare = async |c: &Channel| {
-            c.exchange_declare("nobody".into(), ExchangeKind::Direct, passive, none())
-                .await
-        };
+        let passive = ExchangeDeclareOptions { passive: true, ..Default::default() };
+        let declare =
+            async |c: &Channel| c.exchange_declare("nobody".into(), ExchangeKind::Direct, passive, none()).await;
         assert_error(&failing(scenario, declare).await, 404, exchange);
-        let error = failing(scenario, async |c| {
-            c.basic_get("".into(), Default::default()).await
-        })
-        .await;
+        let error = failing(scenario, async |c| c.basic_get("".into(), Default::default()).await).await;
         assert_error(&error, 404, "NOT_FOUND - no previously declared queue");
     });
 }
@@ -103,39 +61,24 @@ fn not_found() {
 fn access_refused() {
     scenario(async |scenario| {
         let none = FieldTable::default;
-        let declare = async |c: &Channel| {
-            c.queue_declare("amq.mine".into(), QueueDeclareOptions::durable(), none())
-                .await
-        };
+        let declare =
+            async |c: &Channel| c.queue_declare("amq.mine".into(), QueueDeclareOptions::durable(), none()).await;
         let reserved = "name 'amq.mine' contains reserved prefix 'amq.*'";
         let error = failing(scenario, declare).await;
         assert_error(&error, 403, &format!("ACCESS_REFUSED - queue {reserved}"));
-        let declare = async |c: &Channel| {
-            c.exchange_declare("amq.mine".into(), ExchangeKind::Fanout, DURABLE, none())
-                .await
-        };
+        let declare =
+            async |c: &Channel| c.exchange_declare("amq.mine".into(), ExchangeKind::Fanout, DURABLE, none()).await;
         let error = failing(scenario, declare).await;
-        assert_error(
-            &error,
-            403,
-            &format!("ACCESS_REFUSED - exchange {reserved}"),
-        );
+        assert_error(&error, 403, &format!("ACCESS_REFUSED - exchange {reserved}"));
         let default_exchange = "ACCESS_REFUSED - operation not permitted on the default exchange";
         let delete = async |c: &Channel| c.exchange_delete("".into(), Default::default()).await;
         assert_error(&failing(scenario, delete).await, 403, default_exchange);
         let channel = scenario.channel().await;
         let queue = channel.exclusive_queue(none()).await;
-        let bind = async |c: &Channel| {
-            c.queue_bind(queue, "".into(), "k".into(), Default::default(), none())
-                .await
-        };
+        let bind = async |c: &Channel| c.queue_bind(queue, "".into(), "k".into(), Default::default(), none()).await;
         assert_error(&failing(scenario, bind).await, 403, default_exchange);
-        let delete = async |c: &Channel| {
-            c.exchange_delete("amq.topic".into(), Default::default())
-                .await
-        };
-        let expected =
-            "ACCESS_REFUSED - deletion of system exchange 'amq.topic' in vhost '/' not allowed";
+        let delete = async |c: &Channel| c.exchange_delete("amq.topic".into(), Default::default()).await;
+        let expected = "ACCESS_REFUSED - deletion of system exchange 'amq.topic' in vhost '/' not allowed";
         assert_error(&failing(scenario, delete).await, 403, expected);
     });
 }
@@ -144,9 +87,7 @@ fn access_refused() {
 fn publishing_to_an_internal_exchange_is_refused() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
-        let sent = channel
-            .send("amq.rabbitmq.trace", "", b"x", BasicProperties::default())
-            .await;
+        let sent = channel.send("amq.rabbitmq.trace", "", b"x", BasicProperties::default()).await;
         let expected = "ACCESS_REFUSED - cannot publish to internal exchange 'amq.rabbitmq.trace' in vhost '/'";
         assert_error(&sent.unwrap_err(), 403, expected);
     });
@@ -156,22 +97,11 @@ fn publishing_to_an_internal_exchange_is_refused() {
 fn inequivalent_exchanges() {
     scenario(async |scenario| {
         let channel = scenario.channel().await;
-        let exchange = scenario
-            .exchange(&channel, "direct", FieldTable::default())
-            .await;
-        let transient = ExchangeDeclareOptions {
-            durable: false,
-            ..DURABLE
-        };
+        let exchange = scenario.exchange(&channel, "direct", FieldTable::default()).await;
+        let transient = ExchangeDeclareOptions { durable: false, ..DURABLE };
         let alternate = table([("alternate-exchange", text("other"))]);
         let cases = [
-            (
-                ExchangeKind::Topic,
-                DURABLE,
-                FieldTable::default(),
-                "'type'",
-                "received 'topic' but current is 'direct'",
-            ),
+            (ExchangeKind::Topic, DURABLE, FieldTable::default(), "'type'", "received 'topic' but current is 'direct'"),
             (
                 ExchangeKind::Direct,
                 transient,
@@ -188,20 +118,14 @@ fn inequivalent_exchanges() {
             ),
         ];
         for (kind, options, arguments, name, difference) in cases {
-            let declare = async |c: &Channel| {
-                c.exchange_declare(exchange.clone(), kind, options, arguments)
-                    .await
-            };
+            let declare = async |c: &Channel| c.exchange_declare(exchange.clone(), kind, options, arguments).await;
             let expected = format!(
                 "PRECONDITION_FAILED - inequivalent arg {name} for exchange '{exchange}' in vhost '/': {difference}"
             );
             assert_error(&failing(scenario, declare).await, 406, &expected);
         }
         let ignored = table([("x-anything", text("else"))]);
-        channel
-            .exchange_declare(exchange.clone(), ExchangeKind::Direct, DURABLE, ignored)
-            .await
-            .unwrap();
+        channel.exchange_declare(exchange.clone(), ExchangeKind::Direct, DURABLE, ignored).await.unwrap();
     });
 }
 
@@ -209,16 +133,9 @@ fn inequivalent_exchanges() {
 fn unknown_exchange_type() {
     scenario(async |scenario| {
         let kind = ExchangeKind::Custom("x-no-such-type".into());
-        let declare = async |c: &Channel| {
-            c.exchange_declare(unique_name(), kind, DURABLE, FieldTable::default())
-                .await
-        };
+        let declare = async |c: &Channel| c.exchange_declare(unique_name(), kind, DURABLE, FieldTable::default()).await;
         let error = failing(scenario, declare).await;
-        assert_error(
-            &error,
-            406,
-            "PRECONDITION_FAILED - unknown exchange type 'x-no-such-type'",
-        );
+        assert_error(&error, 406, "PRECONDITION_FAILED - unknown exchange type 'x-no-such-type'");
     });
 }
 
@@ -226,34 +143,14 @@ fn unknown_exchange_type() {
 fn an_exchange_in_use_is_not_deleted() {
     scenario(async |scenario| {
         let channel = scenario.channel().await;
-        let exchange = scenario
-            .exchange(&channel, "fanout", FieldTable::default())
-            .await;
+        let exchange = scenario.exchange(&channel, "fanout", FieldTable::default()).await;
         let queue = channel.exclusive_queue(FieldTable::default()).await;
-        channel
-            .bind(&queue, &exchange, "", FieldTable::default())
-            .await;
-        let unused = lapin::options::ExchangeDeleteOptions {
-            if_unused: true,
-            ..Default::default()
-        };
-        let error = failing(scenario, async |c| {
-            c.exchange_delete(exchange.clone(), unused).await
-        })
-        .await;
-        assert_error(
-            &error,
-            406,
-            &format!("PRECONDITION_FAILED - exchange '{exchange}' in vhost '/' in use"),
-        );
-        channel
-            .queue_unbind(queue, exchange.clone(), "".into(), FieldTable::default())
-            .await
-            .unwrap();
-        channel
-            .exchange_delete(exchange.clone(), unused)
-            .await
-            .unwrap();
+        channel.bind(&queue, &exchange, "", FieldTable::default()).await;
+        let unused = lapin::options::ExchangeDeleteOptions { if_unused: true, ..Default::default() };
+        let error = failing(scenario, async |c| c.exchange_delete(exchange.clone(), unused).await).await;
+        assert_error(&error, 406, &format!("PRECONDITION_FAILED - exchange '{exchange}' in vhost '/' in use"));
+        channel.queue_unbind(queue, exchange.clone(), "".into(), FieldTable::default()).await.unwrap();
+        channel.exchange_delete(exchange.clone(), unused).await.unwrap();
         channel.exchange_delete(exchange, unused).await.unwrap();
     });
 }
@@ -270,18 +167,10 @@ async fn ack_error(channel: &Session, tag: u64, options: BasicAckOptions) -> Err
 fn unknown_delivery_tags() {
     scenario(async |scenario| {
         let single = BasicAckOptions::default();
-        for (tag, options) in [
-            (0, single),
-            (1, single),
-            (99, BasicAckOptions { multiple: true }),
-        ] {
+        for (tag, options) in [(0, single), (1, single), (99, BasicAckOptions { multiple: true })] {
             let channel = scenario.channel().await;
             let error = ack_error(&channel, tag, options).await;
-            assert_error(
-                &error,
-                406,
-                &format!("PRECONDITION_FAILED - unknown delivery tag {tag}"),
-            );
+            assert_error(&error, 406, &format!("PRECONDITION_FAILED - unknown delivery tag {tag}"));
         }
         let channel = scenario.confirming().await;
         let queue = channel.exclusive_queue(FieldTable::default()).await;
@@ -291,10 +180,7 @@ fn unknown_delivery_tags() {
         let error = ack_error(&channel, 1, single).await;
         assert_error(&error, 406, "PRECONDITION_FAILED - unknown delivery tag 1");
         let channel = scenario.channel().await;
-        channel
-            .basic_ack(0, BasicAckOptions { multiple: true })
-            .await
-            .unwrap();
+        channel.basic_ack(0, BasicAckOptions { multiple: true }).await.unwrap();
         channel.exclusive_queue(FieldTable::default()).await;
     });
 }
@@ -305,18 +191,12 @@ fn bad_properties() {
         let none = BasicProperties::default;
         let mine = "PRECONDITION_FAILED - user_id property set to 'somebody' but authenticated user was 'guest'";
         let channel = scenario.confirming().await;
-        let sent = channel
-            .send("", "q", b"x", none().with_user_id("somebody".into()))
-            .await;
+        let sent = channel.send("", "q", b"x", none().with_user_id("somebody".into())).await;
         assert_error(&sent.unwrap_err(), 406, mine);
         for expiration in ["soon", "-1", "1.5", ""] {
             let channel = scenario.confirming().await;
-            let sent = channel
-                .send("", "q", b"x", none().with_expiration(expiration.into()))
-                .await;
-            let Err(error) = sent else {
-                panic!("expiration {expiration:?} was accepted")
-            };
+            let sent = channel.send("", "q", b"x", none().with_expiration(expiration.into())).await;
+            let Err(error) = sent else { panic!("expiration {expiration:?} was accepted") };
             let text = error.to_string();
             let start = format!("PRECONDITION_FAILED - invalid expiration '{expiration}'");
             assert!(text.contains(&start), "{text}");
@@ -337,48 +217,19 @@ async fn closing(scenario: &Scenario, call: impl AsyncFnOnce(&Channel)) -> Error
 fn not_implemented_closes_the_connection() {
     scenario(async |scenario| {
         let immediate = async |channel: &Channel| {
-            let options = BasicPublishOptions {
-                immediate: true,
-                ..Default::default()
-            };
-            let sent = channel
-                .basic_publish(
-                    "".into(),
-                    "q".into(),
-                    options,
-                    b"x",
-                    BasicProperties::default(),
-                )
-                .await;
+            let options = BasicPublishOptions { immediate: true, ..Default::default() };
+            let sent = channel.basic_publish("".into(), "q".into(), options, b"x", BasicProperties::default()).await;
             sent.unwrap();
         };
-        assert_error(
-            &closing(scenario, immediate).await,
-            540,
-            "NOT_IMPLEMENTED - immediate=true",
-        );
+        assert_error(&closing(scenario, immediate).await, 540, "NOT_IMPLEMENTED - immediate=true");
         let recover = async |channel: &Channel| {
-            channel
-                .basic_recover(BasicRecoverOptions { requeue: false })
-                .await
-                .unwrap_err();
+            channel.basic_recover(BasicRecoverOptions { requeue: false }).await.unwrap_err();
         };
-        assert_error(
-            &closing(scenario, recover).await,
-            540,
-            "NOT_IMPLEMENTED - requeue=false",
-        );
+        assert_error(&closing(scenario, recover).await, 540, "NOT_IMPLEMENTED - requeue=false");
         let flow = async |channel: &Channel| {
-            channel
-                .channel_flow(lapin::options::ChannelFlowOptions { active: false })
-                .await
-                .unwrap_err();
+            channel.channel_flow(lapin::options::ChannelFlowOptions { active: false }).await.unwrap_err();
         };
-        assert_error(
-            &closing(scenario, flow).await,
-            540,
-            "NOT_IMPLEMENTED - active=false",
-        );
+        assert_error(&closing(scenario, flow).await, 540, "NOT_IMPLEMENTED - active=false");
     });
 }
 
@@ -386,10 +237,7 @@ fn not_implemented_closes_the_connection() {
 fn global_qos_is_accepted() {
     scenario(async |scenario| {
         let channel = scenario.channel().await;
-        channel
-            .basic_qos(10, BasicQosOptions { global: true })
-            .await
-            .unwrap();
+        channel.basic_qos(10, BasicQosOptions { global: true }).await.unwrap();
         channel.exclusive_queue(FieldTable::default()).await;
     });
 }
@@ -409,11 +257,7 @@ fn a_wrong_password_is_refused() {
         let expected = "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. \
                         For details see the broker logfile.";
         for user in ["guest:wrong", "nobody:guest", "guest:%20"] {
-            assert_error(
-                &refused(&format!("{scheme}://{user}@{address}")).await,
-                403,
-                expected,
-            );
+            assert_error(&refused(&format!("{scheme}://{user}@{address}")).await, 403, expected);
         }
     });
 }
@@ -433,10 +277,7 @@ fn one_failing_channel_leaves_the_others_alone() {
         let channel = scenario.confirming().await;
         let queue = channel.exclusive_queue(FieldTable::default()).await;
         for _ in 0..20 {
-            failing(scenario, async |c| {
-                c.basic_get("nobody".into(), Default::default()).await
-            })
-            .await;
+            failing(scenario, async |c| c.basic_get("nobody".into(), Default::default()).await).await;
             channel.publish("", queue.as_str(), "x").await;
         }
         assert_eq!(channel.counts(&queue).await.0, 20);

@@ -12,19 +12,11 @@ fn messages_expire_after_their_own_or_the_queues_time() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
         let lasting = channel.exclusive_queue(FieldTable::default()).await;
-        let queue = channel
-            .exclusive_queue(table([("x-message-ttl", AMQPValue::LongInt(50))]))
-            .await;
+        let queue = channel.exclusive_queue(table([("x-message-ttl", AMQPValue::LongInt(50))])).await;
         let expiring = |time: &str| BasicProperties::default().with_expiration(time.into());
-        channel
-            .publish_with("", lasting.as_str(), "short", expiring("50"))
-            .await;
-        channel
-            .publish_with("", lasting.as_str(), "long", expiring("600000"))
-            .await;
-        channel
-            .publish_with("", queue.as_str(), "the smaller counts", expiring("600000"))
-            .await;
+        channel.publish_with("", lasting.as_str(), "short", expiring("50")).await;
+        channel.publish_with("", lasting.as_str(), "long", expiring("600000")).await;
+        channel.publish_with("", queue.as_str(), "the smaller counts", expiring("600000")).await;
         channel.wait_ready(&lasting, 1).await;
         channel.wait_ready(&queue, 0).await;
         assert_eq!(channel.bodies(&lasting).await, ["long"]);
@@ -35,9 +27,7 @@ fn messages_expire_after_their_own_or_the_queues_time() {
 fn time_to_live_zero_needs_a_waiting_consumer() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
-        let queue = channel
-            .exclusive_queue(table([("x-message-ttl", AMQPValue::LongInt(0))]))
-            .await;
+        let queue = channel.exclusive_queue(table([("x-message-ttl", AMQPValue::LongInt(0))])).await;
         channel.publish("", queue.as_str(), "nobody waits").await;
         assert!(channel.get(&queue).await.is_none());
         let mut consumer = channel.consume(&queue, FieldTable::default()).await;
@@ -50,19 +40,13 @@ fn time_to_live_zero_needs_a_waiting_consumer() {
 fn unacknowledged_messages_do_not_expire_before_they_come_back() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
-        let queue = channel
-            .exclusive_queue(table([("x-message-ttl", AMQPValue::LongInt(100))]))
-            .await;
-        let other = channel
-            .exclusive_queue(table([("x-message-ttl", AMQPValue::LongInt(100))]))
-            .await;
+        let queue = channel.exclusive_queue(table([("x-message-ttl", AMQPValue::LongInt(100))])).await;
+        let other = channel.exclusive_queue(table([("x-message-ttl", AMQPValue::LongInt(100))])).await;
         channel.publish("", queue.as_str(), "held").await;
         let held = channel.get(&queue).await.unwrap();
         channel.publish("", other.as_str(), "clock").await;
         channel.wait_ready(&other, 0).await;
-        held.reject(BasicRejectOptions { requeue: true })
-            .await
-            .unwrap();
+        held.reject(BasicRejectOptions { requeue: true }).await.unwrap();
         channel.wait_ready(&queue, 0).await;
         assert!(channel.get(&queue).await.is_none());
     });
@@ -72,21 +56,15 @@ fn unacknowledged_messages_do_not_expire_before_they_come_back() {
 fn length_limits_drop_the_oldest() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
-        let by_count = channel
-            .exclusive_queue(table([("x-max-length", AMQPValue::LongInt(3))]))
-            .await;
-        let by_bytes = channel
-            .exclusive_queue(table([("x-max-length-bytes", AMQPValue::LongInt(10))]))
-            .await;
+        let by_count = channel.exclusive_queue(table([("x-max-length", AMQPValue::LongInt(3))])).await;
+        let by_bytes = channel.exclusive_queue(table([("x-max-length-bytes", AMQPValue::LongInt(10))])).await;
         for text in ["aaaa", "bbbb", "cccc", "dd", "ee"] {
             channel.publish("", by_count.as_str(), text).await;
             channel.publish("", by_bytes.as_str(), text).await;
         }
         assert_eq!(channel.bodies(&by_count).await, ["cccc", "dd", "ee"]);
         assert_eq!(channel.bodies(&by_bytes).await, ["cccc", "dd", "ee"]);
-        channel
-            .publish("", by_bytes.as_str(), "more than ten")
-            .await;
+        channel.publish("", by_bytes.as_str(), "more than ten").await;
         assert!(channel.get(&by_bytes).await.is_none());
     });
 }
@@ -95,9 +73,7 @@ fn length_limits_drop_the_oldest() {
 fn unacknowledged_messages_do_not_count_for_the_limit() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
-        let queue = channel
-            .exclusive_queue(table([("x-max-length", AMQPValue::LongInt(1))]))
-            .await;
+        let queue = channel.exclusive_queue(table([("x-max-length", AMQPValue::LongInt(1))])).await;
         channel.publish("", queue.as_str(), "held").await;
         let held = channel.get(&queue).await.unwrap();
         channel.publish("", queue.as_str(), "ready").await;
@@ -111,9 +87,7 @@ fn unacknowledged_messages_do_not_count_for_the_limit() {
 fn urgent_messages_overtake() {
     scenario(async |scenario| {
         let channel = scenario.confirming().await;
-        let queue = channel
-            .exclusive_queue(table([("x-max-priority", AMQPValue::LongInt(5))]))
-            .await;
+        let queue = channel.exclusive_queue(table([("x-max-priority", AMQPValue::LongInt(5))])).await;
         let none = BasicProperties::default();
         let publish = [
             ("none", none.clone()),
@@ -125,17 +99,11 @@ fn urgent_messages_overtake() {
             ("3 again", none.with_priority(3)),
         ];
         for (text, properties) in publish {
-            channel
-                .publish_with("", queue.as_str(), text, properties)
-                .await;
+            channel.publish_with("", queue.as_str(), text, properties).await;
         }
         let messages = channel.drain(&queue).await;
         let bodies: Vec<_> = messages.iter().map(body).collect();
         assert_eq!(bodies, ["5", "200", "3", "3 again", "1", "none", "0"]);
-        assert_eq!(
-            messages[1].properties.priority(),
-            &Some(200),
-            "the property stays as it was sent"
-        );
+        assert_eq!(messages[1].properties.priority(), &Some(200), "the property stays as it was sent");
     });
 }

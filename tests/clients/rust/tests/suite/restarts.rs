@@ -32,14 +32,11 @@ fn sigterm_closes_idle_and_busy_connections_with_320() {
             next(&mut consumer).await;
             connections.push((connection, channel, consumer));
         }
-        let closed: FuturesUnordered<_> = connections
-            .iter()
-            .map(|(connection, ..)| connection_error(connection.events_listener()))
-            .collect();
+        let closed: FuturesUnordered<_> =
+            connections.iter().map(|(connection, ..)| connection_error(connection.events_listener())).collect();
         broker.terminate();
         for error in closed.collect::<Vec<_>>().await {
-            let text =
-                "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'";
+            let text = "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'";
             assert_error(&error, 320, text);
         }
         broker.assert_clean_exit();
@@ -61,11 +58,7 @@ fn sigterm_while_publishing_ends_in_time() {
         let body = vec![b'x'; 10_000];
         let publishing = async {
             let mut confirmed = 0;
-            while channel
-                .send("", queue.as_str(), &body, BasicProperties::default())
-                .await
-                .is_ok()
-            {
+            while channel.send("", queue.as_str(), &body, BasicProperties::default()).await.is_ok() {
                 confirmed += 1;
                 if confirmed == 20 {
                     broker.terminate();
@@ -86,13 +79,7 @@ fn a_restarted_broker_starts_empty_on_its_port() {
         let port = broker.port();
         let connection = connect(&broker.uri()).await;
         let channel = Session::open(&connection).await;
-        let declared = channel
-            .queue_declare(
-                "q".into(),
-                QueueDeclareOptions::durable(),
-                FieldTable::default(),
-            )
-            .await;
+        let declared = channel.queue_declare("q".into(), QueueDeclareOptions::durable(), FieldTable::default()).await;
         declared.unwrap();
         broker.stop();
         let broker = Broker::start_on(port);
@@ -109,34 +96,13 @@ async fn recovering(uri: &str) -> (Connection, lapin::Channel, Consumer) {
     let connection = within(Connection::connect(uri, properties)).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     let none = FieldTable::default;
-    let durable = ExchangeDeclareOptions {
-        durable: true,
-        ..Default::default()
-    };
-    channel
-        .exchange_declare("logs".into(), ExchangeKind::Topic, durable, none())
-        .await
-        .unwrap();
-    channel
-        .queue_declare("inbox".into(), QueueDeclareOptions::durable(), none())
-        .await
-        .unwrap();
-    channel
-        .queue_bind(
-            "inbox".into(),
-            "logs".into(),
-            "#".into(),
-            Default::default(),
-            none(),
-        )
-        .await
-        .unwrap();
+    let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    channel.exchange_declare("logs".into(), ExchangeKind::Topic, durable, none()).await.unwrap();
+    channel.queue_declare("inbox".into(), QueueDeclareOptions::durable(), none()).await.unwrap();
+    channel.queue_bind("inbox".into(), "logs".into(), "#".into(), Default::default(), none()).await.unwrap();
     channel.confirm_select(Default::default()).await.unwrap();
     channel.basic_qos(5, Default::default()).await.unwrap();
-    let consumer = channel
-        .basic_consume("inbox".into(), "mine".into(), Default::default(), none())
-        .await
-        .unwrap();
+    let consumer = channel.basic_consume("inbox".into(), "mine".into(), Default::default(), none()).await.unwrap();
     (connection, channel, consumer)
 }
 
@@ -144,22 +110,13 @@ async fn recovering(uri: &str) -> (Connection, lapin::Channel, Consumer) {
 async fn publish_until_confirmed(channel: &lapin::Channel, text: &str) {
     loop {
         let sent = async {
-            let (options, properties) =
-                (BasicPublishOptions::default(), BasicProperties::default());
-            let sent = channel.basic_publish(
-                "logs".into(),
-                "a.b".into(),
-                options,
-                text.as_bytes(),
-                properties,
-            );
+            let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+            let sent = channel.basic_publish("logs".into(), "a.b".into(), options, text.as_bytes(), properties);
             sent.await?.await
         };
         match within(sent).await {
             Ok(confirmation) => return assert!(confirmation.is_ack()),
-            Err(error) => within(channel.wait_for_recovery(error))
-                .await
-                .expect("recovery"),
+            Err(error) => within(channel.wait_for_recovery(error)).await.expect("recovery"),
         }
     }
 }

@@ -53,19 +53,12 @@ fn acknowledgements_count_at_commit_only() {
 fn a_refused_message_fails_the_commit() {
     scenario(async |scenario| {
         let channel = scenario.channel().await;
-        let full = table([
-            ("x-max-length", AMQPValue::LongInt(0)),
-            ("x-overflow", text("reject-publish")),
-        ]);
+        let full = table([("x-max-length", AMQPValue::LongInt(0)), ("x-overflow", text("reject-publish"))]);
         let queue = channel.exclusive_queue(full).await;
         channel.tx_select().await.unwrap();
         channel.publish("", queue.as_str(), "1").await;
         let committed = channel.tx_commit().await;
-        assert_error(
-            &committed.unwrap_err(),
-            406,
-            "PRECONDITION_FAILED - partial tx completion",
-        );
+        assert_error(&committed.unwrap_err(), 406, "PRECONDITION_FAILED - partial tx completion");
     });
 }
 
@@ -74,35 +67,16 @@ fn a_channel_is_either_transactional_or_confirming() {
     scenario(async |scenario| {
         let channel = scenario.channel().await;
         let error = channel.tx_commit().await.unwrap_err();
-        assert_error(
-            &error,
-            406,
-            "PRECONDITION_FAILED - channel is not transactional",
-        );
+        assert_error(&error, 406, "PRECONDITION_FAILED - channel is not transactional");
         let channel = scenario.channel().await;
         let error = channel.tx_rollback().await.unwrap_err();
-        assert_error(
-            &error,
-            406,
-            "PRECONDITION_FAILED - channel is not transactional",
-        );
+        assert_error(&error, 406, "PRECONDITION_FAILED - channel is not transactional");
         let channel = scenario.confirming().await;
         let error = channel.tx_select().await.unwrap_err();
-        assert_error(
-            &error,
-            406,
-            "PRECONDITION_FAILED - cannot switch from confirm to tx mode",
-        );
+        assert_error(&error, 406, "PRECONDITION_FAILED - cannot switch from confirm to tx mode");
         let channel = scenario.channel().await;
         channel.tx_select().await.unwrap();
-        let error = channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .unwrap_err();
-        assert_error(
-            &error,
-            406,
-            "PRECONDITION_FAILED - cannot switch from tx to confirm mode",
-        );
+        let error = channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap_err();
+        assert_error(&error, 406, "PRECONDITION_FAILED - cannot switch from tx to confirm mode");
     });
 }

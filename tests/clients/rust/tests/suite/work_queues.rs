@@ -44,9 +44,7 @@ fn without_prefetch_consumers_take_turns() {
             consumers.push(channel.consume_no_ack(&queue).await);
         }
         for number in 0..9 {
-            channel
-                .publish("", queue.as_str(), &number.to_string())
-                .await;
+            channel.publish("", queue.as_str(), &number.to_string()).await;
         }
         let mut all = Vec::new();
         for consumer in &mut consumers {
@@ -68,9 +66,7 @@ fn prefetch_counts_for_each_consumer_that_comes_after_it() {
         let channel = scenario.confirming().await;
         let queue = channel.exclusive_queue(FieldTable::default()).await;
         for number in 0..10 {
-            channel
-                .publish("", queue.as_str(), &number.to_string())
-                .await;
+            channel.publish("", queue.as_str(), &number.to_string()).await;
         }
         channel.prefetch(2).await;
         let _two = channel.consume(&queue, FieldTable::default()).await;
@@ -96,14 +92,8 @@ fn a_closed_channel_gives_its_messages_back_in_place() {
         next(&mut consumer).await;
         worker.close(200, "crash".into()).await.unwrap();
         let messages = channel.drain(&queue).await;
-        let seen: Vec<_> = messages
-            .iter()
-            .map(|message| (body(message), message.redelivered))
-            .collect();
-        assert_eq!(
-            seen,
-            [("a".into(), true), ("b".into(), true), ("c".into(), false)]
-        );
+        let seen: Vec<_> = messages.iter().map(|message| (body(message), message.redelivered)).collect();
+        assert_eq!(seen, [("a".into(), true), ("b".into(), true), ("c".into(), false)]);
     });
 }
 
@@ -135,17 +125,11 @@ fn nack_and_reject_requeue_in_place() {
             channel.get(&queue).await.unwrap();
         }
         let third = channel.get(&queue).await.unwrap();
-        let all_so_far = BasicNackOptions {
-            multiple: true,
-            requeue: true,
-        };
+        let all_so_far = BasicNackOptions { multiple: true, requeue: true };
         third.nack(all_so_far).await.unwrap();
         let first = channel.get(&queue).await.unwrap();
         assert_eq!((body(&first).as_str(), first.redelivered), ("a", true));
-        first
-            .reject(BasicRejectOptions { requeue: true })
-            .await
-            .unwrap();
+        first.reject(BasicRejectOptions { requeue: true }).await.unwrap();
         assert_eq!(channel.bodies(&queue).await, ["a", "b", "c", "d"]);
     });
 }
@@ -161,15 +145,9 @@ fn recover_requeues_everything_unacknowledged() {
         channel.get(&queue).await.unwrap();
         channel.get(&queue).await.unwrap();
         assert!(channel.get(&queue).await.is_none());
-        channel
-            .basic_recover(BasicRecoverOptions { requeue: true })
-            .await
-            .unwrap();
+        channel.basic_recover(BasicRecoverOptions { requeue: true }).await.unwrap();
         let again = channel.drain(&queue).await;
-        let seen: Vec<_> = again
-            .iter()
-            .map(|message| (body(message), message.redelivered))
-            .collect();
+        let seen: Vec<_> = again.iter().map(|message| (body(message), message.redelivered)).collect();
         assert_eq!(seen, [("a".into(), true), ("b".into(), true)]);
     });
 }
@@ -186,18 +164,9 @@ fn ack_multiple_settles_everything_before_it() {
         worker.get(&queue).await.unwrap();
         let second = worker.get(&queue).await.unwrap();
         let third = worker.get(&queue).await.unwrap();
-        assert_eq!(
-            (second.delivery_tag, third.delivery_tag, third.message_count),
-            (2, 3, 0)
-        );
-        second
-            .ack(BasicAckOptions { multiple: true })
-            .await
-            .unwrap();
-        worker
-            .close(200, "the third was not acknowledged".into())
-            .await
-            .unwrap();
+        assert_eq!((second.delivery_tag, third.delivery_tag, third.message_count), (2, 3, 0));
+        second.ack(BasicAckOptions { multiple: true }).await.unwrap();
+        worker.close(200, "the third was not acknowledged".into()).await.unwrap();
         assert_eq!(channel.bodies(&queue).await, ["c"]);
     });
 }
