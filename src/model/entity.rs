@@ -185,6 +185,8 @@ pub enum ArgumentError {
 enum Rule {
     Integer { min: i64, max: i64 },
     Text,
+    /// A name or key: at most 255 bytes, since it goes into a short string.
+    ShortText,
     OneOf(&'static [&'static str]),
     Bool,
     MaxAge,
@@ -223,8 +225,8 @@ const LOCATORS: Rule = Rule::OneOf(&["client-local", "balanced", "random", "leas
 const ARGUMENTS: &[Argument] = &[
     argument("x-expires", Rule::Integer { min: 1, max: EXPIRY_MAX_MS }, "cq"),
     argument("x-message-ttl", DURATION, "cq"),
-    argument("x-dead-letter-exchange", Rule::Text, "cq"),
-    argument("x-dead-letter-routing-key", Rule::Text, "cq"),
+    argument("x-dead-letter-exchange", Rule::ShortText, "cq"),
+    argument("x-dead-letter-routing-key", Rule::ShortText, "cq"),
     argument("x-dead-letter-strategy", Rule::OneOf(&["at-most-once", "at-least-once"]), "q"),
     argument("x-max-length", ANY_SIZE, "cq"),
     argument("x-max-length-bytes", ANY_SIZE, "cqs"),
@@ -269,6 +271,10 @@ impl Argument {
                 _ => Err(format!("{{unacceptable_type,{}}}", value.type_name())),
             },
             Rule::Text => text_of(value).map(|_| ()),
+            Rule::ShortText => match text_of(value)?.len() {
+                0..=255 => Ok(()),
+                length => Err(format!("{{value_too_large,{length}}}")),
+            },
             Rule::OneOf(allowed) => {
                 let text = text_of(value)?;
                 let refusal = || format!("invalid_{}", self.name.trim_start_matches("x-").replace('-', "_"));

@@ -55,6 +55,8 @@ struct SessionChannel {
     asked: Option<Ask>,
     /// Shards that have not joined yet, and what to answer then.
     joining: Option<(usize, Answer)>,
+    /// It is ending, and counted no more.
+    closing: bool,
 }
 
 /// See the module's documentation.
@@ -264,7 +266,8 @@ impl Session {
     }
 
     fn close_channel(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
-        let Some(state) = self.channels.get_mut(&channel.serial) else { return };
+        let Some(state) = self.channels.get_mut(&channel.serial).filter(|state| !state.closing) else { return };
+        state.closing = true;
         state.held = Vec::new();
         if let Some((token, _)) = state.reply.take() {
             self.broker.replies.remove(&token);
@@ -287,7 +290,9 @@ impl Session {
             return;
         }
         for (_, mut state) in std::mem::take(&mut self.channels) {
-            self.broker.uncount_channels(self.user.as_ref().map(|user| &user.name), 1);
+            if !state.closing {
+                self.broker.uncount_channels(self.user.as_ref().map(|user| &user.name), 1);
+            }
             if let Some((token, _)) = state.reply.take() {
                 self.broker.replies.remove(&token);
             }

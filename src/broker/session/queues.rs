@@ -208,7 +208,8 @@ impl Session {
         // The session must be known to the shard, and what it sent before must be there before the queue.
         let shards = self.broker.shard_count();
         (0..shards).for_each(|shard| self.attach(shard));
-        self.push_batches();
+        // Driven as well, not only pushed: the batches are empty afterwards, and nobody else would wake those shards.
+        self.flush(self.now);
         let arguments = sorted(declare.arguments.clone());
         let broker = Arc::clone(&self.broker);
         let connection = self.connection;

@@ -237,6 +237,12 @@ impl Output {
         self.length == 0
     }
 
+    /// Bytes that the buffer being filled takes in memory.
+    #[cfg(test)]
+    pub(super) fn tail_capacity(&self) -> usize {
+        self.tail.capacity()
+    }
+
     /// Calls `write` with the bytes to be written until it takes nothing more. `write` returns how many it took.
     pub fn drain<E>(&mut self, mut write: impl FnMut(&[std::io::IoSlice<'_>]) -> Result<usize, E>) -> Result<(), E> {
         while self.length > 0 {
@@ -272,6 +278,10 @@ impl Output {
             if self.tail.capacity() > TAIL_KEEP {
                 self.tail = Vec::new();
             }
+        } else if self.written > TAIL_KEEP && self.written > self.tail.len() / 2 {
+            // A socket that is always a little behind never empties the buffer: what it has taken must go before that.
+            self.tail.drain(..self.written);
+            self.written = 0;
         }
     }
 

@@ -13,7 +13,7 @@ use super::content::{PayloadMax, WholePublish};
 use super::start::{self, ClientProperties, INITIAL_FRAME_MAX, Opening, Tuned};
 use super::{Settings, login, method};
 use crate::model::exception::{Exception, ReplyCode};
-use crate::model::ids::{ChannelRef, ConnectionId, QueueId, Timestamp};
+use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
 use crate::model::names::{ConsumerTag, VhostName};
 use crate::model::random::Random;
 use crate::model::request::{Answer, DeliverEvent, Event, Request};
@@ -24,6 +24,10 @@ const SILENCE_MS: u64 = 3_000;
 const CLOSE_TIMEOUT_MS: u64 = 30_000;
 /// Bytes kept for channels that wait, above which the socket is not read.
 const KEPT_MAX: usize = 1024 * 1024;
+
+/// Bytes that wait for the socket, above which it is not read and direct replies are dropped: a client that sends without
+/// reading would otherwise fill the memory with answers. Far above the credit of deliveries.
+const OUTPUT_MAX: usize = 16 * 1024 * 1024;
 
 /// What the driver is to do with the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +94,8 @@ pub struct Connection {
     deadline: Option<Timestamp>,
     heard: bool,
     silent_checks: u8,
+    /// Bytes that waited for the socket at the last check.
+    waiting_before: usize,
     next_heard_check: Timestamp,
     next_heartbeat: Timestamp,
     wrote: bool,
@@ -124,6 +130,7 @@ impl Connection {
             deadline,
             heard: false,
             silent_checks: 0,
+            waiting_before: 0,
             next_heard_check: Timestamp::default(),
             next_heartbeat: Timestamp::default(),
             wrote: false,
@@ -146,6 +153,7 @@ impl Connection {
     pub fn wants_input(&self) -> bool {
         !self.blocked
             && self.kept < KEPT_MAX
+            && self.output.len() < OUTPUT_MAX
             && !matches!(self.state, State::LoggingIn | State::OpeningVhost | State::Silent | State::Closed)
     }
 
@@ -395,7 +403,8 @@ impl Connection {
 
     /// Closes the connection with an exception and waits for close-ok.
     fn fail(&mut self, exception: Exception, ids: (u16, u16), now: Timestamp, requests: &mut Vec<Request>) {
-        if matches!(self.state, State::Closing | State::Silent | State::Closed) {
+        // A client that closed by itself awaits close-ok and nothing else.
+        if matches!(self.state, State::Closing | State::Ending | State::Ended | State::Silent | State::Closed) {
             return;
         }
         let close = connection::AMQPMethod::Close(connection::Close {
@@ -564,14 +573,16 @@ impl Connection {
                 };
                 self.fail(exception, ids, now, requests);
             }
-            Event::ConsumerCancelled { consumer, tag } => self.on_consumer_cancelled(consumer.channel, &tag),
+            Event::ConsumerCancelled { consumer, tag } => self.on_consumer_cancelled(consumer, &tag),
             Event::ConsumerTimeout { consumer, timeout_ms } => {
                 let text = format!(
                     "delivery acknowledgement on channel {} timed out. Timeout value used: {timeout_ms} ms. This timeout \
                      value can be configured, see consumers doc guide to learn more",
                     consumer.channel
                 );
-                if self.consumers.find(consumer.serial).is_some() {
+                // Serials only grow: a smaller one is of an earlier channel of this number.
+                let channel = self.channels.get(&consumer.channel);
+                if channel.is_some_and(|open| open.phase == Phase::Open && open.reference.serial <= consumer.serial) {
                     self.fail_channel(consumer.channel, Exception::precondition_failed(text), (0, 0), now, requests);
                 }
             }
@@ -609,6 +620,9 @@ impl Connection {
     fn on_deliver(&mut self, delivery: &DeliverEvent) {
         if delivery.queue != QueueId::DIRECT_REPLY {
             self.delivered += delivery.message.cost();
+        }
+        if delivery.queue == QueueId::DIRECT_REPLY && self.output.len() >= OUTPUT_MAX {
+            return;
         }
         let number = delivery.consumer.channel;
         let Some(consumer) = self.consumers.find(delivery.consumer.serial) else { return };
@@ -675,12 +689,15 @@ impl Connection {
         }
     }
 
-    fn on_consumer_cancelled(&mut self, number: u16, tag: &ConsumerTag) {
+    fn on_consumer_cancelled(&mut self, cancelled: ConsumerId, tag: &ConsumerTag) {
+        let number = cancelled.channel;
         let Some(channel) = self.channels.get_mut(&number).filter(|channel| channel.phase == Phase::Open) else {
             return;
         };
-        if let Some(consumer) = channel.tags.remove(tag) {
-            self.consumers.remove(consumer);
+        // The tag may be another consumer's by now, on a channel opened again under the number.
+        if channel.tags.get(tag) == Some(&cancelled) {
+            channel.tags.remove(tag);
+            self.consumers.remove(cancelled);
             if self.client.consumer_cancel_notify {
                 let cancel = basic::Cancel { consumer_tag: tag.as_str().into(), nowait: true };
                 self.send(number, &AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)));
@@ -801,7 +818,10 @@ impl Connection {
         }
         if self.next_heard_check <= now {
             self.next_heard_check = now.plus(interval);
-            let heard = mem::take(&mut self.heard) || self.blocked;
+            // While too much waits to be written the socket is not read: that some of it was taken is a sign of life.
+            let waiting = self.output.len();
+            let drained = waiting < mem::replace(&mut self.waiting_before, waiting);
+            let heard = mem::take(&mut self.heard) || self.blocked || drained;
             self.silent_checks = if heard { 0 } else { self.silent_checks + 1 };
             if self.silent_checks >= 2 {
                 self.reason = Some(format!("missed heartbeats from client, timeout: {}s", interval / 1000));

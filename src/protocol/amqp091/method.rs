@@ -67,10 +67,12 @@ pub(super) fn end_frame(out: &mut Vec<u8>, start: usize) {
     out.push(FRAME_END);
 }
 
-/// The fields of methods that carry strings or tables: `2` two octets, `s` short string, `L` long string, `b` one octet of
+/// The fields of methods that carry strings or tables, those that only a server sends included, since the library parses
+/// them all: `2` two octets, `s` short string, `L` long string, `b` one octet of
 /// bits, `t` table.
 fn layout(class: u16, method: u16) -> &'static [u8] {
     match (class, method) {
+        (10, 10) => b"2tLL",
         (10, 11) => b"tsLs",
         (10, 40) => b"ssb",
         (10, 70) => b"Ls",

@@ -15,6 +15,8 @@ mod dispatch;
 mod login;
 mod method;
 mod start;
+#[cfg(test)]
+mod tests;
 mod unacked;
 
 pub use codec::Output;

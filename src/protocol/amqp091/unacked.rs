@@ -54,6 +54,7 @@ impl UnackedWindow {
                 .filter_map(|(tag, delivery)| Some((tag, delivery?)))
                 .for_each(|(tag, delivery)| take(tag, delivery));
             self.outstanding = 0;
+            self.squeeze();
             return Ok(());
         }
         let position = self.position(tag).ok_or_else(|| Exception::unknown_delivery_tag(tag))?;
@@ -73,20 +74,19 @@ impl UnackedWindow {
 
     /// Puts deliveries back under the tags they had, for a transaction that is rolled back.
     pub(super) fn restore(&mut self, deliveries: impl IntoIterator<Item = (u64, Unacked)>) {
-        for (tag, delivery) in deliveries {
-            let position = self.window.partition_point(|(other, _)| *other < tag);
-            match self.window.get_mut(position) {
-                Some((found, hole)) if *found == tag => *hole = Some(delivery),
-                _ => self.window.insert(position, (tag, Some(delivery))),
-            }
-            self.outstanding += 1;
-        }
+        // Holes are dropped and everything is sorted anew: inserting one by one would take quadratic time.
+        self.window.retain(|(_, delivery)| delivery.is_some());
+        self.window.extend(deliveries.into_iter().map(|(tag, delivery)| (tag, Some(delivery))));
+        self.window.make_contiguous().sort_unstable_by_key(|(tag, _)| *tag);
+        self.outstanding = self.window.len();
     }
 
     /// Takes everything outstanding, oldest first.
     pub(super) fn take_all(&mut self) -> Vec<Unacked> {
         self.outstanding = 0;
-        self.window.drain(..).filter_map(|(_, delivery)| delivery).collect()
+        let all = self.window.drain(..).filter_map(|(_, delivery)| delivery).collect();
+        self.squeeze();
+        all
     }
 
     /// The place of an outstanding tag. Without holes removed, the tag's distance from the front is its place.
