@@ -132,7 +132,8 @@ impl Client {
             }
             self.connection.flush(NOW, &mut self.requests);
             written += self.connection.output().len();
-            let taken = |slices: &[std::io::IoSlice<'_>]| Ok::<_, Infallible>(slices.iter().map(|slice| slice.len()).sum());
+            let taken =
+                |slices: &[std::io::IoSlice<'_>]| Ok::<_, Infallible>(slices.iter().map(|slice| slice.len()).sum());
             let Ok(()) = self.connection.output().drain(taken);
             self.connection.return_credit(1, &mut self.requests);
             if idle && self.requests.is_empty() && self.immediate.is_empty() {

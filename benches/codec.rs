@@ -54,7 +54,8 @@ fn deliver(size: usize) {
         for message in &messages {
             index += 1;
             let message = message.clone();
-            let event = DeliverEvent { consumer, queue: QueueId(1), index: MessageIndex(index), redelivered: false, message };
+            let event =
+                DeliverEvent { consumer, queue: QueueId(1), index: MessageIndex(index), redelivered: false, message };
             peer.connection.handle(Event::Deliver(event), NOW, &mut peer.requests);
         }
         assert!(peer.connection.output().len() > BATCH * size, "every delivery is written");
@@ -114,6 +115,8 @@ impl Peer {
     fn messages(&mut self, size: usize) -> Vec<Message> {
         self.connection.receive(&support::publishes(BATCH, size), NOW, &mut self.requests);
         let requests = self.requests.drain(..);
-        requests.filter_map(|request| if let Request::Publish(publish) = request { Some(publish.message) } else { None }).collect()
+        requests
+            .filter_map(|request| if let Request::Publish(publish) = request { Some(publish.message) } else { None })
+            .collect()
     }
 }

@@ -75,7 +75,8 @@ impl Summary {
 #[test]
 fn every_message_is_published_confirmed_and_delivered() {
     let broker = Broker::start("confirms");
-    let options = "--messages 10001 --publishers 3 --consumers 2 --queues 2 --confirms 100 --ack-every 10 --prefetch 50";
+    let options =
+        "--messages 10001 --publishers 3 --consumers 2 --queues 2 --confirms 100 --ack-every 10 --prefetch 50";
     let summary = broker.summary(&format!("{options} --size 1KiB --persistent"));
     for name in ["published", "confirmed", "delivered"] {
         assert_eq!(summary.count(name), 10_001, "{name}");
