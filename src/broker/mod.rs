@@ -17,6 +17,8 @@ mod replies;
 mod session;
 mod shard;
 mod topology;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -94,6 +94,12 @@ impl Outbox {
         self.notify.notified().await;
     }
 
+    /// Publish and delivery credit left, in bytes.
+    #[cfg(test)]
+    pub(super) fn credits(&self) -> (i64, i64) {
+        (self.publish_credit.load(Ordering::SeqCst), self.delivery_credit.load(Ordering::SeqCst))
+    }
+
     /// Whether the connection may publish more.
     #[must_use]
     pub fn has_publish_credit(&self) -> bool {

@@ -300,3 +300,120 @@ fn long<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], PropertiesError> {
     *rest = tail;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Shorts = Vec<Option<Vec<u8>>>;
+    type Rest = (Option<Vec<u8>>, Option<u8>, Option<u8>, Option<u64>);
+
+    fn shorts() -> impl Strategy<Value = Shorts> {
+        vec(option::of(vec(any::<u8>(), 0..=255)), 10..=10)
+    }
+
+    fn properties<'a>(shorts: &'a Shorts, rest: &'a Rest) -> Properties<'a> {
+        let short = |at: usize| shorts[at].as_deref();
+        Properties {
+            raw: &[],
+            content_type: short(0),
+            content_encoding: short(1),
+            headers: rest.0.as_deref(),
+            delivery_mode: rest.1,
+            priority: rest.2,
+            correlation_id: short(2),
+            reply_to: short(3),
+            expiration: short(4),
+            message_id: short(5),
+            timestamp: rest.3,
+            kind: short(6),
+            user_id: short(7),
+            app_id: short(8),
+            cluster_id: short(9),
+        }
+    }
+
+    /// Everything but `raw`, to compare.
+    fn shown(properties: &Properties<'_>) -> String {
+        format!("{:?}", Properties { raw: &[], ..*properties })
+    }
+
+    fn body_of(message: &Message) -> Vec<u8> {
+        match message.body() {
+            Body::Inline(bytes) => bytes.to_vec(),
+            Body::Slices(slices) => slices.concat(),
+        }
+    }
+
+    fn rest() -> impl Strategy<Value = Rest> {
+        (option::of(vec(any::<u8>(), 0..300)), any::<Option<u8>>(), any::<Option<u8>>(), any::<Option<u64>>())
+    }
+
+    proptest! {
+        #[test]
+        fn properties_come_back_as_they_were(shorts in shorts(), rest in rest()) {
+            let properties = properties(&shorts, &rest);
+            let mut encoded = Vec::new();
+            properties.encode(&mut encoded);
+            let parsed = Properties::parse(&encoded).unwrap();
+            prop_assert_eq!(shown(&parsed), shown(&properties));
+            let mut again = Vec::new();
+            parsed.encode(&mut again);
+            prop_assert_eq!(&again, &encoded);
+            // Neither a byte less nor one more.
+            prop_assert!(Properties::parse(&encoded[..encoded.len() - 1]).is_err());
+            again.push(0);
+            prop_assert!(Properties::parse(&again).is_err());
+        }
+
+        #[test]
+        fn noise_parses_to_what_it_encodes_to(bytes in vec(any::<u8>(), 0..60)) {
+            if let Ok(properties) = Properties::parse(&bytes) {
+                let mut encoded = Vec::new();
+                properties.encode(&mut encoded);
+                prop_assert_eq!(encoded, bytes);
+            }
+        }
+
+        #[test]
+        fn messages_keep_what_they_are_made_of(
+            names in (vec(any::<u8>(), 0..=255), vec(any::<u8>(), 0..=255)),
+            shorts in shorts(),
+            rest in rest(),
+            body in vec(any::<u8>(), 0..6000),
+            piece in 1usize..4000,
+        ) {
+            let mut raw = Vec::new();
+            properties(&shorts, &rest).encode(&mut raw);
+            let parsed = Properties::parse(&raw).unwrap();
+            let envelope = Envelope { exchange: &names.0, routing_key: &names.1 };
+            let slices = body.chunks(piece).map(Bytes::copy_from_slice).collect();
+            let scratch = &mut vec![9; 10];
+            let whole = Message::new(scratch, envelope, &parsed, &body);
+            let sliced = Message::with_slices(scratch, envelope, &parsed, slices);
+            for message in [&whole, &sliced] {
+                prop_assert_eq!((message.exchange(), message.routing_key()), (&names.0[..], &names.1[..]));
+                prop_assert_eq!(message.address(), (&[&names.0[..], &names.1[..]].concat()[..], names.0.len()));
+                prop_assert_eq!(message.raw_properties(), &raw[..]);
+                prop_assert_eq!(message.body_length(), body.len());
+                prop_assert_eq!(message.is_persistent(), rest.1 == Some(2));
+                prop_assert_eq!(message.priority(), rest.2.unwrap_or(0));
+                prop_assert_eq!(body_of(message), &body[..]);
+                let other = Envelope { exchange: b"other", routing_key: b"" };
+                let plain = Properties::parse(&[0, 0]).unwrap();
+                let rewritten = message.rewritten(scratch, other, &plain);
+                prop_assert_eq!((rewritten.exchange(), rewritten.routing_key()), (&b"other"[..], &b""[..]));
+                prop_assert_eq!(rewritten.raw_properties(), &[0, 0][..]);
+                prop_assert_eq!(rewritten.body_length(), body.len());
+                prop_assert_eq!(body_of(&rewritten), &body[..]);
+                prop_assert!(!rewritten.is_persistent());
+                // The original is as it was.
+                prop_assert_eq!(message.raw_properties(), &raw[..]);
+            }
+        }
+    }
+}

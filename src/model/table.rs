@@ -312,3 +312,96 @@ impl<'a> Reader<'a> {
         Ok(values)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn value() -> impl Strategy<Value = FieldValue> {
+        let bytes = || vec(any::<u8>(), 0..20).prop_map(Bytes::from);
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(FieldValue::Bool),
+            any::<i8>().prop_map(FieldValue::I8),
+            any::<u8>().prop_map(FieldValue::U8),
+            any::<i16>().prop_map(FieldValue::I16),
+            any::<u16>().prop_map(FieldValue::U16),
+            any::<i32>().prop_map(FieldValue::I32),
+            any::<u32>().prop_map(FieldValue::U32),
+            any::<i64>().prop_map(FieldValue::I64),
+            any::<f32>().prop_map(FieldValue::F32),
+            any::<f64>().prop_map(FieldValue::F64),
+            (any::<u8>(), any::<u32>()).prop_map(|(scale, value)| FieldValue::Decimal { scale, value }),
+            bytes().prop_map(FieldValue::LongString),
+            bytes().prop_map(FieldValue::Binary),
+            any::<u64>().prop_map(FieldValue::Timestamp),
+            Just(FieldValue::Void),
+        ];
+        leaf.prop_recursive(6, 60, 5, |inner| {
+            prop_oneof![vec(inner.clone(), 0..5).prop_map(FieldValue::Array), pairs(inner).prop_map(FieldValue::Table)]
+        })
+    }
+
+    fn pairs(value: impl Strategy<Value = FieldValue>) -> impl Strategy<Value = FieldTable> {
+        vec(("\\PC{0,12}".prop_map(Box::from), value), 0..5).prop_map(FieldTable)
+    }
+
+    proptest! {
+        #[test]
+        fn tables_come_back_as_they_were(table in pairs(value())) {
+            let mut encoded = Vec::new();
+            table.encode(&mut encoded);
+            prop_assert_eq!(u32::from_be_bytes(encoded[..4].try_into().unwrap()) as usize, encoded.len() - 4);
+            prop_assert_eq!(check_table(&encoded[4..]), Ok(()));
+            let mut again = Vec::new();
+            FieldTable::decode(&encoded[4..]).unwrap().encode(&mut again);
+            prop_assert_eq!(encoded, again);
+        }
+
+        #[test]
+        fn checking_and_decoding_agree(
+            table in pairs(value()),
+            flips in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut encoded = Vec::new();
+            table.encode(&mut encoded);
+            for (at, byte) in flips {
+                let at = at.index(encoded.len());
+                encoded[at] = byte;
+            }
+            let whole = &encoded[4..];
+            for bytes in [whole, &whole[..cut.index(whole.len() + 1)]] {
+                prop_assert_eq!(check_table(bytes), FieldTable::decode(bytes).map(|_| ()));
+            }
+        }
+
+        #[test]
+        fn checking_and_decoding_agree_on_noise(bytes in vec(prop_oneof![0u8..8, any::<u8>(), Just(b'F'), Just(b'A')], 0..80)) {
+            prop_assert_eq!(check_table(&bytes), FieldTable::decode(&bytes).map(|_| ()));
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded_alike_for_tables_and_arrays() {
+        for tag in [b'F', b'A'] {
+            for depth in [DEPTH_MAX - 1, DEPTH_MAX, DEPTH_MAX + 1, 5000] {
+                let mut inner: Vec<u8> = Vec::new();
+                for _ in 0..depth {
+                    let mut outer = if tag == b'F' { vec![0, tag] } else { vec![tag] };
+                    outer.extend_from_slice(&u32::try_from(inner.len()).unwrap().to_be_bytes());
+                    outer.extend_from_slice(&inner);
+                    inner = outer;
+                }
+                if tag == b'A' {
+                    inner.insert(0, 0);
+                }
+                let expected = if depth <= DEPTH_MAX { Ok(()) } else { Err(TableError::TooDeep) };
+                assert_eq!(check_table(&inner), expected, "{depth}");
+                assert_eq!(FieldTable::decode(&inner).map(|_| ()), expected, "{depth}");
+            }
+        }
+    }
+}
