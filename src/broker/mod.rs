@@ -16,9 +16,9 @@ mod outbox;
 mod replies;
 mod session;
 mod shard;
-mod topology;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -178,6 +178,12 @@ impl Shard {
         self.alarms.first().map(|(at, _)| *at)
     }
 
+    /// Ready, unacked and consumers of a queue.
+    #[cfg(test)]
+    pub(super) fn counts(&self, queue: QueueId) -> Option<Counts> {
+        self.queues.get(&queue).map(|queue| queue.machine.counts())
+    }
+
     fn handle(&mut self, envelope: Envelope, now: Timestamp, topology: &Topology) {
         match envelope {
             Envelope::Enqueue { queue, publish } => self.enqueue(queue, publish, now, topology),

@@ -183,7 +183,10 @@ pub enum ArgumentError {
 
 #[derive(Clone, Copy)]
 enum Rule {
-    Integer { min: i64, max: i64 },
+    Integer {
+        min: i64,
+        max: i64,
+    },
     Text,
     /// A name or key: at most 255 bytes, since it goes into a short string.
     ShortText,

@@ -51,7 +51,7 @@ fn run(seed: u64, shards: u16) {
 
 impl Simulation {
     fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.random.next() % bound as u64).unwrap()
+        usize::try_from(self.random.next_bits() % bound as u64).unwrap()
     }
 
     fn step(&mut self) {
@@ -64,7 +64,8 @@ impl Simulation {
             }
         }
         let busy = self.busy.clone();
-        let guards: Vec<_> = broker.shards.iter().zip(&busy).map(|(cell, busy)| busy.then(|| cell.state.lock())).collect();
+        let guards: Vec<_> =
+            broker.shards.iter().zip(&busy).map(|(cell, busy)| busy.then(|| cell.state.lock())).collect();
         for _ in 0..=self.below(4) {
             let client = self.below(self.clients.len());
             for _ in 0..self.below(3) {
@@ -234,7 +235,11 @@ impl Simulation {
             29..=31 => {
                 let reference = self.clients[client].channels[&number].reference;
                 let (connection, serial) = (reference.connection, reference.serial);
-                Ask::Get { queue, no_ack: self.below(3) == 0, holder: ConsumerId { connection, serial, channel: number } }
+                Ask::Get {
+                    queue,
+                    no_ack: self.below(3) == 0,
+                    holder: ConsumerId { connection, serial, channel: number },
+                }
             }
             32 if !transactional => {
                 let all = std::mem::take(&mut self.clients[client].channels.get_mut(&number).unwrap().unacked);
@@ -388,14 +393,17 @@ fn a_channel_that_is_closing_is_counted_out_once() {
     let broker = broker(1, Limits { channels: 10, ..Limits::default() });
     let mut client = Client::new(&broker);
     client.open(1, Mode::Plain);
-    client.ask(1, Ask::DeclareQueue(DeclareQueue {
-        queue: "q".into(),
-        passive: false,
-        durable: true,
-        exclusive: false,
-        auto_delete: false,
-        arguments: FieldTable::default(),
-    }));
+    client.ask(
+        1,
+        Ask::DeclareQueue(DeclareQueue {
+            queue: "q".into(),
+            passive: false,
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            arguments: FieldTable::default(),
+        }),
+    );
     client.work(&mut Oracle::default());
     client.work(&mut Oracle::default());
     let channel = client.channels[&1].reference;

@@ -61,8 +61,7 @@ fn running() -> Connection {
     let mut connection = started();
     let requests = &mut Vec::new();
     let capability = |name: &str| [short(name), vec![b't', 1]].concat();
-    let capabilities =
-        [capability("consumer_cancel_notify"), capability("connection.blocked")].concat();
+    let capabilities = [capability("consumer_cancel_notify"), capability("connection.blocked")].concat();
     let mut table = short("capabilities");
     table.push(b'F');
     table.extend_from_slice(&u32::try_from(capabilities.len()).unwrap().to_be_bytes());

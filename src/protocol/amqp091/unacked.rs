@@ -22,7 +22,7 @@ pub(super) struct Unacked {
 pub(super) struct UnackedWindow {
     last_tag: u64,
     window: VecDeque<(u64, Option<Unacked>)>,
-    outstanding: usize,
+    pub(super) outstanding: usize,
 }
 
 impl UnackedWindow {

@@ -140,7 +140,7 @@ proptest! {
                     prop_assert_eq!(all, std::mem::take(&mut model).into_values().collect::<Vec<_>>());
                 }
             }
-            prop_assert_eq!(window.outstanding(), model.len());
+            prop_assert_eq!(window.outstanding, model.len());
         }
     }
 }
