@@ -79,13 +79,17 @@ impl Link {
 pub(super) struct LinkGate<'a> {
     links: &'a mut IdMap<ConnectionId, Link>,
     queue: QueueId,
-    /// A connection whose channel-wide limit has room again.
-    pub(super) resumed: Option<ConnectionId>,
+    /// Connections whose channel-wide limits have room again.
+    resumed: &'a mut Vec<ConnectionId>,
 }
 
 impl<'a> LinkGate<'a> {
-    pub(super) fn new(links: &'a mut IdMap<ConnectionId, Link>, queue: QueueId) -> Self {
-        Self { links, queue, resumed: None }
+    pub(super) fn new(
+        links: &'a mut IdMap<ConnectionId, Link>,
+        resumed: &'a mut Vec<ConnectionId>,
+        queue: QueueId,
+    ) -> Self {
+        Self { links, queue, resumed }
     }
 }
 
@@ -124,7 +128,9 @@ impl Gate for LinkGate<'_> {
             if before < count {
                 limit.unacked.fetch_max(0, Ordering::AcqRel);
             }
-            self.resumed = Some(consumer.connection);
+            if self.resumed.last() != Some(&consumer.connection) {
+                self.resumed.push(consumer.connection);
+            }
         }
     }
 }

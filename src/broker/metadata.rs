@@ -39,6 +39,8 @@ struct Indexes {
 pub(super) struct Metadata {
     topology: Topology,
     indexes: BTreeMap<VhostName, Indexes>,
+    /// Recent-history exchanges removed since the last look: what a shard remembers for them is to be forgotten.
+    forgotten: Vec<(VhostName, ExchangeName)>,
     next_queue: u64,
     shards: u16,
 }
@@ -56,7 +58,7 @@ const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [
 
 impl Metadata {
     pub(super) fn new(shards: u16) -> Self {
-        Self { topology: Topology::default(), indexes: BTreeMap::new(), next_queue: 1, shards: shards.max(1) }
+        Self { topology: Topology::default(), indexes: BTreeMap::new(), forgotten: Vec::new(), next_queue: 1, shards: shards.max(1) }
     }
 
     /// The current definitions.
@@ -177,11 +179,19 @@ impl Metadata {
         for binding in from {
             self.take_binding(vhost, &binding);
         }
+        let kind = self.vhost(vhost).and_then(|snapshot| snapshot.exchanges.get(name)).map(|exchange| exchange.kind);
+        if kind == Some(ExchangeKind::RecentHistory) {
+            self.forgotten.push((vhost.clone(), name.clone()));
+        }
         self.change(vhost, |snapshot| {
             snapshot.routing.remove_exchange(name);
             snapshot.exchanges.remove_mut(name);
         });
         self.unbind_destination(vhost, &Destination::Exchange(name.clone()));
+    }
+
+    pub(super) fn take_forgotten(&mut self) -> Vec<(VhostName, ExchangeName)> {
+        std::mem::take(&mut self.forgotten)
     }
 
     /// Adds a binding; `false` when the identical one exists.

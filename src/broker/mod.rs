@@ -238,6 +238,9 @@ impl Broker {
     fn define<T>(&self, change: impl FnOnce(&mut Metadata) -> T) -> T {
         let mut metadata = self.metadata.lock();
         let outcome = change(&mut metadata);
+        for (vhost, exchange) in metadata.take_forgotten() {
+            self.post(0, Envelope::Forget { vhost, exchange });
+        }
         self.topology.store(Arc::new(metadata.topology().clone()));
         outcome
     }

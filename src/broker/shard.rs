@@ -138,6 +138,8 @@ pub(super) struct Shard {
     /// Queues whose next deadline may have changed.
     dirty: Vec<QueueId>,
     effects: Vec<Effect>,
+    /// Connections whose channel-wide limits have room again since the last command.
+    resumed: Vec<ConnectionId>,
     histories: HashMap<(VhostName, ExchangeName), VecDeque<Publish>>,
     targets: Targets,
     scratch: Vec<u8>,
@@ -156,6 +158,7 @@ impl Shard {
             alarms: BTreeSet::new(),
             dirty: Vec::new(),
             effects: Vec::new(),
+            resumed: Vec::new(),
             histories: HashMap::new(),
             targets: Targets::default(),
             scratch: Vec::new(),
@@ -168,6 +171,11 @@ impl Shard {
         for _ in 0..TURN_MAX {
             let Some(envelope) = self.inbox.pop_front() else { break };
             self.handle(envelope, now, topology);
+            // Empty unless some channel has a limit of its own.
+            while let Some(connection) = self.resumed.pop() {
+                self.output.resumed.push(connection);
+                self.resume(connection, now, topology);
+            }
         }
         self.set_alarms();
         self.hand_out();
@@ -265,7 +273,7 @@ impl Shard {
             }
             return;
         };
-        let mut gate = LinkGate::new(&mut self.links, queue);
+        let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
         owned.machine.apply(now, Command::Enqueue(publish), &mut gate, &mut self.effects);
         self.after(queue, now, topology);
     }
@@ -284,19 +292,14 @@ impl Shard {
             Command::Get { holder, .. } => note_queue(&mut self.links, *holder, queue),
             _ => {}
         }
-        let mut gate = LinkGate::new(&mut self.links, queue);
+        let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
         let reply = owned.machine.apply(now, command, &mut gate, &mut self.effects);
-        let resumed = gate.resumed;
         let deleted = matches!(reply, Reply::Deleted(_));
         let definition = Arc::clone(&owned.definition);
         self.reply(&definition, reply, ask);
         self.after(queue, now, topology);
         if deleted {
             self.remove(queue);
-        }
-        if let Some(connection) = resumed {
-            self.output.resumed.push(connection);
-            self.resume(connection, now, topology);
         }
     }
 
@@ -458,8 +461,10 @@ impl Shard {
         self.output.removed.push(owned.definition);
     }
 
-    fn queues_of(&self, connection: ConnectionId) -> Vec<QueueId> {
-        self.links.get(&connection).map(|link| link.queues.iter().copied().collect()).unwrap_or_default()
+    fn queues_of(&mut self, connection: ConnectionId) -> Vec<QueueId> {
+        let Some(link) = self.links.get_mut(&connection) else { return Vec::new() };
+        link.queues.retain(|queue| self.queues.contains_key(queue));
+        link.queues.iter().copied().collect()
     }
 
     /// Lets queues try again that this connection's consumers were refused by the gate.
@@ -467,7 +472,7 @@ impl Shard {
         let Some(link) = self.links.get_mut(&connection) else { return };
         for queue in mem::take(&mut link.refused) {
             let Some(owned) = self.queues.get_mut(&queue) else { continue };
-            let mut gate = LinkGate::new(&mut self.links, queue);
+            let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
             owned.machine.apply(now, Command::Resume(connection), &mut gate, &mut self.effects);
             self.after(queue, now, topology);
         }
@@ -498,7 +503,7 @@ impl Shard {
             self.alarms.remove(&(at, queue));
             let Some(owned) = self.queues.get_mut(&queue) else { continue };
             owned.alarm = None;
-            let mut gate = LinkGate::new(&mut self.links, queue);
+            let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
             owned.machine.apply(now, Command::Tick, &mut gate, &mut self.effects);
             self.after(queue, now, topology);
         }

@@ -22,9 +22,6 @@ use super::Shared;
 const READ_MAX: usize = 128 * 1024;
 /// Once fewer bytes than this wait for the socket, the deliveries among them count as sent.
 const OUTPUT_LOW: usize = 64 * 1024;
-/// With more bytes than this waiting for the socket, nothing more is read from it: a peer that asks for more than it takes
-/// (returns, confirms, gets) is held back by its own silence.
-const OUTPUT_HIGH: usize = 4 * 1024 * 1024;
 /// How long a closed socket is read on, so that the peer gets what was written last.
 const LINGER: Duration = Duration::from_secs(1);
 /// Reads of at most 4 KiB while a closed socket lingers.
@@ -194,7 +191,7 @@ impl Driver {
     async fn wait(&mut self) -> io::Result<Wake> {
         self.arm();
         let waiting = self.protocol.output().len();
-        let reading = self.protocol.wants_input() && self.session.has_credit() && waiting < OUTPUT_HIGH;
+        let reading = self.protocol.wants_input() && self.session.has_credit();
         let writing = waiting > 0;
         let interest = match (reading, writing) {
             (true, true) => Some(Interest::READABLE | Interest::WRITABLE),

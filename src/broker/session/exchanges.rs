@@ -8,7 +8,6 @@ use crate::model::table::FieldValue;
 use crate::routing::check_exchange_arguments;
 
 use super::super::auth::{Access, ResourceKind};
-use super::super::shard::Envelope;
 use super::{Session, refuse_default};
 
 const ALTERNATE: &str = "alternate-exchange";
@@ -91,7 +90,9 @@ impl Session {
             return Err(Exception::access_refused(text));
         }
         self.check(Access::Configure, ResourceKind::Exchange, name.as_str())?;
-        let Some(exchange) = self.vhost()?.exchanges.get(name).cloned() else { return Ok(Some(Answer::Done)) };
+        if !self.vhost()?.exchanges.contains_key(name) {
+            return Ok(Some(Answer::Done));
+        }
         let in_use = self.broker.define(|metadata| {
             if if_unused && metadata.is_bound(&vhost, name) {
                 return true;
@@ -101,9 +102,6 @@ impl Session {
         });
         if in_use {
             return Err(Exception::precondition_failed(format!("exchange '{name}' in vhost '{vhost}' in use")));
-        }
-        if exchange.kind == ExchangeKind::RecentHistory {
-            self.send(0, Envelope::Forget { vhost, exchange: name.clone() });
         }
         self.refresh();
         Ok(Some(Answer::Done))

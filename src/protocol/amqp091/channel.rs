@@ -24,6 +24,9 @@ use crate::model::table::check_table;
 /// The largest body RabbitMQ's framing accepts.
 const BODY_MAX: u64 = 536_870_912;
 
+/// Bytes of unfinished messages that every connection may have, however small the largest message.
+const ASSEMBLING_MIN: u64 = 16 * 1024 * 1024;
+
 /// What a channel works with while it handles something.
 pub(super) struct Turn<'a> {
     pub(super) settings: &'a Settings,
@@ -35,6 +38,8 @@ pub(super) struct Turn<'a> {
     pub(super) limit: PayloadMax,
     /// Whether a publish was taken in this turn.
     pub(super) published: &'a mut bool,
+    /// Bytes of bodies that have arrived in part, over all channels of the connection.
+    pub(super) assembling: &'a mut usize,
 }
 
 impl Turn<'_> {
@@ -240,12 +245,24 @@ impl Channel {
             let text = "content body frame exceeds remaining content size";
             return Err(Exception::new(ReplyCode::FrameError, text));
         }
+        if !assembly.is_refused() {
+            *turn.assembling += body.piece.len();
+        }
         // Nothing is published before its last frame is known to be whole.
-        if body.end { self.finish_publish(turn) } else { Ok(()) }
+        if body.end {
+            self.finish_publish(turn)?;
+        }
+        check_assembling(turn)
+    }
+
+    /// Forgets a publish that has arrived in part; returns the body bytes it held.
+    pub(super) fn abandon_publish(&mut self) -> usize {
+        self.assembly.take().map_or(0, |assembly| assembly.held())
     }
 
     fn finish_publish(&mut self, turn: &mut Turn<'_>) -> Result<(), Exception> {
         let Some(assembly) = self.assembly.take_if(|assembly| assembly.is_complete()) else { return Ok(()) };
+        *turn.assembling -= assembly.held();
         check_size(turn.settings, assembly.body_size())?;
         let raw = assembly.raw_properties();
         let properties = parse_properties(&raw)?;
@@ -581,6 +598,17 @@ fn check_size(settings: &Settings, size: u64) -> Result<(), Exception> {
     }
     let configured = if max == BODY_MAX { "" } else { "configured " };
     Err(Exception::precondition_failed(format!("message size {size} is larger than {configured}max size {max}")))
+}
+
+/// One message of the largest size may arrive on each of a few channels at a time; a client that begins thousands and
+/// finishes none is refused before it fills the memory, since no credit covers what is not published yet.
+fn check_assembling(turn: &Turn<'_>) -> Result<(), Exception> {
+    let max = turn.settings.max_message_size.saturating_mul(4).max(ASSEMBLING_MIN);
+    if *turn.assembling as u64 <= max {
+        return Ok(());
+    }
+    let text = format!("more than {max} bytes of unfinished messages on the channels of this connection");
+    Err(Exception::new(ReplyCode::ResourceError, text))
 }
 
 fn parse_properties(raw: &[u8]) -> Result<Properties<'_>, Exception> {

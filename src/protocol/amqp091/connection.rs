@@ -27,7 +27,7 @@ const KEPT_MAX: usize = 1024 * 1024;
 
 /// Bytes that wait for the socket, above which it is not read and direct replies are dropped: a client that sends without
 /// reading would otherwise fill the memory with answers. Far above the credit of deliveries.
-const OUTPUT_MAX: usize = 16 * 1024 * 1024;
+const OUTPUT_MAX: usize = 4 * 1024 * 1024;
 
 /// What the driver is to do with the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,8 @@ pub struct Connection {
     confirming: Vec<u16>,
     /// Bytes kept by channels that wait.
     kept: usize,
+    /// Bytes of bodies that have arrived in part, over all channels.
+    assembling: usize,
     /// Deliveries written to `output` whose credit has not been returned, in bytes.
     delivered: usize,
     alarm: Option<&'static str>,
@@ -124,6 +126,7 @@ impl Connection {
             random: Random::new(seed),
             confirming: Vec::new(),
             kept: 0,
+            assembling: 0,
             delivered: 0,
             alarm: None,
             blocked: false,
@@ -367,6 +370,7 @@ impl Connection {
             random: &mut self.random,
             limit: self.limit,
             published: &mut published,
+            assembling: &mut self.assembling,
         };
         let outcome = work(channel, &mut turn);
         if let Err(exception) = outcome {
@@ -391,6 +395,7 @@ impl Connection {
         }
         let Some(channel) = self.channels.get_mut(&number) else { return };
         tracing::debug!(connection = self.id.0, channel = number, error = %exception, "channel error");
+        self.assembling -= channel.abandon_publish();
         channel.phase = Phase::Closing;
         channel.pending = None;
         self.kept -= channel.kept.iter().map(Kept::cost).sum::<usize>();
@@ -426,6 +431,7 @@ impl Connection {
     fn drop_channels(&mut self) {
         self.channels = HashMap::new();
         self.kept = 0;
+        self.assembling = 0;
         self.blocked = false;
     }
 
@@ -654,7 +660,8 @@ impl Connection {
         };
         match (channel.phase, answer) {
             (Phase::Ending, Answer::ChannelClosed) => {
-                if let Some(channel) = self.channels.remove(&number) {
+                if let Some(mut channel) = self.channels.remove(&number) {
+                    self.assembling -= channel.abandon_publish();
                     channel.tags.values().for_each(|consumer| self.consumers.remove(*consumer));
                     self.kept -= channel.kept.iter().map(Kept::cost).sum::<usize>();
                 }

@@ -149,9 +149,19 @@ impl Assembly {
         self.is_refused = header.body_size > size_max;
     }
 
+    /// Whether its bytes are dropped as they come.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
     /// Bytes as announced.
     pub(super) fn body_size(&self) -> u64 {
         self.body_size
+    }
+
+    /// Body bytes held.
+    pub(super) fn held(&self) -> usize {
+        self.slices.iter().map(Bytes::len).sum::<usize>() + self.filling.len()
     }
 
     /// Whether all of the body has arrived.
