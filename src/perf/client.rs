@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::error::PerfError;
 use super::uri::Uri;
-use super::wire::{
-    Encoder, Frame, Input, METHOD, Table, Value, is_wait, long_at, octet_at, short_at, short_string_at,
-};
+use super::wire::{Encoder, Frame, Input, METHOD, Table, Value, is_wait, long_at, octet_at, short_at, short_string_at};
 
 /// Class and method numbers.
 pub(super) mod id {

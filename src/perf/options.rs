@@ -178,7 +178,9 @@ impl Options {
         match (self.ack_every, self.prefetch) {
             (Some(0), _) => return fail("--ack-every must be at least 1".to_owned()),
             (Some(every), prefetch) if prefetch != 0 && every > u64::from(prefetch) => {
-                return fail(format!("--ack-every {every} is more than --prefetch {prefetch}: no message would follow"));
+                return fail(format!(
+                    "--ack-every {every} is more than --prefetch {prefetch}: no message would follow"
+                ));
             }
             _ => {}
         }
@@ -272,7 +274,8 @@ mod tests {
 
     #[test]
     fn values_are_understood() {
-        let options = parse("--size 4KiB --durable=false --messages 5 --rate 0.5 --exchange topic --bindings 7").unwrap();
+        let options =
+            parse("--size 4KiB --durable=false --messages 5 --rate 0.5 --exchange topic --bindings 7").unwrap();
         assert_eq!((options.size, options.durable, options.bindings), (4096, false, Some(7)));
         assert_eq!(options.end(), End::Messages(5));
         assert!(parse("--durable --persistent").unwrap().durable);

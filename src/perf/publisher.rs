@@ -122,7 +122,7 @@ impl<'a> Publisher<'a> {
             let open = self.window.as_ref().is_some_and(|window| !window.is_empty());
             if stopping {
                 let now = self.shared.clock.now();
-                let deadline = *give_up.get_or_insert(now + nanoseconds(GRACE));
+                let deadline = *give_up.get_or_insert_with(|| now + nanoseconds(GRACE));
                 if now > deadline {
                     return Ok(self.pending.is_empty());
                 }

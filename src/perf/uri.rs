@@ -108,7 +108,9 @@ mod tests {
     #[test]
     fn everything_has_a_default() {
         let plain = uri("127.0.0.1", 5672, "guest", "guest", "/");
-        for text in ["amqp://", "amqp:///", "amqp://guest:guest@127.0.0.1:5672/", "amqp://127.0.0.1/%2f", "amqp://:5672"] {
+        for text in
+            ["amqp://", "amqp:///", "amqp://guest:guest@127.0.0.1:5672/", "amqp://127.0.0.1/%2f", "amqp://:5672"]
+        {
             assert_eq!(Uri::parse(text).as_ref(), Ok(&plain), "{text}");
         }
     }
