@@ -1,6 +1,6 @@
 //! `warren perf` against a broker of the tests' own.
 
-#![allow(clippy::disallowed_methods, reason = "tests start processes and wait for them")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;

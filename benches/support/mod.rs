@@ -51,7 +51,7 @@ pub fn settings() -> Settings {
 fn frame(out: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
     out.push(kind);
     out.extend_from_slice(&channel.to_be_bytes());
-    out.extend_from_slice(&u32::try_from(payload.len()).unwrap().to_be_bytes());
+    out.extend_from_slice(&u32::try_from(payload.len()).expect("a frame is small").to_be_bytes());
     out.extend_from_slice(payload);
     out.push(0xCE);
 }
@@ -63,7 +63,7 @@ fn method(out: &mut Vec<u8>, channel: u16, class: u16, number: u16, arguments: &
 }
 
 fn short(text: &str) -> Vec<u8> {
-    let mut bytes = vec![u8::try_from(text.len()).unwrap()];
+    let mut bytes = vec![u8::try_from(text.len()).expect("a short string is short")];
     bytes.extend_from_slice(text.as_bytes());
     bytes
 }
@@ -72,7 +72,7 @@ fn short(text: &str) -> Vec<u8> {
 pub fn handshake() -> Vec<u8> {
     let mut out = b"AMQP\0\0\x09\x01".to_vec();
     let response = b"\0guest\0guest";
-    let length = u32::try_from(response.len()).unwrap().to_be_bytes();
+    let length = u32::try_from(response.len()).expect("a login is small").to_be_bytes();
     method(&mut out, 0, 10, 11, &[&[0; 4], &short("PLAIN"), &length, response, &short("en_US")]);
     method(&mut out, 0, 10, 31, &[&2047u16.to_be_bytes(), &131_072u32.to_be_bytes(), &[0, 0]]);
     method(&mut out, 0, 10, 40, &[&short("/"), &[0, 0]]);
