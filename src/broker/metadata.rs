@@ -58,7 +58,13 @@ const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [
 
 impl Metadata {
     pub(super) fn new(shards: u16) -> Self {
-        Self { topology: Topology::default(), indexes: BTreeMap::new(), forgotten: Vec::new(), next_queue: 1, shards: shards.max(1) }
+        Self {
+            topology: Topology::default(),
+            indexes: BTreeMap::new(),
+            forgotten: Vec::new(),
+            next_queue: 1,
+            shards: shards.max(1),
+        }
     }
 
     /// The current definitions.

@@ -346,3 +346,30 @@ fn a_publisher_that_never_reads_its_returns_is_held_back() {
     assert!(growth(&broker, before) < 64 * MIB, "grew by {} bytes", growth(&broker, before));
     broker.connect().close();
 }
+
+#[test]
+fn unfinished_messages_on_many_channels_are_bounded() {
+    let Some(broker) = own_broker("[amqp]\nmax_message_size = \"1MiB\"\n") else { return };
+    let before = broker.resident_bytes().unwrap();
+    let mut client = broker.connect();
+    let piece = frame(BODY, 0, &vec![b'x'; 65_536]);
+    for channel in 2..200 {
+        client.open_channel(channel);
+    }
+    client.stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+    for channel in 2..200_u16 {
+        let mut message = basic::publish("", "nowhere", 0).frame(channel);
+        message.extend(frame(HEADER, channel, &Writer::new().short(60).short(0).long_long(MIB).short(0).0));
+        for _ in 0..8 {
+            let mut body = piece.clone();
+            body[1..3].copy_from_slice(&channel.to_be_bytes());
+            message.extend(body);
+        }
+        if client.stream.write_all(&message).is_err() {
+            break;
+        }
+    }
+    let close = client.recv(0).method;
+    assert_eq!((close.ids(), close_arguments(&close).0), (connection::CLOSE, 506));
+    assert!(growth(&broker, before) < 48 * MIB, "grew by {} bytes", growth(&broker, before));
+}
