@@ -179,7 +179,7 @@ impl Session {
         self.channels.insert(channel.serial, SessionChannel::default());
         if let Err(exception) = self.broker.count_channel(self.user.as_ref().map(|user| &user.name)) {
             // A hard error: the connection closes, and with it everything is uncounted.
-            events.push(Event::Exception { channel: None, exception });
+            events.push(Event::Exception { channel: Some(channel), exception });
         }
     }
 
@@ -275,7 +275,10 @@ impl Session {
             return;
         }
         for (_, mut state) in std::mem::take(&mut self.channels) {
-            self.broker.uncount_channels(self.user.as_ref().map(|user| &user.name), 1);
+            // A channel that is closing was uncounted when its close was asked for.
+            if !matches!(state.joining, Some((_, Answer::ChannelClosed))) {
+                self.broker.uncount_channels(self.user.as_ref().map(|user| &user.name), 1);
+            }
             if let Some((token, _)) = state.reply.take() {
                 self.broker.replies.remove(&token);
             }
