@@ -192,7 +192,7 @@ impl Session {
         self.channels.insert(channel.serial, SessionChannel::default());
         if let Err(exception) = self.broker.count_channel(self.user.as_ref().map(|user| &user.name)) {
             // A hard error: the connection closes, and with it everything is uncounted.
-            events.push(Event::Exception { channel: None, exception });
+            events.push(Event::Exception { channel: Some(channel), exception });
         }
     }
 
