@@ -74,6 +74,7 @@ fn publishers_wait_and_consumers_go_on() {
     let silent = Handshake { capabilities: Table::new(), ..Handshake::default() };
     let mut unaware = broker.connect_with(&silent);
     unaware.publish(1, "", "after", "unaware");
+    consumer.wait_for_count(1, "after", 2);
     unaware.send(1, &basic::qos(0, 1, 0));
     unaware.expect_silence(1);
     unaware.expect_silence(0);
