@@ -46,7 +46,11 @@ pub(super) fn amqp(config: &Config) -> amqp091::Settings {
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value))
     .collect::<Vec<_>>();
-    server_properties.extend(config.amqp.server_properties.clone());
+    for (key, value) in config.amqp.server_properties.clone() {
+        // A configured value takes the place of the usual one: a table has each name once.
+        server_properties.retain(|(name, _)| *name != key);
+        server_properties.push((key, value));
+    }
     amqp091::Settings {
         frame_max: config.amqp.frame_max,
         channel_max: config.amqp.channel_max,

@@ -192,6 +192,17 @@ impl Client {
         self.expect(0, connection::OPEN_OK);
     }
 
+    /// Like [`Self::handshake`] up to connection.open, as another user and without waiting for the answer to it.
+    pub(crate) fn ask_to_open(&mut self, user: &str, password: &str, virtual_host: &str) {
+        let parameters = Handshake::default();
+        self.send_bytes(PROTOCOL_HEADER);
+        self.expect(0, connection::START);
+        let response = format!("\0{user}\0{password}");
+        self.send(0, &connection::start_ok(&parameters.client_properties(), "PLAIN", response.as_bytes()));
+        self.tune(&parameters);
+        self.send(0, &connection::open(virtual_host));
+    }
+
     /// Protocol header and start-ok as guest; leaves connection.tune to be read.
     pub(crate) fn log_in(&mut self, parameters: &Handshake) {
         self.send_bytes(PROTOCOL_HEADER);

@@ -16,7 +16,7 @@ use std::{
 
 use crate::{
     client::{Client, Handshake},
-    methods::{exchange, queue},
+    methods::{connection, exchange, queue},
 };
 
 /// How long a broker may take until it accepts connections.
@@ -119,6 +119,15 @@ impl Broker {
     pub(crate) fn connect_with(&self, handshake: &Handshake) -> Client {
         let mut client = Client::new(self.socket());
         client.handshake(handshake);
+        client.open_channel(1);
+        client
+    }
+
+    /// A connection of this user in this virtual host, with one open channel 1.
+    pub(crate) fn connect_as(&self, user: &str, password: &str, virtual_host: &str) -> Client {
+        let mut client = Client::new(self.socket());
+        client.ask_to_open(user, password, virtual_host);
+        client.expect(0, connection::OPEN_OK);
         client.open_channel(1);
         client
     }

@@ -8,6 +8,7 @@
     reason = "the tests are outside the broker: they read the clock and start threads themselves"
 )]
 
+mod alarms;
 mod argument_errors;
 mod cases;
 mod channel_errors;
@@ -22,8 +23,11 @@ mod frame_errors;
 mod handshake;
 mod harness;
 mod hostile;
+mod limits;
 mod methods;
 mod methods_answered;
+mod permissions;
 mod publishing;
 mod queue_rules;
+mod settings;
 mod wire;
