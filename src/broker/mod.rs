@@ -86,6 +86,8 @@ struct ShardCell {
     state: Mutex<Shard>,
     /// Wakes the shard's own task: work is left, or an earlier alarm is set.
     wake: Notify,
+    /// The shard's `held`, as of its last turn.
+    held: AtomicU64,
     /// The alarm its task sleeps until; `u64::MAX` when it sleeps without.
     alarm: AtomicU64,
 }
@@ -118,6 +120,7 @@ impl Broker {
             mailbox: Mailbox::default(),
             state: Mutex::new(Shard::new(index, count)),
             wake: Notify::new(),
+            held: AtomicU64::new(0),
             alarm: AtomicU64::new(u64::MAX),
         };
         Arc::new(Self {
@@ -159,6 +162,12 @@ impl Broker {
         u16::try_from(self.shards.len()).unwrap_or(u16::MAX)
     }
 
+    /// Bytes of memory that the messages in all queues take, roughly.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.shards.iter().map(|cell| cell.held.load(Ordering::Relaxed)).sum()
+    }
+
     /// Waits until the shard's own task is needed: somebody left work, or an earlier alarm was set.
     pub async fn shard_needed(&self, shard: u16) {
         if let Some(cell) = self.shards.get(usize::from(shard)) {
@@ -189,6 +198,7 @@ impl Broker {
             let output = &mut state.output;
             self.dispatch(shard, output, now);
             let left = !state.inbox.is_empty();
+            cell.held.store(state.held(), Ordering::Relaxed);
             let alarm = state.next_alarm().map_or(u64::MAX, |at| at.0);
             let before = cell.alarm.swap(alarm, Ordering::AcqRel);
             drop(state);

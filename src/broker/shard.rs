@@ -107,6 +107,8 @@ struct OwnedQueue {
     machine: Fifo,
     /// When the shard will look at it for expiry.
     alarm: Option<Timestamp>,
+    /// Its part in the shard's `held`.
+    held: u64,
 }
 
 /// What a turn leaves to be done outside.
@@ -135,8 +137,10 @@ pub(super) struct Shard {
     /// Links with events to hand out.
     touched: Vec<ConnectionId>,
     alarms: BTreeSet<(Timestamp, QueueId)>,
-    /// Queues whose next deadline may have changed.
+    /// Queues whose next deadline, or memory, may have changed.
     dirty: Vec<QueueId>,
+    /// Bytes of messages in the queues, as their memory costs.
+    held: u64,
     effects: Vec<Effect>,
     /// Connections whose channel-wide limits have room again since the last command.
     resumed: Vec<ConnectionId>,
@@ -157,6 +161,7 @@ impl Shard {
             touched: Vec::new(),
             alarms: BTreeSet::new(),
             dirty: Vec::new(),
+            held: 0,
             effects: Vec::new(),
             resumed: Vec::new(),
             histories: HashMap::new(),
@@ -179,6 +184,11 @@ impl Shard {
         }
         self.set_alarms();
         self.hand_out();
+    }
+
+    /// Bytes of memory that the messages in the queues take, roughly; a body in several queues counts in each.
+    pub(super) fn held(&self) -> u64 {
+        self.held
     }
 
     /// When the next turn is due although nothing arrives.
@@ -261,7 +271,7 @@ impl Shard {
             let answer = Answer::QueueDeclared { queue: queue.name.clone(), ready: 0, consumers: 0 };
             self.tell(channel.connection, Event::Answer { channel, answer });
         }
-        self.queues.insert(id, OwnedQueue { definition: queue, machine, alarm: None });
+        self.queues.insert(id, OwnedQueue { definition: queue, machine, alarm: None, held: 0 });
         self.dirty.push(id);
     }
 
@@ -458,6 +468,7 @@ impl Shard {
         if let Some(at) = owned.alarm {
             self.alarms.remove(&(at, queue));
         }
+        self.held -= owned.held;
         self.output.removed.push(owned.definition);
     }
 
@@ -514,6 +525,9 @@ impl Shard {
     fn set_alarms(&mut self) {
         for queue in self.dirty.drain(..) {
             let Some(owned) = self.queues.get_mut(&queue) else { continue };
+            let held = memory_of(owned.machine.counts());
+            self.held = self.held - owned.held + held;
+            owned.held = held;
             let Some(next) = owned.machine.next_deadline() else { continue };
             if owned.alarm.is_none_or(|alarm| next < alarm) {
                 if let Some(alarm) = owned.alarm {
@@ -524,6 +538,12 @@ impl Shard {
             }
         }
     }
+}
+
+/// What a queue's messages take: their bodies, and what comes with every message.
+fn memory_of(counts: Counts) -> u64 {
+    const MESSAGE: u64 = 224;
+    (counts.ready + counts.unacked) * MESSAGE + counts.ready_bytes + counts.unacked_bytes
 }
 
 fn note_queue(links: &mut IdMap<ConnectionId, Link>, consumer: ConsumerId, queue: QueueId) {

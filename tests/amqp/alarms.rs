@@ -47,7 +47,6 @@ fn publish_until_blocked(client: &mut Client, name: &str) {
 }
 
 #[test]
-#[ignore = "freed memory stays resident in the allocator, so the alarm may not end: passes with MIMALLOC_PURGE_DELAY=0"]
 fn publishers_wait_and_consumers_go_on() {
     let Some(broker) = tight_broker(48 << 20) else { return };
     let mut consumer = broker.connect();
@@ -95,7 +94,6 @@ fn publishers_wait_and_consumers_go_on() {
 }
 
 #[test]
-#[ignore = "freed memory stays resident in the allocator, so the alarm may not end: passes with MIMALLOC_PURGE_DELAY=0"]
 fn a_purge_ends_the_alarm() {
     let Some(broker) = tight_broker(48 << 20) else { return };
     let mut operator = broker.connect();
@@ -111,7 +109,6 @@ fn a_purge_ends_the_alarm() {
 }
 
 #[test]
-#[ignore = "freed memory stays resident in the allocator, so the alarm may not end: passes with MIMALLOC_PURGE_DELAY=0"]
 fn a_blocked_client_hears_heartbeats_and_is_not_dropped_for_silence() {
     let Some(broker) = tight_broker(32 << 20) else { return };
     let mut operator = broker.connect();

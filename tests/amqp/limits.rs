@@ -64,10 +64,7 @@ permissions = [{ vhost = "/", configure = "", write = "", read = "" }]
 "#;
     let Some(broker) = own_broker(users) else { return };
     let _others = [broker.connect_as("another", "secret", "/"), broker.connect_as("another", "secret", "/")];
-    check_connection_limit(
-        &broker,
-        "connection refused for user 'guest': user connection limit (2) is reached",
-    );
+    check_connection_limit(&broker, "connection refused for user 'guest': user connection limit (2) is reached");
 }
 
 /// A refused virtual host does not keep its place.
@@ -173,9 +170,8 @@ fn exchanges_of_a_virtual_host_are_limited() {
         made += 1;
         assert!(made <= 9, "no limit");
     };
-    let text = format!(
-        "PRECONDITION_FAILED - cannot declare exchange 'x{made}' in vhost '/': exchange limit of 9 is reached"
-    );
+    let text =
+        format!("PRECONDITION_FAILED - cannot declare exchange 'x{made}' in vhost '/': exchange limit of 9 is reached");
     assert_eq!(crate::client::close_arguments(&close), (406, text, (40, 10)));
     client.send(1, &channel::close_ok());
     client.open_channel(1);

@@ -153,7 +153,8 @@ impl Drop for Started {
 fn start(configuration: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Started {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("settings-{}-{number}", std::process::id()));
+    let directory =
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("settings-{}-{number}", std::process::id()));
     fs::create_dir_all(&directory).unwrap();
     let file = directory.join("broker.toml");
     fs::write(&file, configuration).unwrap();
