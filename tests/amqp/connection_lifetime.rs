@@ -38,7 +38,7 @@ fn a_silent_client_is_dropped_within_three_intervals() {
     let start = Instant::now();
     assert_eq!(client.try_recv(0, PATIENCE).err(), Some(NoFrame::Closed), "without a close frame");
     let waited = start.elapsed();
-    assert!(waited > Duration::from_millis(1500) && waited < Duration::from_secs(5), "dropped after {waited:?}");
+    assert!(waited > Duration::from_millis(1500) && waited < Duration::from_secs(8), "dropped after {waited:?}");
 }
 
 #[test]

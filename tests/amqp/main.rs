@@ -23,6 +23,7 @@ mod frame_errors;
 mod handshake;
 mod harness;
 mod hostile;
+mod isolation;
 mod limits;
 mod methods;
 mod methods_answered;
