@@ -58,6 +58,12 @@ def rpc_worker(both_workers):
     return both_workers[1]
 
 
+def consumers(url, queue):
+    """The number of consumers of a queue."""
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        return connection.channel().queue_declare(queue, passive=True).method.consumer_count
+
+
 def ready_messages(url, queue):
     """The number of ready messages of a queue."""
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
@@ -185,6 +191,8 @@ def test_terminate_a_running_task(worker):
 def test_cancel_and_add_consumer(worker, url):
     control, queue = worker.app.control, f"{worker.stem}.late"
     control.cancel_consumer(queue, destination=[worker.node], reply=True, timeout=SECONDS)
+    # The worker replies before it cancels.
+    wait_until(lambda: consumers(url, queue) == 0, "the end of the consumer")
     result = worker.send("suite.add", 2, 2, queue="late")
     assert ready_messages(url, queue) == 1
     assert not result.ready()
@@ -195,6 +203,8 @@ def test_cancel_and_add_consumer(worker, url):
 def test_purge(worker, url):
     control, queue = worker.app.control, f"{worker.stem}.urgent"
     control.cancel_consumer(queue, destination=[worker.node], reply=True, timeout=SECONDS)
+    # The worker replies before it cancels.
+    wait_until(lambda: consumers(url, queue) == 0, "the end of the consumer")
     for _ in range(5):
         worker.send("suite.note", "purged", "must not run", queue="urgent")
     assert ready_messages(url, queue) == 5
