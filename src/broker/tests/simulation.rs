@@ -439,3 +439,25 @@ fn a_publish_in_front_of_a_declaration_reaches_its_shard() {
     client.work(&mut oracle);
     assert!(client.channels[&1].owed.is_empty(), "the publish was not handled");
 }
+
+#[test]
+fn a_dead_letter_key_that_no_short_string_holds_is_refused() {
+    let broker = broker(1, Limits::default());
+    let mut client = Client::new(&broker);
+    client.open(1, Mode::Plain);
+    client.work(&mut Oracle::default());
+    let channel = client.channels[&1].reference;
+    for (length, accepted) in [(255, true), (256, false)] {
+        let mut arguments = FieldTable::default();
+        arguments.push("x-dead-letter-exchange", crate::model::table::FieldValue::string("amq.direct"));
+        let key = "k".repeat(length);
+        arguments.push("x-dead-letter-routing-key", crate::model::table::FieldValue::string(&key));
+        let queue = QueueName::new(&format!("q{length}"));
+        let (passive, durable, exclusive, auto_delete) = (false, true, false, false);
+        let ask = Ask::DeclareQueue(DeclareQueue { queue, passive, durable, exclusive, auto_delete, arguments });
+        let mut events = Vec::new();
+        client.session.submit(&mut vec![Request::Ask { channel, ask }], &mut events, NOW);
+        let refused = matches!(events[..], [Event::Exception { .. }]);
+        assert_eq!(refused, !accepted, "{length}: {events:?}");
+    }
+}
