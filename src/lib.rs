@@ -12,6 +12,7 @@
 //! | 0 | [`model`] | the nouns: names, messages, tables, definitions, requests and events |
 //! | 1 | [`routing`] | which queues receive a message |
 //! | 1 | [`queue`] | what a queue does |
+//! | 1 | [`log`] | durable bytes: WAL, segments, recovery; knows nothing of messages |
 //! | 3 | [`broker`] | sessions, shards, definitions: owns all state |
 //! | 3 | [`protocol`] | AMQP 0-9-1 as a state machine; sees `model` alone |
 //! | 3 | [`config`] | `broker.toml`, environment and flags |
@@ -24,6 +25,7 @@
 pub mod broker;
 pub mod cli;
 pub mod config;
+pub mod log;
 pub mod model;
 pub mod perf;
 pub mod protocol;

@@ -1,0 +1,182 @@
+//! What one turn of one owner has for the log: records, encoded where they are made, and what they mean for the index.
+//! The writer puts many batches into one write.
+
+use bytes::Bytes;
+
+use super::entry::{HEADER_LENGTH, Head, Kind, LogId, put_header};
+
+/// Payload pieces from this size on are not copied into the batch but written from where they are.
+const SLICE_MIN: usize = 16 * 1024;
+
+/// Indexes of a log, both inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    pub first: u64,
+    pub last: u64,
+}
+
+/// What the index has to know of a batch's records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Entries of consecutive indexes.
+    Appended {
+        log: LogId,
+        range: Range,
+        bytes: u64,
+    },
+    Settled {
+        log: LogId,
+        range: Range,
+    },
+    Delivered {
+        log: LogId,
+        index: u64,
+    },
+    Dropped {
+        log: LogId,
+    },
+}
+
+/// Records on their way into the WAL. Reused after [`Batch::clear`].
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// All records, without the pieces in `slices`.
+    pub(crate) bytes: Vec<u8>,
+    /// Payload pieces that come before the byte of `bytes` at the offset, ascending.
+    pub(crate) slices: Vec<(usize, Bytes)>,
+    /// Bytes of `slices`.
+    pub(crate) sliced: usize,
+    /// The checksum of the records' checksums, in order.
+    pub(crate) checksum: u32,
+    pub(crate) changes: Vec<Change>,
+    /// Where the last record with a payload starts, counting slices.
+    last_entry: Option<u64>,
+    /// Somebody waits for it to be on disk; otherwise it may wait for others.
+    urgent: bool,
+}
+
+impl Batch {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Bytes it takes in the WAL.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.bytes.len() + self.sliced
+    }
+
+    /// Whether somebody waits for it.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+
+    /// Makes the writer take it at once.
+    pub fn set_urgent(&mut self) {
+        self.urgent = true;
+    }
+
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.slices.clear();
+        self.sliced = 0;
+        self.checksum = 0;
+        self.changes.clear();
+        self.last_entry = None;
+        self.urgent = false;
+    }
+
+    /// Adds an entry. The index is above all the log has had. `parts` are the payload, one after the other, and `large`
+    /// follows them.
+    pub fn append(&mut self, head: &Head, parts: &[&[u8]], large: &[Bytes]) {
+        let start = self.bytes.len();
+        self.last_entry = Some(self.length() as u64);
+        let length = parts.iter().map(|part| part.len()).sum::<usize>() + large.iter().map(Bytes::len).sum::<usize>();
+        self.bytes.reserve(HEADER_LENGTH + length.min(SLICE_MIN));
+        put_header(&mut self.bytes, Kind::Entry, head, length, 0);
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        let mut checksum = crc32c::crc32c(&self.bytes[start + 4..]);
+        for slice in large {
+            checksum = crc32c::crc32c_append(checksum, slice);
+            if slice.len() < SLICE_MIN {
+                self.bytes.extend_from_slice(slice);
+            } else {
+                self.slices.push((self.bytes.len(), slice.clone()));
+                self.sliced += slice.len();
+            }
+        }
+        self.seal(start, checksum);
+        self.note_appended(head, HEADER_LENGTH + length);
+    }
+
+    /// Adds an entry with the payload of the last one appended, whichever log that was for. False when there is none.
+    pub fn append_again(&mut self, head: &Head) -> bool {
+        let back = self.last_entry.and_then(|at| u32::try_from(self.length() as u64 - at).ok());
+        let Some(back) = back else { return false };
+        self.plain(Kind::Again, head, &[], back);
+        self.note_appended(head, HEADER_LENGTH);
+        true
+    }
+
+    /// Notes that entries are dead; the ranges need not be in order. Indexes that are no live entries are ignored.
+    pub fn settle(&mut self, log: LogId, ranges: &[Range]) {
+        if ranges.is_empty() {
+            return;
+        }
+        let mut payload = Vec::with_capacity(ranges.len() * 16);
+        for range in ranges {
+            payload.extend_from_slice(&range.first.to_le_bytes());
+            payload.extend_from_slice(&range.last.to_le_bytes());
+            self.changes.push(Change::Settled { log, range: *range });
+        }
+        self.plain(Kind::Settled, &control(log, 0), &payload, 0);
+    }
+
+    /// Notes the highest index of the log that was handed to anybody.
+    pub fn delivered(&mut self, log: LogId, index: u64) {
+        self.plain(Kind::Delivered, &control(log, index), &[], 0);
+        self.changes.push(Change::Delivered { log, index });
+    }
+
+    /// Notes that a log is gone.
+    pub fn drop_log(&mut self, log: LogId) {
+        self.plain(Kind::Dropped, &control(log, 0), &[], 0);
+        self.changes.push(Change::Dropped { log });
+    }
+
+    fn plain(&mut self, kind: Kind, head: &Head, payload: &[u8], back: u32) {
+        let start = self.bytes.len();
+        put_header(&mut self.bytes, kind, head, payload.len(), back);
+        self.bytes.extend_from_slice(payload);
+        let checksum = crc32c::crc32c(&self.bytes[start + 4..]);
+        self.seal(start, checksum);
+    }
+
+    fn seal(&mut self, start: usize, checksum: u32) {
+        let checksum = checksum.to_le_bytes();
+        self.bytes[start..start + 4].copy_from_slice(&checksum);
+        self.checksum = crc32c::crc32c_append(self.checksum, &checksum);
+    }
+
+    fn note_appended(&mut self, head: &Head, length: usize) {
+        if let Some(Change::Appended { log, range, bytes }) = self.changes.last_mut()
+            && *log == head.log
+            && range.last + 1 == head.index
+        {
+            range.last = head.index;
+            *bytes += length as u64;
+            return;
+        }
+        let range = Range { first: head.index, last: head.index };
+        self.changes.push(Change::Appended { log: head.log, range, bytes: length as u64 });
+    }
+}
+
+/// The head of a record that is no entry.
+fn control(log: LogId, index: u64) -> Head {
+    Head { log, index, time: 0, deadline: u64::MAX, cost: 0, class: 0, transient: false }
+}
