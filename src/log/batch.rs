@@ -67,6 +67,12 @@ impl Batch {
         self.bytes.len() + self.sliced
     }
 
+    /// Bytes of memory it keeps when cleared.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Whether somebody waits for it.
     #[must_use]
     pub fn is_urgent(&self) -> bool {
