@@ -15,7 +15,7 @@ use crate::model::message::Message;
 use crate::model::names::{ExchangeName, VhostName};
 use crate::model::request::{Answer, DeliverEvent, Event, Internal};
 use crate::queue::{
-    Command, Counts, Delivery, Effect, Fifo, Origin, Publish, Reason, Refusal, Reply, Verdict, dead_letter,
+    Command, Counts, Delivery, Durability, Effect, Fifo, Origin, Publish, Reason, Refusal, Reply, Verdict, dead_letter,
 };
 use crate::routing::{Facts, QueueTarget, Targets};
 
@@ -265,7 +265,7 @@ impl Shard {
     }
 
     fn create(&mut self, queue: Arc<Queue>, ask: Option<ChannelRef>, now: Timestamp) {
-        let machine = Fifo::new(Arc::new(queue.options.clone()), now);
+        let machine = Fifo::new(Arc::new(queue.options.clone()), Durability::Transient, now);
         let id = queue.id;
         if let Some(channel) = ask {
             let answer = Answer::QueueDeclared { queue: queue.name.clone(), ready: 0, consumers: 0 };
@@ -327,8 +327,10 @@ impl Shard {
         let Some((channel, kind)) = ask else { return };
         let (name, vhost) = (&queue.name, &queue.vhost);
         let answer = match reply {
-            Reply::None | Reply::Subscribed | Reply::Cancelled => Ok(Answer::Done),
+            Reply::None | Reply::Kept { .. } | Reply::Subscribed | Reply::Cancelled => Ok(Answer::Done),
             Reply::NotFound => return self.missing(ask),
+            // Nothing is paged out yet.
+            Reply::Later => return,
             Reply::Refused(Refusal::ExclusiveUse) => {
                 Err(Exception::access_refused(format!("queue '{name}' in vhost '{vhost}' in exclusive use")))
             }
@@ -364,7 +366,7 @@ impl Shard {
             match effect {
                 Effect::Deliver(delivery) => self.deliver(queue, delivery),
                 Effect::Confirm { channel, sequence, verdict } => self.confirm(channel, sequence, verdict),
-                Effect::DeadLetter { message, reason, deaths } => {
+                Effect::DeadLetter { message, reason, deaths, logged: _ } => {
                     self.dead_letter(queue, &message, deaths.as_deref(), reason, now, topology);
                 }
                 Effect::ConsumerCancelled { consumer, tag } => {
@@ -375,6 +377,7 @@ impl Shard {
                 }
                 Effect::ConsumerTimeout { consumer } => self.consumer_timeout(queue, consumer),
                 Effect::Gone => self.remove(queue),
+                Effect::Load { .. } | Effect::Lost { .. } => {}
             }
         }
         self.effects = effects;
@@ -525,7 +528,7 @@ impl Shard {
     fn set_alarms(&mut self) {
         for queue in self.dirty.drain(..) {
             let Some(owned) = self.queues.get_mut(&queue) else { continue };
-            let held = memory_of(owned.machine.counts());
+            let held = owned.machine.memory();
             self.held = self.held - owned.held + held;
             owned.held = held;
             let Some(next) = owned.machine.next_deadline() else { continue };
@@ -538,12 +541,6 @@ impl Shard {
             }
         }
     }
-}
-
-/// What a queue's messages take: their bodies, and what comes with every message.
-fn memory_of(counts: Counts) -> u64 {
-    const MESSAGE: u64 = 224;
-    (counts.ready + counts.unacked) * MESSAGE + counts.ready_bytes + counts.unacked_bytes
 }
 
 fn note_queue(links: &mut IdMap<ConnectionId, Link>, consumer: ConsumerId, queue: QueueId) {
