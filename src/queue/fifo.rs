@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use super::backlog::{Entry, NEVER};
 use super::consumer::{Activity, Consumers, Turn};
-use super::dead_letter::DeathHistory;
 use super::limits::{self, ExpiryRule};
-use super::ready::Ready;
+use super::ready::{Ready, Taken};
+use super::record::Records;
 use super::unacked::{Unacked, UnackedMap};
 use super::{
-    AckMode, Command, ConsumerView, Counts, Delivery, Effect, Gate, Origin, Outcome, Publish, Reason, Reply, Verdict,
+    AckMode, Command, ConsumerView, Counts, Delivery, Durability, Effect, Gate, IndexRange, Origin, Outcome, Publish,
+    Reason, RecoveredQueue, Reply, Verdict,
 };
 use crate::model::entity::{Overflow, QueueOptions};
 use crate::model::ids::{ConsumerId, MessageIndex, Timestamp};
-use crate::model::message::Message;
 
 /// Consumer timeouts of more unacknowledged deliveries than this are found up to a sixteenth of the timeout late, so
 /// that looking for them stays cheap.
@@ -29,7 +29,10 @@ pub struct Fifo {
     ready: Ready,
     unacked: UnackedMap,
     consumers: Consumers,
+    records: Records,
     next_index: u64,
+    /// The highest index ever handed to a consumer or get; 0 for none.
+    delivered_through: u64,
     /// When the queue was last used, for its expiry.
     used: Timestamp,
     /// No delivery times out before this.
@@ -40,13 +43,15 @@ pub struct Fifo {
 
 impl Fifo {
     #[must_use]
-    pub fn new(options: Arc<QueueOptions>, now: Timestamp) -> Self {
+    pub fn new(options: Arc<QueueOptions>, durability: Durability, now: Timestamp) -> Self {
         let activity = if options.single_active_consumer { Activity::Single } else { Activity::All };
         Self {
             ready: Ready::new(limits::priority_max(&options), ExpiryRule::of(&options)),
             unacked: UnackedMap::default(),
             consumers: Consumers::new(activity),
+            records: Records::new(durability),
             next_index: 1,
+            delivered_through: 0,
             used: now,
             next_timeout: NEVER,
             finished: false,
@@ -70,7 +75,7 @@ impl Fifo {
         }
         self.expire(now, effects);
         match command {
-            Command::Enqueue(publish) => self.enqueue(now, publish, gate, effects),
+            Command::Enqueue(publish) => return self.enqueue(now, publish, gate, effects),
             Command::Settle { consumer, indexes, outcome } => {
                 self.settle(now, consumer, &indexes, outcome, gate, effects);
             }
@@ -86,7 +91,7 @@ impl Fifo {
                 return Reply::Cancelled;
             }
             Command::Get { holder, no_ack } => return self.get(now, holder, no_ack, gate),
-            Command::Purge => return Reply::Purged(self.ready.clear()),
+            Command::Purge => return Reply::Purged(self.ready.clear(&mut self.records)),
             Command::Delete { if_unused, if_empty } => return self.delete(if_unused, if_empty, gate, effects),
             Command::ChannelDown(channel) => {
                 let of_channel = |id: ConsumerId| id.connection == channel.connection && id.channel == channel.number;
@@ -104,6 +109,7 @@ impl Fifo {
                 return Reply::Counts(self.counts());
             }
             Command::Tick => self.tick(now, gate, effects),
+            Command::Loaded { .. } => {}
         }
         Reply::None
     }
@@ -128,6 +134,47 @@ impl Fifo {
             ready_bytes: self.ready.bytes(),
             unacked_bytes: self.unacked.bytes(),
         }
+    }
+
+    /// Moves out the indexes of records that are needed no more since the last call: of messages that left for good.
+    /// Indexes that follow each other come as one range; ranges are in no particular order and do not overlap.
+    pub fn take_settled(&mut self, into: &mut Vec<IndexRange>) {
+        self.records.take_settled(into);
+    }
+
+    /// Records up to this index can be read back from now on.
+    pub fn flushed(&mut self, _through: MessageIndex) {}
+
+    /// Gives up to about `bytes_max` bytes of memory back by keeping messages in the log only. The bytes freed.
+    pub fn page_out(&mut self, _bytes_max: u64) -> u64 {
+        0
+    }
+
+    /// Bytes of memory that the messages in memory take, roughly, and a little for those in the log only.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        const MESSAGE: u64 = 224;
+        let counts = self.counts();
+        (counts.ready + counts.unacked) * MESSAGE + counts.ready_bytes + counts.unacked_bytes
+    }
+
+    /// A durable queue after a restart, its messages in the log only.
+    #[must_use]
+    pub fn recovered(options: Arc<QueueOptions>, now: Timestamp, queue: RecoveredQueue) -> Self {
+        let next_index = queue.next_index.max(1);
+        Self { next_index, ..Self::new(options, Durability::Durable, now) }
+    }
+
+    /// The highest index ever handed to a consumer or get; 0 for none.
+    #[must_use]
+    pub fn delivered_through(&self) -> u64 {
+        self.delivered_through
+    }
+
+    /// The index that the next message gets.
+    #[must_use]
+    pub fn next_index(&self) -> u64 {
+        self.next_index
     }
 
     #[must_use]
@@ -170,28 +217,40 @@ impl Fifo {
     }
 
     #[inline]
-    fn enqueue(&mut self, now: Timestamp, publish: Publish, gate: &mut impl Gate, effects: &mut Vec<Effect>) {
+    fn enqueue(&mut self, now: Timestamp, publish: Publish, gate: &mut impl Gate, effects: &mut Vec<Effect>) -> Reply {
         let Publish { message, expiration_ms, origin, deaths } = publish;
         if self.options.overflow != Overflow::DropHead
             && limits::would_be_over(&self.options, &self.ready, message.body_length())
         {
             confirm(origin, Verdict::Rejected, effects);
-            if self.options.overflow == Overflow::RejectPublishDlx {
-                self.dead_letter(message, deaths, Reason::MaxLength, effects);
+            if self.options.overflow == Overflow::RejectPublishDlx && self.options.dead_letter.is_some() {
+                effects.push(Effect::DeadLetter { message, reason: Reason::MaxLength, deaths, logged: None });
             }
-            return;
+            return Reply::None;
         }
         confirm(origin, Verdict::Confirmed, effects);
         let index = self.next_index;
         self.next_index += 1;
-        let entry = Entry { message, expires: limits::expiry(&self.options, now, expiration_ms), deaths };
+        let expires = limits::expiry(&self.options, now, expiration_ms);
+        self.records.arrive(index, &message);
+        self.place(now, index, Entry { message, expires, deaths }, gate, effects);
+        if self.records.arrived() {
+            Reply::Kept { index: MessageIndex(index), expires: (expires != NEVER).then_some(expires) }
+        } else {
+            Reply::None
+        }
+    }
+
+    /// Hands a new message to a consumer or puts it behind the others.
+    #[inline]
+    fn place(&mut self, now: Timestamp, index: u64, entry: Entry, gate: &mut impl Gate, effects: &mut Vec<Effect>) {
         if self.ready.is_empty()
             && let Some(turn) = self.consumers.pick(gate)
         {
-            return self.hand_out(now, turn, MessageIndex(index), false, entry, gate, effects);
+            return self.hand_out(now, turn, Taken { index, redelivered: false, entry }, gate, effects);
         }
         if entry.expires <= now && !self.options.expire_at_head_only {
-            return self.dead_letter(entry.message, entry.deaths, Reason::Expired, effects);
+            return self.dead_letter(index, entry, Reason::Expired, effects);
         }
         self.ready.push(index, entry);
         self.trim(now, effects);
@@ -212,9 +271,9 @@ impl Fifo {
             let Some(entry) = self.unacked.remove(*index, slot) else { continue };
             count += 1;
             match outcome {
-                Outcome::Ack => {}
+                Outcome::Ack => self.records.left(*index, &entry.message),
                 Outcome::Requeue => self.ready.give_back(*index, entry),
-                Outcome::Reject => self.dead_letter(entry.message, entry.deaths, Reason::Rejected, effects),
+                Outcome::Reject => self.dead_letter(*index, entry, Reason::Rejected, effects),
             }
         }
         if count == 0 {
@@ -243,9 +302,12 @@ impl Fifo {
         let message = taken.entry.message.clone();
         let mode = if no_ack { AckMode::Automatic } else { AckMode::Manual };
         gate.spend(holder, message.cost(), mode);
+        self.delivered_through = self.delivered_through.max(taken.index);
         if mode == AckMode::Manual {
             let slot = self.consumers.getter(holder);
             self.hold(now, slot, taken.index, taken.entry);
+        } else {
+            self.records.left(taken.index, &message);
         }
         let index = MessageIndex(taken.index);
         Reply::Got { index, redelivered: taken.redelivered, message, ready: self.ready.len() }
@@ -325,35 +387,28 @@ impl Fifo {
             }
             let Some(turn) = self.consumers.pick(gate) else { return };
             let Some(taken) = self.ready.pop() else { return };
-            self.hand_out(now, turn, MessageIndex(taken.index), taken.redelivered, taken.entry, gate, effects);
+            self.hand_out(now, turn, taken, gate, effects);
         }
     }
 
     #[inline]
-    #[expect(clippy::too_many_arguments, reason = "the parts of a delivery and where it goes")]
-    fn hand_out(
-        &mut self,
-        now: Timestamp,
-        turn: Turn,
-        index: MessageIndex,
-        redelivered: bool,
-        entry: Entry,
-        gate: &mut impl Gate,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn hand_out(&mut self, now: Timestamp, turn: Turn, taken: Taken, gate: &mut impl Gate, effects: &mut Vec<Effect>) {
         let Some(holder) = self.consumers.holder(turn.slot) else { return };
+        let Taken { index, redelivered, entry } = taken;
         let consumer = holder.id;
         let message = if holder.no_ack {
             gate.spend(consumer, entry.message.cost(), AckMode::Automatic);
+            self.records.left(index, &entry.message);
             entry.message
         } else {
             gate.spend(consumer, entry.message.cost(), AckMode::Manual);
             let message = entry.message.clone();
-            self.hold(now, turn.slot, index.0, entry);
+            self.hold(now, turn.slot, index, entry);
             message
         };
+        self.delivered_through = self.delivered_through.max(index);
         self.consumers.served(turn);
-        effects.push(Effect::Deliver(Delivery { consumer, index, redelivered, message }));
+        effects.push(Effect::Deliver(Delivery { consumer, index: MessageIndex(index), redelivered, message }));
     }
 
     /// Keeps a message until its holder settles it.
@@ -381,8 +436,8 @@ impl Fifo {
     #[inline]
     fn expire(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         if self.ready.next_expiry() <= now {
-            while let Some(entry) = self.ready.take_expired(now) {
-                self.dead_letter(entry.message, entry.deaths, Reason::Expired, effects);
+            while let Some((index, entry)) = self.ready.take_expired(now) {
+                self.dead_letter(index, entry, Reason::Expired, effects);
             }
         }
     }
@@ -394,21 +449,20 @@ impl Fifo {
         if self.options.overflow == Overflow::DropHead {
             while limits::is_over(&self.options, &self.ready) {
                 let Some(taken) = self.ready.pop() else { break };
-                self.dead_letter(taken.entry.message, taken.entry.deaths, Reason::MaxLength, effects);
+                self.dead_letter(taken.index, taken.entry, Reason::MaxLength, effects);
             }
             self.expire(now, effects);
         }
     }
 
-    fn dead_letter(
-        &self,
-        message: Message,
-        deaths: Option<Arc<DeathHistory>>,
-        reason: Reason,
-        effects: &mut Vec<Effect>,
-    ) {
+    /// Lets a message go, as a dead letter if there is a place for those.
+    fn dead_letter(&mut self, index: u64, entry: Entry, reason: Reason, effects: &mut Vec<Effect>) {
+        let Entry { message, deaths, .. } = entry;
         if self.options.dead_letter.is_some() {
-            effects.push(Effect::DeadLetter { message, reason, deaths });
+            let logged = self.records.release(index, &message);
+            effects.push(Effect::DeadLetter { message, reason, deaths, logged });
+        } else {
+            self.records.left(index, &message);
         }
     }
 
@@ -466,7 +520,8 @@ impl Fifo {
                 gate.settled(holder.id, holder.unacked);
             }
         }
-        self.ready.clear();
+        self.ready.clear(&mut self.records);
+        self.records.finish();
         self.unacked = UnackedMap::default();
         self.consumers = Consumers::new(Activity::All);
         self.next_timeout = NEVER;
@@ -485,7 +540,8 @@ fn answer_finished(command: &Command, effects: &mut Vec<Effect>) -> Reply {
         | Command::ChannelDown(_)
         | Command::ConnectionDown(_)
         | Command::Resume(_)
-        | Command::Tick => {}
+        | Command::Tick
+        | Command::Loaded { .. } => {}
     }
     Reply::None
 }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use super::backlog::{Backlog, Entry, NEVER};
 use super::limits::ExpiryRule;
+use super::record::Records;
 use crate::model::ids::Timestamp;
 
 /// Notes about messages that are gone are tolerated up to this number, and up to the number of messages.
@@ -121,20 +122,22 @@ impl Ready {
     }
 
     /// Takes one message that has expired at `now`: by time, then by index; in head-only mode the head alone.
-    pub(super) fn take_expired(&mut self, now: Timestamp) -> Option<Entry> {
+    pub(super) fn take_expired(&mut self, now: Timestamp) -> Option<(u64, Entry)> {
         if self.next_expiry > now {
             return None;
         }
         let taken = match self.rule {
             ExpiryRule::HeadOnly => match self.head_expiry() {
-                expires if expires <= now => self.pop().map(|taken| taken.entry),
+                expires if expires <= now => self.pop().map(|taken| (taken.index, taken.entry)),
                 expires => {
                     self.next_expiry = expires;
                     None
                 }
             },
             ExpiryRule::Anywhere => match self.earliest() {
-                Some((expires, index, number)) if expires <= now => self.remove(number, index),
+                Some((expires, index, number)) if expires <= now => {
+                    self.remove(number, index).map(|entry| (index, entry))
+                }
                 earliest => {
                     self.next_expiry = earliest.map_or(NEVER, |(expires, ..)| expires);
                     None
@@ -146,8 +149,14 @@ impl Ready {
     }
 
     /// Drops everything and answers how many messages that were.
-    pub(super) fn clear(&mut self) -> u64 {
+    pub(super) fn clear(&mut self, records: &mut Records) -> u64 {
         let count = self.len;
+        for lane in &self.lanes {
+            let returned = lane.returned.iter().map(|(index, entry)| (*index, entry));
+            for (index, entry) in returned.chain(lane.backlog.iter()) {
+                records.left(index, &entry.message);
+            }
+        }
         *self = Self::new(self.priority_max, self.rule);
         count
     }

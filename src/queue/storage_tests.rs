@@ -140,7 +140,7 @@ proptest! {
         let mut expected: Vec<u64> = ttls.iter().copied().filter(|expires| *expires != u64::MAX).collect();
         expected.sort_unstable();
         for now in 1..500 {
-            while let Some(entry) = ready.take_expired(Timestamp(now)) {
+            while let Some((_, entry)) = ready.take_expired(Timestamp(now)) {
                 prop_assert_eq!(entry.expires, Timestamp(now));
                 prop_assert_eq!(expected.remove(0), now);
             }
@@ -164,7 +164,7 @@ fn notes_about_expiry_do_not_pile_up() {
         ready.give_back(taken.index, taken.entry);
         ready.give_back(second.index, second.entry);
         ready.push(3, entry(5));
-        let expired = ready.take_expired(Timestamp(6)).unwrap();
+        let (_, expired) = ready.take_expired(Timestamp(6)).unwrap();
         assert_eq!(expired.expires, Timestamp(5));
     }
     ready.check_invariants();
