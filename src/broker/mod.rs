@@ -9,6 +9,7 @@
 //! Lock order: a shard, then the metadata, then mailboxes and outboxes. None is held across an await.
 
 mod auth;
+mod definitions;
 mod link;
 mod mailbox;
 mod metadata;
@@ -125,7 +126,7 @@ impl Broker {
         };
         Arc::new(Self {
             shards: (0..count).map(cell).collect(),
-            metadata: Mutex::new(Metadata::new(count)),
+            metadata: Mutex::new(Metadata::new(&settings)),
             topology: ArcSwap::from_pointee(Topology::default()),
             replies: ReplyRegistry::default(),
             connections: AtomicUsize::new(0),
