@@ -2,6 +2,7 @@
 //! and how definitions get into the log and the snapshot while it runs.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
@@ -12,16 +13,17 @@ use tokio::sync::Notify;
 
 use crate::log::{self, Batch, CommitError, Head, Log, LogError, METADATA, Range, RecoveredLog, Report, Severity, Storage};
 use crate::model::entity::Queue;
-use crate::model::ids::{QueueId, Timestamp};
+use crate::model::ids::Timestamp;
 use crate::queue::{ColdChunk, Fifo, IndexRange, Members, RecoveredQueue};
 
-use super::definitions::{self, Change, DecodeError, SnapshotError};
+use super::definitions::{self, Change, DecodeError, FileError};
 use super::journal::{Held, Journal, Submission};
 use super::loads::Loads;
 use super::mailbox::Mailbox;
 use super::metadata::{Metadata, shard_of};
 use super::replies::ReplyRegistry;
 use super::shard::{Envelope, Shard};
+use super::topology::Topology;
 use super::{Broker, Settings, ShardCell, tell};
 
 /// Changes in the log after which the next snapshot is due, at least; it is more when there is much to write.
@@ -35,7 +37,7 @@ pub enum OpenError {
     #[error(transparent)]
     Log(#[from] LogError),
     #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
+    Snapshot(#[from] FileError),
     #[error("entry {index} of the definitions' log: {error}")]
     Change { index: u64, error: DecodeError },
 }
@@ -60,34 +62,26 @@ impl Broker {
         let opened = Log::open(Arc::clone(&disk), options)?;
         tell(&opened.reports);
         let count = settings.shards.max(1);
-        let mut metadata = Metadata::new(count);
-        let has_snapshot = stored.through.is_some();
-        let through = stored.through.unwrap_or(0);
+        let mut metadata = Metadata::new(&settings);
+        let through = stored.through;
         let snapshot_changes = stored.changes.len() as u64;
-        replay(&mut metadata, stored.changes, &settings);
+        replay(&mut metadata, stored.changes);
         let mut logs: BTreeMap<u64, RecoveredLog> = opened.logs.into_iter().map(|log| (log.log.0, log)).collect();
         let own = logs.remove(&METADATA.0);
         let next_index = own.as_ref().map_or(1, |log| log.next_index).max(through + 1);
-        let since_snapshot = read_changes(&opened.log, own.as_ref(), through, &mut metadata, &settings)?;
+        let since_snapshot = read_changes(&opened.log, own.as_ref(), through, &mut metadata)?;
 
         let shares = settings.memory_budget / u64::from(count);
         let mut shards: Vec<Shard> = (0..count).map(|index| Shard::new(index, count, shares)).collect();
-        let mut lost: BTreeMap<u64, u64> = BTreeMap::new();
-        for (id, log) in &logs {
-            let live = log.chunks.iter().map(|chunk| chunk.members.as_ref().map_or(chunk.last - chunk.first + 1, |members| members.len() as u64)).sum();
-            lost.insert(*id, live);
-        }
-        for queue in metadata.durable_queues() {
-            lost.remove(&queue.id.0);
+        for queue in durable_queues(metadata.topology()) {
             let machine = revive(&queue, logs.remove(&queue.id.0), now);
             let shard = usize::from(shard_of(queue.id, count));
             if let Some(shard) = shards.get_mut(shard) {
                 shard.inbox.push_back(Envelope::Adopt { queue, machine: Box::new(machine) });
             }
         }
-        // A queue that was deleted just before the end: its deletion is in the definitions, its records were not dropped yet.
-        let known = |log: log::LogId| log == METADATA || !lost.contains_key(&log.0);
-        let _ = opened.log.retain(&known);
+        // What is left are queues whose deletion is in the definitions, and whose records were still there at the end.
+        let _ = opened.log.retain(&|log| !logs.contains_key(&log.0));
 
         let topology = ArcSwap::from_pointee(metadata.topology().clone());
         let cell = |shard| ShardCell {
@@ -105,7 +99,7 @@ impl Broker {
                 since_snapshot,
                 snapshot_changes,
                 dead_through: stored.keep_after,
-                has_snapshot,
+                has_snapshot: through > 0,
             }),
             topology,
             disk,
@@ -129,7 +123,7 @@ impl Broker {
     /// Whether the data directory had no definitions: those the configuration begins with are to be made.
     #[must_use]
     pub fn is_new(&self) -> bool {
-        !self.definitions.lock().has_snapshot
+        !self.definitions.lock().has_snapshot && self.topology.load().users.is_empty()
     }
 
     /// Hands the durable changes to the journal.
@@ -169,19 +163,22 @@ impl Broker {
         let mut log = self.definitions.lock();
         let through = log.next_index - 1;
         let snapshot = definitions::encode_snapshot(&metadata, through);
+        // Changes that are not in the log yet are in the snapshot: it may be ahead, never behind.
         let since = log.since_snapshot;
         log.since_snapshot = 0;
         drop(log);
         drop(metadata);
-        let stored = definitions::store(&*self.disk, through, &snapshot);
+        let stored = definitions::store(&*self.disk, &snapshot);
         let mut log = self.definitions.lock();
-        let keep_after = match stored {
-            Ok(keep_after) => keep_after,
+        let stored = match stored {
+            Ok(stored) => stored,
             Err(error) => {
                 log.since_snapshot += since;
-                return Err(error);
+                return Err(commit_error(error));
             }
         };
+        tell(&stored.reports);
+        let keep_after = stored.keep_after;
         log.snapshot_changes += since;
         log.has_snapshot = true;
         let dead = Range { first: log.dead_through + 1, last: keep_after };
@@ -208,9 +205,30 @@ fn head(index: u64, length: usize) -> Head {
     }
 }
 
-fn replay(metadata: &mut Metadata, changes: Vec<Change>, settings: &Settings) {
+/// A full disk passes; anything else does not.
+fn commit_error(error: FileError) -> CommitError {
+    match error {
+        FileError::Io { path, error, .. }
+            if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+        {
+            CommitError::NoSpace { path }
+        }
+        FileError::Io { path, action, error } => LogError::Io { path, action, error }.into(),
+        other => {
+            let error = io::Error::other(other.to_string());
+            LogError::Io { path: "definitions".to_owned(), action: "store", error }.into()
+        }
+    }
+}
+
+fn durable_queues(topology: &Topology) -> Vec<Arc<Queue>> {
+    let queues = topology.vhosts.values().flat_map(|vhost| vhost.queues.values());
+    queues.filter(|queue| queue.durable).cloned().collect()
+}
+
+fn replay(metadata: &mut Metadata, changes: Vec<Change>) {
     for change in changes {
-        if let Err(error) = metadata.replay(change, settings) {
+        if let Err(error) = metadata.replay(change) {
             tell(&[Report { severity: Severity::Loss, text: format!("definitions: {error}") }]);
         }
     }
@@ -222,7 +240,6 @@ fn read_changes(
     recovered: Option<&RecoveredLog>,
     through: u64,
     metadata: &mut Metadata,
-    settings: &Settings,
 ) -> Result<u64, OpenError> {
     let Some(recovered) = recovered else { return Ok(0) };
     let mut expected = through + 1;
@@ -235,7 +252,7 @@ fn read_changes(
             report_gap(expected, index);
             expected = index + 1;
             let change = Change::decode(&entry.payload).map_err(|error| OpenError::Change { index, error })?;
-            replay(metadata, vec![change], settings);
+            replay(metadata, vec![change]);
         }
         report_gap(expected, last + 1);
         expected = last + 1;

@@ -14,7 +14,7 @@ use crate::log::{Batch, Head, LogId, Range};
 use crate::model::entity::Queue;
 use crate::model::exception::Exception;
 use crate::model::hash::IdMap;
-use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
+use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, QueueId, Timestamp};
 use crate::model::message::Message;
 use crate::model::names::{ExchangeName, VhostName};
 use crate::model::request::{Answer, DeliverEvent, Event, Internal};

@@ -5,13 +5,11 @@ use crate::model::exception::Exception;
 use crate::model::ids::ChannelRef;
 use crate::model::names::{ExchangeName, VhostName};
 use crate::model::request::{Answer, DeclareExchange};
-use crate::model::table::FieldValue;
 use crate::routing::check_exchange_arguments;
 
 use super::super::auth::{Access, ResourceKind};
+use super::super::definitions::{ALTERNATE, alternate_exchange};
 use super::{Answers, Session, refuse_default};
-
-const ALTERNATE: &str = "alternate-exchange";
 
 impl Session {
     /// The checks are in RabbitMQ's order.
@@ -41,16 +39,12 @@ impl Session {
             let text = format!("exchange name '{name}' contains reserved prefix 'amq.*'");
             return Err(Exception::access_refused(text));
         }
-        let alternate = match arguments.find(ALTERNATE) {
-            None => None,
-            Some(value @ FieldValue::LongString(_)) => value.as_str().map(ExchangeName::new),
-            Some(other) => {
-                return Err(Exception::precondition_failed(format!(
-                    "invalid type '{}' for arg '{ALTERNATE}' in exchange '{name}' in vhost '{vhost}'",
-                    other.type_name()
-                )));
-            }
-        };
+        let alternate = alternate_exchange(&arguments).map_err(|other| {
+            Exception::precondition_failed(format!(
+                "invalid type '{}' for arg '{ALTERNATE}' in exchange '{name}' in vhost '{vhost}'",
+                other.type_name()
+            ))
+        })?;
         if let Some(alternate) = &alternate {
             self.check(Access::Read, ResourceKind::Exchange, name.as_str())?;
             self.check(Access::Write, ResourceKind::Exchange, alternate.as_str())?;

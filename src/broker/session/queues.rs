@@ -13,6 +13,7 @@ use crate::model::table::{FieldTable, FieldValue};
 use crate::queue::Command;
 
 use super::super::auth::{Access, ResourceKind};
+use super::super::definitions::queue_options;
 use super::super::replies::{REPLY_TO, token_of};
 use super::super::shard::{AskKind, Envelope};
 use super::Session;
@@ -188,12 +189,7 @@ impl Session {
                         anymore.\nSet compatibility.transient_nonexclusive_queues = true to permit it.";
             return Err(Exception::new(ReplyCode::InternalError, text));
         }
-        Ok(QueueOptions {
-            auto_delete: declare.auto_delete,
-            consumer_timeout_ms: settings.consumer_timeout_ms,
-            expire_at_head_only: settings.expire_at_head_only,
-            ..QueueOptions::from_arguments(&declare.arguments)
-        })
+        Ok(queue_options(&declare.arguments, declare.auto_delete, settings))
     }
 
     fn create_queue(

@@ -1,0 +1,1 @@
+//! Definitions there and back.
