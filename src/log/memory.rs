@@ -122,7 +122,11 @@ impl MemoryDisk {
             durable_names: state.durable_names.clone(),
             changes: state.changes.clone(),
             last_file: state.last_file,
-            files: state.files.iter().map(|(file, content)| (*file, Content { handles: 0, ..content.clone() })).collect(),
+            files: state
+                .files
+                .iter()
+                .map(|(file, content)| (*file, Content { handles: 0, ..content.clone() }))
+                .collect(),
             capacity: state.capacity,
             read_max: state.read_max,
             faults: state.faults.clone(),
@@ -430,7 +434,8 @@ impl File for Handle {
         state.counts.reads += 1;
         let length = state.read_max.unwrap_or(usize::MAX).min(buffer.len());
         self.with(&mut state, |content| {
-            let bytes = usize::try_from(offset).ok().and_then(|offset| content.current.get(offset..)).unwrap_or_default();
+            let bytes =
+                usize::try_from(offset).ok().and_then(|offset| content.current.get(offset..)).unwrap_or_default();
             let length = length.min(bytes.len());
             buffer[..length].copy_from_slice(&bytes[..length]);
             length
