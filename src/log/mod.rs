@@ -14,6 +14,7 @@
 
 pub mod batch;
 pub mod entry;
+pub mod memory;
 pub mod storage;
 mod wal;
 

@@ -7,6 +7,8 @@
 mod header;
 mod read;
 mod replay;
+#[cfg(test)]
+mod tests;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};

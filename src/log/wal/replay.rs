@@ -64,7 +64,9 @@ pub(in crate::log) fn replay(
             file.file.sync().map_err(|error| failed(&file, "sync", error))?;
         }
         // One without a header was never finished, and one where all was cut off is better begun anew.
-        let is_usable = file.last > 0 || file.damaged || (file.salt.is_some() && survey.found.is_empty());
+        let is_usable = file.last > 0
+            || file.damaged
+            || (file.salt.is_some() && survey.found.is_empty() && survey.remnant.is_none());
         if is_usable { &mut files } else { &mut spare }.push(file);
     }
     let next_batch = recovery.expected.unwrap_or(1);
@@ -87,6 +89,8 @@ struct Recovery {
     previous: Option<usize>,
     /// Where in the file `previous` the next batch would have been.
     end: u64,
+    /// The log has ended: what comes now is cut off.
+    is_over: bool,
     /// What is to be cut off: a place among the candidates, and an offset in the file.
     cut: Vec<(usize, u64)>,
     reports: Vec<Report>,
@@ -97,56 +101,42 @@ impl Recovery {
         let found = candidates.iter().flat_map(|candidate| &candidate.survey.found);
         let proven = found.map(|found| found.header.synced).max().unwrap_or(0);
         let (expected, previous, end) = (None, None, BLOCK);
-        Self { flushed, proven, expected, previous, end, cut: Vec::new(), reports: Vec::new() }
+        Self { flushed, proven, expected, previous, end, is_over: false, cut: Vec::new(), reports: Vec::new() }
     }
 
     /// Reads the batches of a file.
     fn file(&mut self, files: &mut [Candidate], at: usize, visit: &mut ReplayVisit<'_>) -> Result<(), LogError> {
         let Some(Candidate { file, survey }) = files.get(at) else { return Ok(()) };
         let (mut file, found) = (file.clone(), survey.found.clone());
-        if let Some(first) = found.first() {
-            self.between_files(files, &file, first);
-            if file.salt.is_none() {
-                let text = format!("{}: its header is damaged", path(file.sequence));
-                self.loss(text);
-                file.damaged = true;
-                file.salt = Some(first.header.salt);
-            }
-            (self.previous, self.end) = (Some(at), BLOCK);
+        let Some(first) = found.first() else { return Ok(()) };
+        self.between_files(files, &file, first);
+        if file.salt.is_none() {
+            self.loss(format!("{}: its header is damaged", path(file.sequence)));
+            file.damaged = true;
         }
-        let mut reader = Reader::new(&file, file.length);
-        let mut last = 0;
-        let mut damaged = file.damaged;
+        (self.previous, self.end) = (Some(at), BLOCK);
+        let source = file.clone();
+        let mut reader = Reader::new(&source, source.length);
         for found in &found {
-            if self.is_cut() || self.is_behind_a_gap(at, &file, found, &mut damaged) {
+            let number = found.header.number;
+            self.before_batch(at, &mut file, found);
+            let body = if self.is_over { None } else { Some(read_batch(&mut reader, found)?) };
+            let Some(body) = body.filter(|body| body.is_complete || number <= self.proven) else {
+                self.is_over = true;
                 self.cut.push((at, found.offset));
                 continue;
-            }
-            let body = read_batch(&mut reader, found)?;
-            if !body.is_complete && found.header.number > self.proven {
-                self.cut.push((at, found.offset));
-                continue;
-            }
+            };
             let report = body.report(&path(file.sequence), found);
-            damaged |= report.is_some();
+            file.damaged |= report.is_some();
             self.reports.extend(report);
             body.records.iter().for_each(|(header, payload)| visit(file.sequence, header, payload));
-            last = found.header.number;
-            (self.expected, self.end) = (Some(last + 1), found.end());
+            file.last = number;
+            (self.expected, self.end) = (self.expected.max(Some(number + 1)), found.end());
         }
-        (file.last, file.damaged) = (last, damaged);
         if let Some(candidate) = files.get_mut(at) {
-            if let Some(remnant) = candidate.survey.remnant {
-                self.cut.push((at, remnant));
-            }
-            // What was found wrong with an earlier file is noted there already.
-            candidate.file = WalFile { damaged: file.damaged || candidate.file.damaged, ..file };
+            candidate.file = file;
         }
         Ok(())
-    }
-
-    fn is_cut(&self) -> bool {
-        !self.cut.is_empty()
     }
 
     /// Looks at what is missing between the files read so far and the first batch of the next one.
@@ -156,64 +146,66 @@ impl Recovery {
             0 => self.previous.and_then(|previous| files.get(previous)).map_or(0, |previous| previous.file.sequence),
             back => file.sequence.saturating_sub(back),
         };
-        let expected = match self.expected {
-            Some(expected) => expected,
-            // It is the first file that has batches. Was there another before that was not flushed?
-            None if before > self.flushed => 0,
-            None => {
-                self.expected = Some(begins);
-                return;
-            }
-        };
-        if expected >= begins || self.is_cut() || expected > self.proven {
+        let is_first = self.expected.is_none();
+        let expected = *self.expected.get_or_insert(begins);
+        // The first file with batches tells of one before it: was that flushed?
+        let is_missing = if is_first { before > self.flushed } else { expected < begins };
+        if !is_missing || self.is_over {
             return;
         }
-        let last = self.proven.min(begins - 1);
+        let Some(last) = Some(begins - 1).filter(|last| *last <= self.proven) else {
+            // Some of it was never synced: the log ends in there, and `before_batch` says so.
+            self.is_over |= is_first;
+            return;
+        };
+        let what = if is_first { format!("batches up to {last}") } else { format!("batches {expected} to {last}") };
         let place = files.iter().position(|candidate| candidate.file.sequence == before);
         match place.and_then(|place| files.get_mut(place)) {
             Some(candidate) => {
                 candidate.file.damaged = true;
                 let end = if self.previous == place { self.end } else { BLOCK };
-                self.reports.push(lost_batches(&path(before), end, expected, last));
+                self.loss(format!("{}: damaged at byte {end}: {what} are lost", path(before)));
             }
-            None if expected == 0 => self.loss(format!("{}: missing, with batches up to {last}", path(before))),
-            None => self.loss(format!("{}: missing, with batches {expected} to {last}", path(before))),
+            None => self.loss(format!("{}: the file is missing: {what} are lost", path(before))),
         }
-        self.expected = Some(last + 1);
+        self.expected = Some(begins);
     }
 
-    /// Looks at what is missing before a batch. True when the log ended before it.
-    fn is_behind_a_gap(&mut self, at: usize, file: &WalFile, found: &Found, damaged: &mut bool) -> bool {
+    /// Looks at what is missing before a batch: something lost, or the end of the log.
+    fn before_batch(&mut self, at: usize, file: &mut WalFile, found: &Found) {
         let (number, expected) = (found.header.number, self.expected.unwrap_or(found.header.number));
+        if self.is_over || number == expected {
+            return;
+        }
         if number < expected {
             self.loss(format!("{}: batch {number} at byte {} is out of order", path(file.sequence), found.offset));
-            *damaged = true;
-            return true;
+            file.damaged = true;
+            return;
         }
-        if expected < number && expected <= self.proven {
-            let last = self.proven.min(number - 1);
+        let last = self.proven.min(number - 1);
+        if expected <= last {
             self.reports.push(lost_batches(&path(file.sequence), self.end, expected, last));
-            *damaged = true;
+            file.damaged = true;
             self.expected = Some(last + 1);
         }
-        if self.expected.is_some_and(|expected| expected < number) {
+        if last + 1 < number {
+            self.is_over = true;
             self.cut.push((at, self.end));
-            return true;
         }
-        false
     }
 
     /// Makes unfinished batches such that nobody finds them again.
     fn cut_off(&mut self, files: &[Candidate]) -> Result<(), LogError> {
-        let zeros = [0; BLOCK as usize];
-        for (at, offset) in &self.cut {
-            let Some(Candidate { file, .. }) = files.get(*at) else { continue };
-            file.file.write_at(&[IoSlice::new(&zeros)], *offset).map_err(|error| failed(file, "write", error))?;
-        }
         for (at, Candidate { file, survey }) in files.iter().enumerate() {
-            let Some(start) = self.cut.iter().filter(|(place, _)| *place == at).map(|(_, offset)| *offset).min() else {
-                continue;
-            };
+            // In a damaged file it may be what was lost: nothing more can be known of it.
+            let remnant = survey.remnant.filter(|_| !file.damaged);
+            self.cut.extend(remnant.map(|offset| (at, offset)));
+            let offsets = self.cut.iter().filter(|(place, _)| *place == at).map(|(_, offset)| *offset);
+            let Some(start) = offsets.clone().min() else { continue };
+            for offset in offsets {
+                let zeros = [0; BLOCK as usize];
+                file.file.write_at(&[IoSlice::new(&zeros)], offset).map_err(|error| failed(file, "write", error))?;
+            }
             file.file.sync().map_err(|error| failed(file, "sync", error))?;
             let end = survey.found.last().map_or(0, Found::end).max(start + BLOCK);
             let (path, bytes) = (path(file.sequence), end - start);
