@@ -9,7 +9,7 @@
 //! Lock order: a shard, then the metadata, then mailboxes and outboxes. None is held across an await.
 
 mod auth;
-mod definitions;
+pub mod definitions;
 mod link;
 mod mailbox;
 mod metadata;
