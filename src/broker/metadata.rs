@@ -16,7 +16,7 @@ use crate::routing::{QueueTarget, RoutingTable};
 
 use super::Settings;
 use super::auth::User;
-use super::definitions::{Change, FIRST_QUEUE, QueueDefinition, survives};
+use super::definitions::{Change, FIRST_QUEUE, QueueDefinition, ReplayError, survives};
 use super::topology::{Topology, VhostTopology};
 
 /// What identifies a binding.
@@ -57,17 +57,6 @@ pub(super) struct Metadata {
 const QUEUE_IDS_RESERVED: u64 = 1024;
 /// Above all ids that a broker gives out in its life.
 const QUEUE_ID_MAX: u64 = 1 << 62;
-
-/// A change does not fit the definitions: they are not those of its log.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ReplayError {
-    #[error("there is no vhost '{0}'")]
-    NoVhost(VhostName),
-    #[error("{0} cannot be the id of a queue")]
-    QueueId(u64),
-    #[error("queue '{queue}' in vhost '{vhost}': its id {id} is that of another queue", id = .id.0)]
-    TakenQueueId { vhost: VhostName, queue: QueueName, id: QueueId },
-}
 
 /// Exchanges every vhost has from the start.
 const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [

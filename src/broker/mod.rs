@@ -10,7 +10,7 @@
 //! Lock order: a shard, then the metadata, then the journal, then mailboxes and outboxes. None is held across an await.
 
 mod auth;
-mod definitions;
+pub mod definitions;
 mod journal;
 mod link;
 mod loads;

@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::log::{CommitError, LogError, SyncMode};
 
+use super::alarms::Cause;
 use super::{Shared, wal_writer};
 
 /// Threads that read for queues.
@@ -76,7 +77,7 @@ fn maintain(shared: &Arc<Shared>) -> Result<(), LogError> {
             Ok(worked) => {
                 if full {
                     full = false;
-                    shared.alarms.set_disk_full(false);
+                    shared.alarms.set(Cause::LogFull, false, &shared.connections);
                     tracing::info!("there is space on the disk again");
                 }
                 if !worked {
@@ -88,7 +89,7 @@ fn maintain(shared: &Arc<Shared>) -> Result<(), LogError> {
                     tracing::error!(path, "no space left on the disk: the log waits for some");
                 }
                 full = true;
-                shared.alarms.set_disk_full(true);
+                shared.alarms.set(Cause::LogFull, true, &shared.connections);
                 thread::sleep(FULL);
             }
             Err(CommitError::Full) => shared.care.wait(FULL),

@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::broker::{Broker, DefinitionError, OpenError, Outbox};
 use crate::config::Config;
-use crate::log::LogError;
+use crate::log::{LogError, SyncMode};
 use crate::model::ids::ConnectionId;
 use crate::model::request::Event;
 use crate::protocol::amqp091;
@@ -89,6 +89,13 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     let disk = Arc::new(disk::Disk::open(path)?);
     let begun = clock.now();
     let options = settings::log(config);
+    if options.sync != SyncMode::Always {
+        tracing::warn!(
+            "storage.sync is \"{}\": UNSAFE: messages are confirmed before they are on the disk, and a power failure \
+             loses them",
+            config.storage.sync.name()
+        );
+    }
     let broker = Broker::open(settings::broker(config), disk, options, begun)
         .map_err(|error| ServerError::Open { path: path.clone(), error })?;
     if broker.is_new() {
@@ -111,7 +118,7 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     let (failed, mut failure) = mpsc::channel(1);
     let writer = log_threads::start(&shared, options.sync, &failed).map_err(ServerError::Thread)?;
     shards::start(&shared);
-    alarms::start(&shared, &config.memory);
+    alarms::start(&shared, &config.memory, &config.storage, path);
     let (stop, stopped) = watch::channel(false);
     let mut ready = String::from("ready");
     if let Some(address) = config.amqp.address() {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::log::{CommitError, LogError, SyncMode};
 
 use super::Shared;
+use super::alarms::Cause;
 
 /// The longest wait for something to write.
 const WAIT: Duration = Duration::from_secs(1);
@@ -30,7 +31,7 @@ pub(super) fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogError> 
             Ok(wrote) => {
                 if full {
                     full = false;
-                    shared.alarms.set_disk_full(false);
+                    shared.alarms.set(Cause::WalFull, false, &shared.connections);
                 }
                 if wrote && shared.broker.log_wants_care() {
                     shared.care.want();
@@ -45,7 +46,7 @@ pub(super) fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogError> 
                     tracing::error!(path, "no space left on the disk: nothing durable is confirmed until there is");
                 }
                 full = true;
-                shared.alarms.set_disk_full(true);
+                shared.alarms.set(Cause::WalFull, true, &shared.connections);
                 thread::sleep(RETRY);
             }
             // The one who maintains the log makes room, and tells when the disk is full.

@@ -20,10 +20,11 @@ mod tests;
 use std::sync::Arc;
 
 pub use entry::DecodeError;
-pub(super) use files::{load, store};
 pub use files::FileError;
-pub use snapshot::{Snapshot, SnapshotError, decode_snapshot};
-pub(super) use snapshot::{encode_snapshot, through_of};
+pub(super) use files::{Loaded, Stored, load, store};
+pub(super) use snapshot::encode_snapshot;
+use snapshot::through_of;
+pub use snapshot::{Snapshot, SnapshotError, decode_snapshot, encode_changes};
 
 use crate::model::entity::{Binding, Exchange, Queue, QueueOptions};
 use crate::model::ids::QueueId;
@@ -90,6 +91,17 @@ pub struct QueueDefinition {
     pub name: QueueName,
     pub auto_delete: bool,
     pub arguments: FieldTable,
+}
+
+/// A change does not fit the definitions: they are not those of its log.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReplayError {
+    #[error("there is no vhost '{0}'")]
+    NoVhost(VhostName),
+    #[error("{0} cannot be the id of a queue")]
+    QueueId(u64),
+    #[error("queue '{queue}' in vhost '{vhost}': its id {id} is that of another queue", id = .id.0)]
+    TakenQueueId { vhost: VhostName, queue: QueueName, id: QueueId },
 }
 
 impl QueueDefinition {

@@ -60,10 +60,12 @@ impl SnapshotError {
 
 /// A snapshot of the durable definitions, which contain the log's entries up to `through`.
 pub(in crate::broker) fn encode_snapshot(metadata: &Metadata, through: u64) -> Vec<u8> {
-    encode(&metadata.durable(), through)
+    encode_changes(&metadata.durable(), through)
 }
 
-pub(super) fn encode(changes: &[Change], through: u64) -> Vec<u8> {
+/// A snapshot of what these changes make from nothing.
+#[must_use]
+pub fn encode_changes(changes: &[Change], through: u64) -> Vec<u8> {
     let mut out = vec![0; HEADER_LENGTH];
     for change in changes {
         let start = out.len();
@@ -105,7 +107,7 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<Snapshot, SnapshotError> {
 }
 
 /// The log's last entry that a snapshot contains, as its header says.
-pub(in crate::broker) fn through_of(bytes: &[u8]) -> Result<u64, SnapshotError> {
+pub(super) fn through_of(bytes: &[u8]) -> Result<u64, SnapshotError> {
     Header::check(bytes).map(|header| header.through)
 }
 
