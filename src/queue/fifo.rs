@@ -3,17 +3,19 @@
 //! `checkout` hands messages to consumers, and `Command::Get` to those who ask; nothing else does. After every command
 //! either no message is ready or no consumer is, except for consumers that the gate refused and that wait for `Resume`.
 
+mod paging;
+
 use std::sync::Arc;
 
 use super::backlog::{Entry, NEVER};
 use super::consumer::{Activity, Consumers, Turn};
 use super::limits::{self, ExpiryRule};
-use super::ready::{Ready, Taken};
+use super::ready::{ForHead, Ready, Taken};
 use super::record::Records;
 use super::unacked::{Unacked, UnackedMap};
 use super::{
     AckMode, Command, ConsumerView, Counts, Delivery, Durability, Effect, Gate, IndexRange, Origin, Outcome, Publish,
-    Reason, RecoveredQueue, Reply, Verdict,
+    Reason, Reply, Verdict,
 };
 use crate::model::entity::{Overflow, QueueOptions};
 use crate::model::ids::{ConsumerId, MessageIndex, Timestamp};
@@ -37,6 +39,14 @@ pub struct Fifo {
     used: Timestamp,
     /// No delivery times out before this.
     next_timeout: Timestamp,
+    /// Records up to this index can be read back.
+    flushed: u64,
+    /// Something may have become possible to page out since nothing was.
+    may_page_out: bool,
+    /// What was spilled is not known to be readable yet.
+    is_spilling: bool,
+    /// Whether the current command needs messages at the head, or will soon.
+    head_needed: ForHead,
     /// Deleted or gone.
     finished: bool,
 }
@@ -46,7 +56,7 @@ impl Fifo {
     pub fn new(options: Arc<QueueOptions>, durability: Durability, now: Timestamp) -> Self {
         let activity = if options.single_active_consumer { Activity::Single } else { Activity::All };
         Self {
-            ready: Ready::new(limits::priority_max(&options), ExpiryRule::of(&options)),
+            ready: Ready::new(limits::priority_max(&options), ExpiryRule::of(&options), durability),
             unacked: UnackedMap::default(),
             consumers: Consumers::new(activity),
             records: Records::new(durability),
@@ -54,6 +64,10 @@ impl Fifo {
             delivered_through: 0,
             used: now,
             next_timeout: NEVER,
+            flushed: 0,
+            may_page_out: false,
+            is_spilling: false,
+            head_needed: ForHead::Idle,
             finished: false,
             options,
         }
@@ -73,7 +87,26 @@ impl Fifo {
         if self.finished {
             return answer_finished(&command, effects);
         }
+        self.head_needed = ForHead::Idle;
         self.expire(now, effects);
+        if self.ready.has_cold() {
+            self.trim(now, effects);
+        }
+        let reply = self.carry_out(now, command, gate, effects);
+        if self.ready.has_cold() {
+            self.request_loads(effects);
+        }
+        reply
+    }
+
+    #[inline]
+    fn carry_out(
+        &mut self,
+        now: Timestamp,
+        command: Command,
+        gate: &mut impl Gate,
+        effects: &mut Vec<Effect>,
+    ) -> Reply {
         match command {
             Command::Enqueue(publish) => return self.enqueue(now, publish, gate, effects),
             Command::Settle { consumer, indexes, outcome } => {
@@ -109,7 +142,9 @@ impl Fifo {
                 return Reply::Counts(self.counts());
             }
             Command::Tick => self.tick(now, gate, effects),
-            Command::Loaded { .. } => {}
+            Command::Loaded { first, last, entries } => {
+                self.loaded(now, IndexRange { first, last }, entries, gate, effects);
+            }
         }
         Reply::None
     }
@@ -134,47 +169,6 @@ impl Fifo {
             ready_bytes: self.ready.bytes(),
             unacked_bytes: self.unacked.bytes(),
         }
-    }
-
-    /// Moves out the indexes of records that are needed no more since the last call: of messages that left for good.
-    /// Indexes that follow each other come as one range; ranges are in no particular order and do not overlap.
-    pub fn take_settled(&mut self, into: &mut Vec<IndexRange>) {
-        self.records.take_settled(into);
-    }
-
-    /// Records up to this index can be read back from now on.
-    pub fn flushed(&mut self, _through: MessageIndex) {}
-
-    /// Gives up to about `bytes_max` bytes of memory back by keeping messages in the log only. The bytes freed.
-    pub fn page_out(&mut self, _bytes_max: u64) -> u64 {
-        0
-    }
-
-    /// Bytes of memory that the messages in memory take, roughly, and a little for those in the log only.
-    #[must_use]
-    pub fn memory(&self) -> u64 {
-        const MESSAGE: u64 = 224;
-        let counts = self.counts();
-        (counts.ready + counts.unacked) * MESSAGE + counts.ready_bytes + counts.unacked_bytes
-    }
-
-    /// A durable queue after a restart, its messages in the log only.
-    #[must_use]
-    pub fn recovered(options: Arc<QueueOptions>, now: Timestamp, queue: RecoveredQueue) -> Self {
-        let next_index = queue.next_index.max(1);
-        Self { next_index, ..Self::new(options, Durability::Durable, now) }
-    }
-
-    /// The highest index ever handed to a consumer or get; 0 for none.
-    #[must_use]
-    pub fn delivered_through(&self) -> u64 {
-        self.delivered_through
-    }
-
-    /// The index that the next message gets.
-    #[must_use]
-    pub fn next_index(&self) -> u64 {
-        self.next_index
     }
 
     /// The lane of a message in this queue: its priority, as far as the queue tells them apart.
@@ -218,7 +212,8 @@ impl Fifo {
             assert!(self.consumers.holder(unacked.holder).is_some(), "an unacknowledged message has a holder");
         }
         if !self.finished && self.options.overflow == Overflow::DropHead {
-            assert!(!limits::is_over(&self.options, &self.ready), "the queue is within its limits");
+            let is_over = limits::is_over(&self.options, &self.ready);
+            assert!(!is_over || self.ready.is_head_cold(), "the queue is within its limits");
         }
     }
 
@@ -260,6 +255,10 @@ impl Fifo {
         }
         self.ready.push(index, entry);
         self.trim(now, effects);
+        if self.ready.has_cold() {
+            // It may be more urgent than one that is being loaded, for which a consumer waits.
+            self.checkout(now, gate, effects);
+        }
     }
 
     fn settle(
@@ -304,7 +303,11 @@ impl Fifo {
 
     fn get(&mut self, now: Timestamp, holder: ConsumerId, no_ack: bool, gate: &mut impl Gate) -> Reply {
         self.used = now;
-        let Some(taken) = self.ready.pop() else { return Reply::Empty };
+        if self.ready.is_empty() {
+            return Reply::Empty;
+        }
+        self.head_needed = ForHead::Needed;
+        let Some(taken) = self.ready.pop() else { return Reply::Later };
         let message = taken.entry.message.clone();
         let mode = if no_ack { AckMode::Automatic } else { AckMode::Manual };
         gate.spend(holder, message.cost(), mode);
@@ -391,7 +394,14 @@ impl Fifo {
             if self.ready.is_empty() {
                 return;
             }
+            if self.ready.is_head_cold() {
+                if self.consumers.is_waiting() {
+                    self.head_needed = ForHead::Needed;
+                }
+                return;
+            }
             let Some(turn) = self.consumers.pick(gate) else { return };
+            self.head_needed = ForHead::Needed;
             let Some(taken) = self.ready.pop() else { return };
             self.hand_out(now, turn, taken, gate, effects);
         }
@@ -454,7 +464,10 @@ impl Fifo {
         self.expire(now, effects);
         if self.options.overflow == Overflow::DropHead {
             while limits::is_over(&self.options, &self.ready) {
-                let Some(taken) = self.ready.pop() else { break };
+                let Some(taken) = self.ready.pop() else {
+                    self.head_needed = ForHead::Needed;
+                    break;
+                };
                 self.dead_letter(taken.index, taken.entry, Reason::MaxLength, effects);
             }
             self.expire(now, effects);

@@ -7,6 +7,7 @@
 //! ```
 
 mod backlog;
+mod cold;
 mod consumer;
 pub mod dead_letter;
 mod fifo;
@@ -31,7 +32,7 @@ use crate::model::names::ConsumerTag;
 pub use consumer::ConsumerView;
 pub use dead_letter::DeathHistory;
 pub use fifo::Fifo;
-pub use record::{ColdChunk, Durability, IndexRange, Loaded, Members, RecoveredQueue};
+pub use record::{ColdChunk, Durability, IndexRange, Loaded, Members, RecoveredQueue, Spilled};
 
 /// A message on its way into a queue.
 #[derive(Clone, Debug)]

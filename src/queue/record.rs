@@ -18,6 +18,14 @@ pub enum Durability {
     Transient,
 }
 
+impl Durability {
+    /// Whether a queue of this durability keeps a record of this message, as long as it keeps the message.
+    #[inline]
+    pub(super) fn logs(self, message: &Message) -> bool {
+        message.is_persistent() && self == Self::Durable
+    }
+}
+
 /// Indexes from `first` to `last`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexRange {
@@ -33,6 +41,9 @@ pub struct Loaded {
     pub expires: Option<Timestamp>,
     pub deaths: Option<Arc<DeathHistory>>,
 }
+
+/// A message that gets a record only so that it can leave memory.
+pub type Spilled = (MessageIndex, Message, Option<Timestamp>, Option<Arc<DeathHistory>>);
 
 /// What is known of a queue after a restart, without its messages.
 #[derive(Clone, Debug, Default)]
@@ -73,20 +84,20 @@ const IDLE_RANGES_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Records {
     durability: Durability,
-    settled: Vec<IndexRange>,
+    settled: Settled,
     /// The message that is being enqueued, when it will need a record if it is kept; 0 otherwise.
     arriving: u64,
 }
 
 impl Records {
     pub(super) fn new(durability: Durability) -> Self {
-        Self { durability, settled: Vec::new(), arriving: 0 }
+        Self { durability, settled: Settled::default(), arriving: 0 }
     }
 
     /// Whether the queue keeps a record of this message, as long as it keeps the message.
     #[inline]
     pub(super) fn is_logged(&self, message: &Message) -> bool {
-        message.is_persistent() && self.durability == Durability::Durable
+        self.durability.logs(message)
     }
 
     /// A message comes in, which has no record yet.
@@ -125,23 +136,39 @@ impl Records {
     /// These records are needed no more.
     #[inline]
     pub(super) fn settle(&mut self, range: IndexRange) {
-        match self.settled.last_mut() {
-            Some(before) if before.last.wrapping_add(1) == range.first => before.last = range.last,
-            _ => self.settled.push(range),
-        }
+        self.settled.add(range);
     }
 
     /// Moves the settled ranges out.
     pub(super) fn take_settled(&mut self, into: &mut Vec<IndexRange>) {
-        into.append(&mut self.settled);
-        if self.settled.capacity() > IDLE_RANGES_MAX {
-            self.settled = Vec::new();
-        }
+        self.settled.take(into);
     }
 
     /// The queue is gone, and all its records with it.
     pub(super) fn finish(&mut self) {
-        self.settled = Vec::new();
+        self.settled = Settled::default();
         self.arriving = 0;
+    }
+}
+
+/// Ranges of indexes whose records are needed no more.
+#[derive(Debug, Default)]
+pub(super) struct Settled(Vec<IndexRange>);
+
+impl Settled {
+    #[inline]
+    pub(super) fn add(&mut self, range: IndexRange) {
+        match self.0.last_mut() {
+            Some(before) if before.last.wrapping_add(1) == range.first => before.last = range.last,
+            _ => self.0.push(range),
+        }
+    }
+
+    /// Moves the ranges out.
+    pub(super) fn take(&mut self, into: &mut Vec<IndexRange>) {
+        into.append(&mut self.0);
+        if self.0.capacity() > IDLE_RANGES_MAX {
+            self.0 = Vec::new();
+        }
     }
 }
