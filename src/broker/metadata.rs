@@ -29,13 +29,18 @@ struct BindingKey {
     arguments: Vec<u8>,
 }
 
-type Bindings = BTreeMap<BindingKey, Arc<Binding>>;
+/// A binding and its place in the order in which bindings were made: consistent hashing depends on that order.
+struct Placed {
+    place: u64,
+    binding: Arc<Binding>,
+}
 
 /// The indexes of one vhost that are not part of its snapshot.
 #[derive(Default)]
 struct Indexes {
-    by_source: BTreeMap<ExchangeName, Bindings>,
-    by_destination: BTreeMap<Destination, Bindings>,
+    by_source: BTreeMap<ExchangeName, BTreeMap<BindingKey, Placed>>,
+    by_destination: BTreeMap<Destination, BTreeMap<BindingKey, Arc<Binding>>>,
+    next_place: u64,
     exclusive: BTreeMap<ConnectionId, BTreeSet<QueueName>>,
 }
 
@@ -198,7 +203,8 @@ impl Metadata {
     }
 
     /// Applies a change that was made before, without noting it again. Changes may be replayed over definitions that
-    /// contain them already, provided that all that followed them are replayed as well.
+    /// contain them already, provided that all that followed them are replayed as well; only the order of a consistent
+    /// hash exchange's destinations may then be another one.
     pub(super) fn replay(&mut self, change: Change) -> Result<(), ReplayError> {
         match change {
             Change::AddVhost { vhost } => _ = self.insert_vhost(&vhost),
@@ -232,8 +238,7 @@ impl Metadata {
         Ok(())
     }
 
-    /// What makes the durable definitions from nothing, in order. Equal definitions give equal changes, but for what is
-    /// reserved.
+    /// What makes the durable definitions from nothing, in order; bindings in the order in which they were made.
     pub(super) fn durable(&self) -> Vec<Change> {
         let mut changes = vec![Change::ReserveQueueIds { below: self.reserved_queues }];
         changes.extend(self.indexes.keys().map(|vhost| Change::AddVhost { vhost: vhost.clone() }));
@@ -255,8 +260,10 @@ impl Metadata {
                 Change::AddQueue { vhost: vhost.clone(), queue }
             }));
             let bindings = indexes.by_source.values().flat_map(BTreeMap::values);
-            changes.extend(bindings.filter(|binding| self.is_durable(vhost, binding)).map(|binding| {
-                let binding = Arc::clone(binding);
+            let mut bindings: Vec<_> = bindings.filter(|placed| self.is_durable(vhost, &placed.binding)).collect();
+            bindings.sort_by_key(|placed| placed.place);
+            changes.extend(bindings.into_iter().map(|placed| {
+                let binding = Arc::clone(&placed.binding);
                 Change::Bind { vhost: vhost.clone(), binding }
             }));
         }
@@ -268,12 +275,13 @@ impl Metadata {
         if id.0 < FIRST_QUEUE {
             return Err(ReplayError::QueueId(id.0));
         }
-        self.reserve_queue_ids(id.0.saturating_add(1))?;
         let known = self.known(&vhost)?;
         if known.names.get(&id).is_some_and(|name| *name != queue.name) {
             return Err(ReplayError::TakenQueueId { vhost, queue: queue.name, id });
         }
-        if let Some(old) = known.queues.get(&queue.name).map(|old| old.id) {
+        let old = known.queues.get(&queue.name).map(|old| old.id);
+        self.reserve_queue_ids(id.0.saturating_add(1))?;
+        if let Some(old) = old {
             self.take_queue(&vhost, &queue.name, old);
         }
         self.insert_queue(Arc::new(queue.into_queue(vhost, &self.settings)));
@@ -388,7 +396,8 @@ impl Metadata {
     ) -> Option<(Arc<Exchange>, BTreeSet<ExchangeName>)> {
         let exchange = self.vhost(vhost)?.exchanges.get(name).cloned()?;
         let from = self.indexes.get(vhost).and_then(|indexes| indexes.by_source.get(name));
-        let from: Vec<_> = from.into_iter().flat_map(BTreeMap::values).cloned().collect();
+        let from: Vec<_> =
+            from.into_iter().flat_map(BTreeMap::values).map(|placed| Arc::clone(&placed.binding)).collect();
         for binding in from {
             self.take_binding(vhost, &binding);
         }
@@ -428,9 +437,11 @@ impl Metadata {
         let key = BindingKey::of(binding);
         let Some(indexes) = self.indexes.get_mut(vhost) else { return false };
         let of_source = indexes.by_source.entry(binding.source.clone()).or_default();
-        if of_source.insert(key.clone(), Arc::clone(binding)).is_some() {
+        if of_source.contains_key(&key) {
             return false;
         }
+        of_source.insert(key.clone(), Placed { place: indexes.next_place, binding: Arc::clone(binding) });
+        indexes.next_place += 1;
         indexes.by_destination.entry(binding.destination.clone()).or_default().insert(key, Arc::clone(binding));
         self.change(vhost, |snapshot| {
             snapshot.routing.bind(binding);
@@ -451,14 +462,32 @@ impl Metadata {
     fn take_binding(&mut self, vhost: &VhostName, binding: &Binding) -> bool {
         let key = BindingKey::of(binding);
         let Some(indexes) = self.indexes.get_mut(vhost) else { return false };
-        if !take(&mut indexes.by_source, &binding.source, &key) {
-            return false;
-        }
+        let Some(taken) = take(&mut indexes.by_source, &binding.source, &key) else { return false };
         take(&mut indexes.by_destination, &binding.destination, &key);
+        self.hand_on(vhost, &taken);
         self.change(vhost, |snapshot| {
             snapshot.routing.unbind(binding);
         });
         true
+    }
+
+    /// A destination keeps its place in a consistent hash exchange as long as it has any binding there: the next one gets
+    /// the place of the one that was taken.
+    fn hand_on(&mut self, vhost: &VhostName, taken: &Placed) {
+        let Binding { source, destination, .. } = &*taken.binding;
+        let exchange = self.vhost(vhost).and_then(|snapshot| snapshot.exchanges.get(source));
+        if exchange.is_none_or(|exchange| exchange.kind != ExchangeKind::ConsistentHash) {
+            return;
+        }
+        let indexes = self.indexes.get_mut(vhost);
+        let Some(of_source) = indexes.and_then(|indexes| indexes.by_source.get_mut(source)) else { return };
+        let (source, destination) = (source.clone(), destination.clone());
+        let first = BindingKey { source, destination, key: Vec::new(), arguments: Vec::new() };
+        let others = of_source.range_mut(first..).map(|(_, placed)| placed);
+        let others = others.take_while(|placed| placed.binding.destination == taken.binding.destination);
+        if let Some(next) = others.min_by_key(|placed| placed.place) {
+            next.place = next.place.min(taken.place);
+        }
     }
 
     /// Changes a vhost: in place where no published snapshot shares it, on a copy otherwise.
@@ -500,9 +529,9 @@ pub(super) fn shard_of(queue: QueueId, shards: u16) -> u16 {
     u16::try_from(queue.0 % u64::from(shards)).unwrap_or(0)
 }
 
-fn take<K: Ord>(index: &mut BTreeMap<K, Bindings>, at: &K, key: &BindingKey) -> bool {
-    let Some(bindings) = index.get_mut(at) else { return false };
-    let taken = bindings.remove(key).is_some();
+fn take<K: Ord, V>(index: &mut BTreeMap<K, BTreeMap<BindingKey, V>>, at: &K, key: &BindingKey) -> Option<V> {
+    let bindings = index.get_mut(at)?;
+    let taken = bindings.remove(key);
     if bindings.is_empty() {
         index.remove(at);
     }

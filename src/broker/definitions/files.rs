@@ -66,10 +66,8 @@ pub(in crate::broker) fn store(disk: &dyn Storage, bytes: &[u8]) -> Result<Store
     drop(file);
     disk.rename(UNFINISHED, &path).map_err(cannot("rename to its name", &path))?;
     disk.sync_directory(DIRECTORY).map_err(cannot("sync", DIRECTORY))?;
-    if known.is_empty() {
-        // The directory itself may be new.
-        disk.sync_directory("").map_err(cannot("sync", "the data directory"))?;
-    }
+    // The directory itself may be new.
+    disk.sync_directory("").map_err(cannot("sync", "the data directory"))?;
     let mut kept: Vec<u64> = known.into_iter().filter(|known| *known != through).collect();
     kept.push(through);
     kept.sort_unstable();
