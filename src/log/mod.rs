@@ -15,6 +15,7 @@
 pub mod batch;
 pub mod entry;
 pub mod storage;
+mod wal;
 
 use std::io;
 use std::time::Duration;
