@@ -153,6 +153,12 @@ impl Survivors {
         self.first <= index && index <= self.last && self.set.as_ref().is_none_or(|set| set.contains(index))
     }
 
+    /// The indexes, ascending.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u64> {
+        let all = self.set.is_none().then_some(self.first..=self.last);
+        all.into_iter().flatten().chain(self.set.iter().flatten())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.set.as_ref().is_some_and(RoaringTreemap::is_empty)
     }
@@ -171,7 +177,14 @@ pub(super) struct Index {
 impl Index {
     pub(super) fn apply(&mut self, change: &Change) {
         match *change {
-            Change::Appended { log, range, .. } => self.append(log, range),
+            Change::Appended { log, range, .. } => {
+                debug_assert!(
+                    self.logs.get(&log).is_none_or(|state| range.first >= state.next_index),
+                    "index {} of {log:?} comes twice",
+                    range.first
+                );
+                self.append(log, range);
+            }
             Change::Settled { log, range } => self.settle(log, range),
             Change::Delivered { log, index } => self.deliver(log, index),
             Change::Dropped { log } => {
@@ -182,7 +195,6 @@ impl Index {
 
     pub(super) fn append(&mut self, log: LogId, range: Range) {
         let state = self.logs.entry(log).or_default();
-        debug_assert!(range.first >= state.next_index, "an index of {log:?} comes twice");
         if range.first == range.last {
             state.live.insert(range.first);
         } else {

@@ -19,11 +19,13 @@ mod writer;
 
 use roaring::RoaringTreemap;
 
-pub(super) use self::load::{Load, load};
+pub(super) use self::load::{Load, headers, load, read_up_to};
 pub(super) use self::scan::{Damage, chunk_records};
-pub(super) use self::writer::{SegmentWriter, Written};
+pub(super) use self::writer::{SegmentWriter, Written, put_entry};
+use super::LogError;
 use super::entry::LogId;
 use super::index::Place;
+use super::storage::Storage;
 
 /// The directory of segments.
 pub(super) const DIRECTORY: &str = "segments";
@@ -50,7 +52,7 @@ pub(super) fn path(number: u64) -> String {
     format!("{DIRECTORY}/{number:020}.seg")
 }
 
-pub(super) fn damaged_path(number: u64) -> String {
+fn damaged_path(number: u64) -> String {
     format!("{DAMAGED}/{number:020}.seg")
 }
 
@@ -62,6 +64,13 @@ fn temporary_path(number: u64) -> String {
 pub(super) fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
     (digits.len() == 20).then(|| digits.parse().ok()).flatten()
+}
+
+/// Puts a damaged segment where it can be looked at, durably.
+pub(super) fn keep_damaged(disk: &dyn Storage, number: u64) -> Result<(), LogError> {
+    let kept = disk.rename(&path(number), &damaged_path(number));
+    let kept = kept.and_then(|()| disk.sync_directory(DAMAGED)).and_then(|()| disk.sync_directory(DIRECTORY));
+    kept.map_err(|error| LogError::Io { path: path(number), action: "move", error })
 }
 
 /// What a segment says of itself.

@@ -64,7 +64,9 @@ pub(in crate::log) fn replay(
             file.file.sync().map_err(|error| failed(&file, "sync", error))?;
         }
         // One without a header was never finished, and one where all was cut off is better begun anew.
-        let is_usable = file.last > 0 || file.damaged || (file.salt.is_some() && survey.found.is_empty() && survey.remnant.is_none());
+        let is_usable = file.last > 0
+            || file.damaged
+            || (file.salt.is_some() && survey.found.is_empty() && survey.remnant.is_none());
         if is_usable { &mut files } else { &mut spare }.push(file);
     }
     let next_batch = recovery.expected.unwrap_or(1);
