@@ -13,7 +13,7 @@ use crate::log::{CommitError, Options, SyncMode};
 use crate::model::entity::Destination;
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, QueueId, Timestamp};
 use crate::model::message::{Body, Envelope, Message, Properties};
-use crate::model::names::QueueName;
+use crate::model::names::{QueueName, RoutingKey};
 use crate::model::random::Random;
 use crate::model::request::{
     Answer, Ask, BindingRequest, ConsumeRequest, DeclareExchange, DeclareQueue, Event, Mechanism, PublishRequest,
@@ -159,7 +159,7 @@ impl World {
                 self.ask(0, Ask::Bind(BindingRequest {
                     source: exchange.into(),
                     destination: Destination::Queue(QueueName::new(queue)),
-                    key: "".into(),
+                    key: RoutingKey::new(b""),
                     arguments: FieldTable::default(),
                 }));
             }
@@ -448,6 +448,9 @@ impl World {
     }
 
     fn purge(&mut self) {
+        // What is on its way to a consumer is not purged.
+        self.listen(0);
+        self.listen(1);
         self.ask(0, Ask::PurgeQueue { queue: "plain".into() });
         self.discard("plain", false);
     }
