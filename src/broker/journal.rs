@@ -125,16 +125,21 @@ impl Journal {
     pub(super) fn write(&self) -> Result<bool, CommitError> {
         let mut writing = self.writing.lock();
         let Writing { writer, taken } = &mut *writing;
-        if taken.is_empty() {
-            let mut pending = self.pending.lock();
-            mem::swap(taken, &mut pending.submissions);
-            pending.bytes = 0;
-            pending.urgent = false;
-            pending.writing = !taken.is_empty();
-        }
-        if taken.is_empty() {
-            return Ok(false);
-        }
+        // What an error left over comes first.
+        let mut any = self.write_taken(writer, taken)?;
+        let mut pending = self.pending.lock();
+        mem::swap(taken, &mut pending.submissions);
+        pending.bytes = 0;
+        pending.urgent = false;
+        pending.writing = !taken.is_empty();
+        drop(pending);
+        any |= self.write_taken(writer, taken)?;
+        self.pending.lock().writing = false;
+        Ok(any)
+    }
+
+    fn write_taken(&self, writer: &mut Writer, taken: &mut VecDeque<Submission>) -> Result<bool, CommitError> {
+        let any = !taken.is_empty();
         while !taken.is_empty() {
             let count = group(taken);
             let batches: Vec<&Batch> = taken.iter().take(count).map(|submission| &submission.batch).collect();
@@ -144,8 +149,7 @@ impl Journal {
                 self.recycle(submission.batch);
             }
         }
-        self.pending.lock().writing = false;
-        Ok(true)
+        Ok(any)
     }
 
     /// Syncs what was written without a sync.

@@ -125,6 +125,13 @@ fn run(seed: u64) {
 }
 
 impl World {
+    /// Tells what happens to one message, for finding out why a seed fails: WARREN_WATCH=number.
+    fn watch(&self, number: Number, what: &dyn std::fmt::Debug) {
+        if std::env::var("WARREN_WATCH").is_ok_and(|watched| number == 0 || watched == number.to_string()) {
+            eprintln!("life {} time {}: message {number}: {what:?}", self.life, self.now.0);
+        }
+    }
+
     fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.random.next_bits() % bound as u64).unwrap()
     }
@@ -268,6 +275,7 @@ impl World {
             return;
         }
         let number = self.oracle.awaited.remove(&key).unwrap();
+        self.watch(number, &"confirmed");
         for (_, fate) in self.oracle.fates.range_mut((number, "")..(number + 1, "")) {
             fate.confirmed = true;
         }
@@ -275,13 +283,13 @@ impl World {
 
     fn delivered(&mut self, queue: QueueId, redelivered: bool, message: &Message) -> Number {
         let number = number_of(message);
+        self.watch(number, &("delivered", queue, redelivered));
         let fate = self.fate(queue, number);
         assert!(!fate.acked_durably, "message {number} comes back after its acknowledgement was on the disk");
         assert!(!fate.held, "message {number} is delivered while somebody holds it");
         fate.held = true;
         let (persistent, life) = (fate.persistent, fate.life);
         assert!(persistent || life == self.life, "message {number} was not persistent");
-        let _ = redelivered;
         number
     }
 
@@ -342,6 +350,7 @@ impl World {
                 let fate = Fate { persistent, life: self.life, ..Fate::default() };
                 self.oracle.fates.insert((number, queue), fate);
             }
+            self.watch(number, &("published", queues, persistent, size));
             self.oracle.awaited.insert((self.peers[peer].id, sequence), number);
             self.oracle.owed.insert((self.peers[peer].id, sequence), 1);
             let request = PublishRequest {
@@ -368,6 +377,7 @@ impl World {
                 _ => SettleOutcome::Ack,
             };
             let dies = outcome == SettleOutcome::Reject && self.oracle.names.get(&queue) == Some(&"dying");
+            self.watch(number, &(queue, index, outcome));
             let fate = self.fate(queue, number);
             fate.held = false;
             fate.acked = outcome != SettleOutcome::Requeue && !dies;
@@ -412,7 +422,9 @@ impl World {
     }
 
     fn write(&mut self) {
-        match self.broker.write_log() {
+        let written = self.broker.write_log();
+        self.watch(0, &("log written", &written));
+        match written {
             Ok(_) => {
                 for fate in self.oracle.fates.values_mut().filter(|fate| fate.acked) {
                     fate.acked_durably = true;
@@ -424,7 +436,9 @@ impl World {
     }
 
     fn maintain(&mut self) {
-        match self.broker.maintain_log() {
+        let done = self.broker.maintain_log();
+        self.watch(0, &("maintained", &done));
+        match done {
             Err(CommitError::Failed(error)) => panic!("{error}"),
             Ok(_) | Err(CommitError::NoSpace { .. } | CommitError::Full) => {}
         }
@@ -449,9 +463,11 @@ impl World {
 
     fn purge(&mut self) {
         // What is on its way to a consumer is not purged.
+        self.work_shards();
         self.listen(0);
         self.listen(1);
-        self.ask(0, Ask::PurgeQueue { queue: "plain".into() });
+        let answer = self.ask(0, Ask::PurgeQueue { queue: "plain".into() });
+        self.watch(0, &("purged", answer));
         self.discard("plain", false);
     }
 
@@ -468,6 +484,7 @@ impl World {
 
     /// The power fails, or the process is killed; and the broker starts again.
     fn crash(&mut self) {
+        self.watch(0, &"crash");
         if self.below(3) == 0 {
             self.disk.kill();
         } else {
