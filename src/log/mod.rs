@@ -20,10 +20,13 @@ mod facade;
 mod flush;
 mod handles;
 mod index;
+pub mod memory;
 mod merge;
 mod recovery;
 mod segment;
 pub mod storage;
+#[cfg(test)]
+mod tests;
 mod wal;
 mod writer;
 

@@ -6,6 +6,7 @@ mod alarms;
 mod clock;
 mod connection;
 mod definitions;
+mod disk;
 mod listener;
 mod settings;
 mod shards;

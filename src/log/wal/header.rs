@@ -15,7 +15,7 @@
 //!                                     52 back      u32  sequence numbers back to the file written before this one; 0 is
 //!                                                       not known
 //!                                     56 table     u32  CRC32C of the table
-//!                                     60 checksum  u32  of bytes 0..60
+//!                                     60 checksum  u32  of bytes 0..60, then the offset as u64
 //!                                     64 table: checksum and length of each record, 8 bytes each
 //!                                        records, one after the other; zeros up to a multiple of 4096
 //! ```
@@ -100,7 +100,8 @@ impl FileHeader {
 }
 
 impl BatchHeader {
-    pub(super) fn bytes(&self) -> [u8; BATCH_HEADER] {
+    /// For a batch at an offset of the file.
+    pub(super) fn bytes(&self, offset: u64) -> [u8; BATCH_HEADER] {
         let mut bytes = [0; BATCH_HEADER];
         bytes[..4].copy_from_slice(&BATCH_MAGIC.to_le_bytes());
         bytes[4..6].copy_from_slice(&(VERSION as u16).to_le_bytes());
@@ -113,13 +114,13 @@ impl BatchHeader {
         bytes[48..52].copy_from_slice(&self.salt.to_le_bytes());
         bytes[52..56].copy_from_slice(&self.back.to_le_bytes());
         bytes[56..60].copy_from_slice(&self.table.to_le_bytes());
-        let checksum = crc32c::crc32c(&bytes[..60]);
+        let checksum = checksum(&bytes, offset);
         bytes[60..].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
 
     /// Reads the header of a batch of the file `sequence`. The salt is none when the file's header does not tell it.
-    pub(super) fn read(bytes: &[u8], sequence: u64, salt: Option<u32>) -> Read<Self> {
+    pub(super) fn read(bytes: &[u8], offset: u64, sequence: u64, salt: Option<u32>) -> Read<Self> {
         let Some(bytes) = bytes.first_chunk::<BATCH_HEADER>() else { return Read::Foreign };
         let header = Self {
             sequence: u64_at(bytes, 8),
@@ -135,7 +136,7 @@ impl BatchHeader {
         // What an earlier life of the file left has this magic too, but another sequence number and another salt.
         let (magic, ours) = (u32_at(bytes, 0) == BATCH_MAGIC, header.sequence == sequence);
         let salted = salt == Some(header.salt);
-        if crc32c::crc32c(&bytes[..60]) != u32_at(bytes, 60) {
+        if checksum(bytes, offset) != u32_at(bytes, 60) {
             let signs = u8::from(magic) + u8::from(ours) + u8::from(salted);
             return if signs >= 2 { Read::Damaged } else { Read::Foreign };
         }
@@ -172,6 +173,11 @@ impl BatchHeader {
             && u64::from(self.records).saturating_mul(RECORD_HEADER_LENGTH as u64) <= self.length
             && u64::from(self.back) < self.sequence
     }
+}
+
+/// A batch at another place than where it was written is none.
+fn checksum(header: &[u8; BATCH_HEADER], offset: u64) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&header[..60]), &offset.to_le_bytes())
 }
 
 /// The next multiple of a block; saturates.

@@ -7,6 +7,8 @@
 mod header;
 mod read;
 mod replay;
+#[cfg(test)]
+mod tests;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -156,7 +158,7 @@ impl WalWriter {
         };
         let end = self.offset + round_up(header.total());
         let padding = [0; BLOCK as usize];
-        let header_bytes = header.bytes();
+        let header_bytes = header.bytes(self.offset);
         let mut pieces = vec![IoSlice::new(&header_bytes)];
         pieces.extend(batches.iter().map(|batch| IoSlice::new(&batch.table)));
         batches.iter().for_each(|batch| push_records(batch, &mut pieces));

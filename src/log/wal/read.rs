@@ -74,7 +74,7 @@ pub(super) fn survey(file: &WalFile) -> Result<Survey, LogError> {
     while at < length {
         let bytes = reader.bytes(at, BATCH_HEADER)?;
         let (mut next, mut remnant) = (at.saturating_add(BLOCK), false);
-        match BatchHeader::read(&bytes, file.sequence, salt) {
+        match BatchHeader::read(&bytes, at, file.sequence, salt) {
             Read::Valid(header) => {
                 let before = survey.found.last().map(|found| found.header);
                 let follows = before.is_none_or(|before| {

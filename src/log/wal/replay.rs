@@ -11,7 +11,7 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 
-use super::header::{BLOCK, FILE_HEADER, FileHeader, Read, VERSION};
+use super::header::{BATCH_HEADER, BLOCK, BatchHeader, FILE_HEADER, FileHeader, Read, VERSION};
 use super::read::{Found, Reader, Survey, lost_batches, read_batch, survey};
 use super::{DIRECTORY, WalFile, path};
 use crate::log::entry::Header;
@@ -91,6 +91,8 @@ struct Recovery {
     end: u64,
     /// The log has ended: what comes now is cut off.
     is_over: bool,
+    /// Where it has ended: a place among the candidates, and the batch to put there.
+    mark: Option<(usize, Found)>,
     /// What is to be cut off: a place among the candidates, and an offset in the file.
     cut: Vec<(usize, u64)>,
     reports: Vec<Report>,
@@ -101,7 +103,17 @@ impl Recovery {
         let found = candidates.iter().flat_map(|candidate| &candidate.survey.found);
         let proven = found.map(|found| found.header.synced).max().unwrap_or(0);
         let (expected, previous, end) = (None, None, BLOCK);
-        Self { flushed, proven, expected, previous, end, is_over: false, cut: Vec::new(), reports: Vec::new() }
+        Self {
+            flushed,
+            proven,
+            expected,
+            previous,
+            end,
+            is_over: false,
+            mark: None,
+            cut: Vec::new(),
+            reports: Vec::new(),
+        }
     }
 
     /// Reads the batches of a file.
@@ -122,7 +134,7 @@ impl Recovery {
             self.before_batch(at, &mut file, found);
             let body = if self.is_over { None } else { Some(read_batch(&mut reader, found)?) };
             let Some(body) = body.filter(|body| body.is_complete || number <= self.proven) else {
-                self.is_over = true;
+                self.end_log(at, &mut file, found, found.offset);
                 self.cut.push((at, found.offset));
                 continue;
             };
@@ -189,9 +201,25 @@ impl Recovery {
             self.expected = Some(last + 1);
         }
         if last + 1 < number {
-            self.is_over = true;
-            self.cut.push((at, self.end));
+            self.end_log(at, file, found, self.end);
         }
+    }
+
+    /// The log ends before a batch. In its place, or that of a missing one before it, comes one without records: so the next
+    /// recovery knows what this one knew to be synced, though the batches that told it are gone.
+    fn end_log(&mut self, at: usize, file: &mut WalFile, found: &Found, offset: u64) {
+        self.is_over = true;
+        if self.mark.is_some() {
+            return;
+        }
+        let number = self.expected.unwrap_or(found.header.number);
+        let ordinal = number.saturating_sub(found.header.first_of_file());
+        let ordinal = u32::try_from(ordinal).unwrap_or(u32::MAX);
+        let header =
+            BatchHeader { number, synced: self.proven, length: 0, records: 0, ordinal, table: 0, ..found.header };
+        self.mark = Some((at, Found { offset, header }));
+        self.expected = Some(number.saturating_add(1));
+        file.last = number;
     }
 
     /// Makes unfinished batches such that nobody finds them again.
@@ -200,17 +228,24 @@ impl Recovery {
             // In a damaged file it may be what was lost: nothing more can be known of it.
             let remnant = survey.remnant.filter(|_| !file.damaged);
             self.cut.extend(remnant.map(|offset| (at, offset)));
-            let offsets = self.cut.iter().filter(|(place, _)| *place == at).map(|(_, offset)| *offset);
-            let Some(start) = offsets.clone().min() else { continue };
-            for offset in offsets {
-                let zeros = [0; BLOCK as usize];
-                file.file.write_at(&[IoSlice::new(&zeros)], offset).map_err(|error| failed(file, "write", error))?;
-            }
+            let cut: Vec<u64> = self.cut.iter().filter(|(place, _)| *place == at).map(|(_, offset)| *offset).collect();
+            let mark = self.mark.filter(|(place, _)| *place == at).map(|(_, mark)| mark.offset);
+            let Some(start) = cut.iter().copied().chain(mark).min() else { continue };
+            cut.iter().try_for_each(|offset| overwrite(file, *offset, &[0; BLOCK as usize]))?;
             file.file.sync().map_err(|error| failed(file, "sync", error))?;
             let end = survey.found.last().map_or(0, Found::end).max(start + BLOCK);
             let (path, bytes) = (path(file.sequence), end - start);
             let text = format!("{path}: cut off at byte {start}: {bytes} bytes of batches that were never finished");
             self.reports.push(Report { severity: Severity::Notice, text });
+        }
+        // Not before all that follows it is gone, and not with the same sync.
+        if let Some((at, mark)) = self.mark
+            && let Some(Candidate { file, .. }) = files.get(at)
+        {
+            let mut block = [0; BLOCK as usize];
+            block[..BATCH_HEADER].copy_from_slice(&mark.header.bytes(mark.offset));
+            overwrite(file, mark.offset, &block)?;
+            file.file.sync().map_err(|error| failed(file, "sync", error))?;
         }
         Ok(())
     }
@@ -250,6 +285,10 @@ fn open(disk: &dyn Storage, sequence: u64, flushed: u64) -> Result<Candidate, Lo
     }
     let survey = survey(&file)?;
     Ok(Candidate { file, survey })
+}
+
+fn overwrite(file: &WalFile, offset: u64, bytes: &[u8]) -> Result<(), LogError> {
+    file.file.write_at(&[IoSlice::new(bytes)], offset).map_err(|error| failed(file, "write", error))
 }
 
 fn failed(file: &WalFile, action: &'static str, error: std::io::Error) -> LogError {
