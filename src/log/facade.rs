@@ -169,6 +169,11 @@ impl Log {
         Self { shared }
     }
 
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Reads a log's entries from `first` to `last`, as far as they are in segments, live or dead.
     ///
     /// # Errors

@@ -25,6 +25,8 @@ mod merge;
 mod recovery;
 mod segment;
 pub mod storage;
+#[cfg(test)]
+mod tests;
 mod wal;
 mod writer;
 
