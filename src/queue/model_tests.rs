@@ -156,7 +156,7 @@ impl Model {
 
     fn dead_letter(&self, message: Message, reason: Reason, effects: &mut Vec<Effect>) {
         if self.options.dead_letter.is_some() {
-            effects.push(Effect::DeadLetter { message, reason, deaths: None });
+            effects.push(Effect::DeadLetter { message, reason, deaths: None, logged: None });
         }
     }
 
@@ -528,6 +528,7 @@ impl Model {
                 return Reply::Counts(self.counts());
             }
             Command::Tick => self.tick(now, gate, effects),
+            Command::Loaded { .. } => {}
         }
         Reply::None
     }
@@ -561,7 +562,7 @@ impl Harness {
     fn new(options: QueueOptions) -> Self {
         let now = 1_000_000;
         Self {
-            fifo: Fifo::new(Arc::new(options.clone()), Timestamp(now)),
+            fifo: Fifo::new(Arc::new(options.clone()), Durability::Transient, Timestamp(now)),
             model: Model::new(options, now),
             gates: Default::default(),
             now,

@@ -59,7 +59,7 @@ struct Player {
 
 impl Player {
     fn play(options: QueueOptions, script: &str) {
-        let fifo = Fifo::new(Arc::new(options), Timestamp(0));
+        let fifo = Fifo::new(Arc::new(options), Durability::Transient, Timestamp(0));
         let (names, indexes) = (HashMap::new(), HashMap::new());
         let mut player = Self { fifo, now: 0, gate: Valve::default(), names, indexes, sequence: 0 };
         for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -173,6 +173,7 @@ impl Player {
                 }
                 Effect::ConsumerTimeout { consumer } => format!("{} timed out", self.names[&consumer]),
                 Effect::Gone => "gone".to_owned(),
+                other => format!("{other:?}").to_lowercase(),
             });
         }
         texts.join("; ")
@@ -650,7 +651,7 @@ fn deadlines_are_announced() {
         consumer_timeout_ms: Some(300),
         ..QueueOptions::default()
     };
-    let mut fifo = Fifo::new(Arc::new(options), Timestamp(0));
+    let mut fifo = Fifo::new(Arc::new(options), Durability::Transient, Timestamp(0));
     let mut apply = |now: u64, command: Command| {
         fifo.apply(Timestamp(now), command, &mut OpenGate, &mut Vec::new());
         fifo.next_deadline().map(|deadline| deadline.0)
@@ -674,7 +675,7 @@ fn deadlines_are_announced() {
 #[test]
 fn consumers_are_listed_in_order_of_registration() {
     let options = QueueOptions { single_active_consumer: true, ..QueueOptions::default() };
-    let mut fifo = Fifo::new(Arc::new(options), Timestamp(0));
+    let mut fifo = Fifo::new(Arc::new(options), Durability::Transient, Timestamp(0));
     for name in ["x", "y", "z"] {
         let subscription = Subscription {
             consumer: consumer(name),
@@ -709,7 +710,7 @@ fn the_history_of_deaths_travels_with_the_message() {
     );
     for (end, expected) in [("reject", Reason::Rejected), ("expire", Reason::Expired), ("drop", Reason::MaxLength)] {
         let options = QueueOptions { max_length: Some(1), ..traced() };
-        let mut fifo = Fifo::new(Arc::new(options), Timestamp(0));
+        let mut fifo = Fifo::new(Arc::new(options), Durability::Transient, Timestamp(0));
         let mut effects = Vec::new();
         let mut apply = |now: u64, command| fifo.apply(Timestamp(now), command, &mut OpenGate, &mut effects);
         let publish = |deaths| {
@@ -740,7 +741,7 @@ fn the_history_of_deaths_travels_with_the_message() {
 fn many_unanswered_deliveries_time_out_at_most_a_sixteenth_late() {
     const TIMEOUT_MS: u64 = 1600;
     let options = QueueOptions { consumer_timeout_ms: Some(TIMEOUT_MS), ..QueueOptions::default() };
-    let mut fifo = Fifo::new(Arc::new(options), Timestamp(0));
+    let mut fifo = Fifo::new(Arc::new(options), Durability::Transient, Timestamp(0));
     let mut delivered = HashMap::new();
     for at in 0..3000u64 {
         let origin = Origin::Untracked;

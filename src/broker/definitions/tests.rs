@@ -27,6 +27,7 @@ fn settings() -> Settings {
         transient_nonexclusive_queues: true,
         node_name: "test".into(),
         anonymous_user: None,
+        memory_budget: 0,
         limits: Limits::default(),
     }
 }

@@ -2,17 +2,22 @@
 
 use crate::model::entity::{Exchange, ExchangeKind, argument_difference};
 use crate::model::exception::Exception;
+use crate::model::ids::ChannelRef;
 use crate::model::names::{ExchangeName, VhostName};
 use crate::model::request::{Answer, DeclareExchange};
 use crate::routing::check_exchange_arguments;
 
 use super::super::auth::{Access, ResourceKind};
 use super::super::definitions::{ALTERNATE, alternate_exchange};
-use super::{Session, refuse_default};
+use super::{Answers, Session, refuse_default};
 
 impl Session {
     /// The checks are in RabbitMQ's order.
-    pub(super) fn declare_exchange(&mut self, declare: DeclareExchange) -> Result<Option<Answer>, Exception> {
+    pub(super) fn declare_exchange(
+        &mut self,
+        channel: ChannelRef,
+        declare: DeclareExchange,
+    ) -> Result<Option<Answer>, Exception> {
         let name = declare.exchange.clone();
         let vhost = self.login()?.vhost.clone();
         if declare.passive {
@@ -27,7 +32,8 @@ impl Session {
         self.check(Access::Configure, ResourceKind::Exchange, name.as_str())?;
         let arguments = super::bindings::sorted(declare.arguments.clone());
         if let Some(existing) = self.vhost()?.exchanges.get(&name) {
-            return equivalent(existing, kind, &declare, &vhost).map(|()| Some(Answer::Done));
+            equivalent(existing, kind, &declare, &vhost)?;
+            return Ok(self.done(channel, Answers::of(declare.durable)));
         }
         if name.as_str().starts_with("amq.") {
             let text = format!("exchange name '{name}' contains reserved prefix 'amq.*'");
@@ -69,11 +75,12 @@ impl Session {
         });
         self.refresh();
         existing.map_or(Ok(()), |existing| equivalent(&existing, kind, &declare, &vhost))?;
-        Ok(Some(Answer::Done))
+        Ok(self.done(channel, Answers::of(declare.durable)))
     }
 
     pub(super) fn delete_exchange(
         &mut self,
+        channel: ChannelRef,
         name: &ExchangeName,
         if_unused: bool,
     ) -> Result<Option<Answer>, Exception> {
@@ -98,7 +105,7 @@ impl Session {
             return Err(Exception::precondition_failed(format!("exchange '{name}' in vhost '{vhost}' in use")));
         }
         self.refresh();
-        Ok(Some(Answer::Done))
+        Ok(self.done(channel, Answers::Durably))
     }
 }
 

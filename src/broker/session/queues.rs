@@ -209,7 +209,7 @@ impl Session {
         let arguments = sorted(declare.arguments.clone());
         let broker = Arc::clone(&self.broker);
         let connection = self.connection;
-        let outcome = broker.define(|metadata| {
+        let outcome = broker.define_and_post(|metadata, envelopes| {
             let snapshot = metadata.vhost(&vhost);
             if let Some(existing) = snapshot.and_then(|snapshot| snapshot.queues.get(&declare.queue)) {
                 return Err(Some(Arc::clone(existing)));
@@ -230,7 +230,7 @@ impl Session {
             // The shard hears of the queue before anybody can route to it.
             let shard = super::shard_of(queue.id, shards);
             let envelope = Envelope::Create { queue: Arc::clone(&queue), ask: Some(channel) };
-            broker.shards[usize::from(shard)].mailbox.push(&mut vec![envelope]);
+            envelopes.push((shard, envelope));
             metadata.add_queue(queue);
             Ok(shard)
         });
