@@ -89,6 +89,42 @@ fn operation(kinds: &[ExchangeKind]) -> impl Strategy<Value = Operation> + use<>
     ]
 }
 
+/// Changes of one consistent hash exchange.
+fn hashing() -> impl Strategy<Value = Operation> {
+    let binding = || {
+        (queue_name(), select(vec!["1", "2", "3"])).prop_map(|(queue, key)| {
+            let destination = Destination::Queue(queue);
+            let key = RoutingKey::new(key.as_bytes());
+            Box::new(Binding { source: "e0".into(), destination, key, arguments: FieldTable::default() })
+        })
+    };
+    let queue = |lifetime| {
+        move |name| Operation::AddQueue {
+            vhost: "/".into(),
+            name,
+            lifetime,
+            auto_delete: false,
+            arguments: FieldTable::default(),
+        }
+    };
+    prop_oneof![
+        1 => Just(Operation::AddExchange("/".into(), Box::new(Exchange {
+            name: "e0".into(),
+            kind: ExchangeKind::ConsistentHash,
+            durable: true,
+            auto_delete: false,
+            internal: false,
+            arguments: FieldTable::default(),
+            alternate: None,
+        }))),
+        2 => queue_name().prop_map(queue(Lifetime::Durable)),
+        1 => queue_name().prop_map(queue(Lifetime::Transient)),
+        1 => queue_name().prop_map(|name| Operation::RemoveQueue("/".into(), name)),
+        8 => binding().prop_map(|binding| Operation::Bind("/".into(), binding)),
+        4 => binding().prop_map(|binding| Operation::Unbind("/".into(), binding)),
+    ]
+}
+
 /// For each exchange and key, the queues; none when there is no such exchange.
 fn routes(routing: &RoutingTable, exchanges: &[&str]) -> Vec<Option<Vec<QueueTarget>>> {
     let mut header = Vec::new();
@@ -147,7 +183,7 @@ fn history(operations: Vec<Operation>) -> History {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn what_survives_comes_back(operations in vec(operation(&KINDS), 0..120), at in any::<Index>()) {
@@ -160,6 +196,15 @@ proptest! {
             check(&restored, &model);
             prop_assert!(restored.take_changes().is_empty());
             prop_assert!(restored.new_queue_id() >= next_queue, "an id is used again");
+        }
+    }
+
+    #[test]
+    fn consistent_hashing_goes_on_as_before(operations in vec(hashing(), 0..80), at in any::<Index>()) {
+        let History { model, changes, snapshots, .. } = history(operations);
+        for (through, bytes) in [at.get(&snapshots), &snapshots[snapshots.len() - 1]] {
+            let snapshot = decode_snapshot(bytes).unwrap();
+            check(&rebuilt(snapshot.changes.iter().chain(&changes[*through..])), &model);
         }
     }
 
@@ -201,6 +246,52 @@ proptest! {
         }
         check(&restored, &model);
     }
+}
+
+#[test]
+fn what_is_transient_leaves_no_changes() {
+    let vhost: VhostName = "/".into();
+    let mut metadata = Metadata::new(&settings());
+    let mut model = Model::default();
+    model.apply(&mut metadata, Operation::AddVhost(vhost.clone()));
+    let queue = |name: &str, lifetime| Operation::AddQueue {
+        vhost: "/".into(),
+        name: name.into(),
+        lifetime,
+        auto_delete: false,
+        arguments: FieldTable::default(),
+    };
+    model.apply(&mut metadata, queue("durable", Lifetime::Durable));
+    metadata.take_changes();
+    let transient = Exchange {
+        name: "e".into(),
+        kind: ExchangeKind::Fanout,
+        durable: false,
+        auto_delete: true,
+        internal: false,
+        arguments: FieldTable::default(),
+        alternate: None,
+    };
+    model.apply(&mut metadata, Operation::AddExchange(vhost.clone(), Box::new(transient)));
+    model.apply(&mut metadata, queue("transient", Lifetime::Transient));
+    model.apply(&mut metadata, queue("exclusive", Lifetime::Exclusive));
+    let queues = ["durable", "transient", "exclusive"].map(|name| Destination::Queue(name.into()));
+    for (source, to) in [("e", 0), ("e", 1), ("amq.fanout", 1), ("amq.fanout", 2)] {
+        let binding = Binding {
+            source: source.into(),
+            destination: queues[to].clone(),
+            key: RoutingKey::new(b""),
+            arguments: FieldTable::default(),
+        };
+        assert!(metadata.bind(&vhost, binding.clone()));
+        if to == 1 {
+            metadata.unbind(&vhost, &binding);
+        }
+    }
+    model.apply(&mut metadata, Operation::RemoveQueue(vhost.clone(), "transient".into()));
+    model.apply(&mut metadata, Operation::RemoveQueue(vhost.clone(), "exclusive".into()));
+    metadata.remove_exchange(&vhost, &"e".into());
+    assert_eq!(metadata.take_changes(), []);
 }
 
 #[test]
