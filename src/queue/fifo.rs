@@ -99,7 +99,7 @@ impl Fifo {
         reply
     }
 
-    #[inline]
+    #[inline(always)]
     fn carry_out(
         &mut self,
         now: Timestamp,

@@ -21,6 +21,8 @@ mod model_tests;
 #[cfg(test)]
 mod naive_model;
 #[cfg(test)]
+mod paging_tests;
+#[cfg(test)]
 mod storage_tests;
 #[cfg(test)]
 mod tests;
