@@ -530,6 +530,10 @@ proptest! {
     ) {
         run(QueueOptions { max_priority, ..QueueOptions::default() }, durability, steps);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn a_paged_queue_does_what_the_model_does(
