@@ -108,13 +108,14 @@ pub(super) enum Order {
     Early,
 }
 
-/// A message taken from the backlog.
+/// A message taken from among the ready ones.
 #[derive(Debug)]
-pub(super) struct Popped {
+pub(super) struct Taken {
     pub index: u64,
-    pub entry: Entry,
+    pub redelivered: bool,
     /// Whether its block was spilled, so that it has a record in any case.
     pub spilled: bool,
+    pub entry: Entry,
 }
 
 /// What is at the place of a note about expiry.
@@ -177,16 +178,16 @@ impl Backlog {
     }
 
     /// Takes the first message, unless it is cold.
-    pub(super) fn pop_front(&mut self) -> Option<Popped> {
+    pub(super) fn pop_front(&mut self) -> Option<Taken> {
         let Some(Block::Hot(block)) = self.blocks.front_mut() else { return None };
         let slot = block.slots.pop_front()?;
         let entry = slot.entry?;
         block.bytes -= entry.message.body_length() as u64;
         let spilled = block.spill != Spill::No;
-        if !block.slots.front().is_some_and(|slot| slot.entry.is_some()) {
+        if block.slots.front().is_none_or(|slot| slot.entry.is_none()) {
             self.trim_front();
         }
-        Some(Popped { index: slot.index, entry, spilled })
+        Some(Taken { index: slot.index, redelivered: false, spilled, entry })
     }
 
     /// A message that is in memory.
@@ -212,7 +213,7 @@ impl Backlog {
     }
 
     /// Takes out a message that is in memory.
-    pub(super) fn remove(&mut self, index: u64) -> Option<Popped> {
+    pub(super) fn remove(&mut self, index: u64) -> Option<Taken> {
         if self.front().is_some_and(|(first, _)| first == index) {
             return self.pop_front();
         }
@@ -232,7 +233,7 @@ impl Backlog {
                 self.blocks.remove(at);
             }
         }
-        Some(Popped { index, entry, spilled })
+        Some(Taken { index, redelivered: false, spilled, entry })
     }
 
     /// The messages that are in memory.

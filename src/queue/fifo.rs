@@ -7,10 +7,10 @@ mod paging;
 
 use std::sync::Arc;
 
-use super::backlog::{Entry, NEVER};
+use super::backlog::{Entry, NEVER, Taken};
 use super::consumer::{Activity, Consumers, Turn};
 use super::limits::{self, ExpiryRule};
-use super::ready::{ForHead, Ready, Taken};
+use super::ready::{ForHead, Ready};
 use super::record::Records;
 use super::unacked::{Unacked, UnackedMap};
 use super::{
@@ -248,7 +248,7 @@ impl Fifo {
         if self.ready.is_empty()
             && let Some(turn) = self.consumers.pick(gate)
         {
-            return self.hand_out(now, turn, Taken { index, redelivered: false, entry }, gate, effects);
+            return self.hand_out(now, turn, Taken { index, redelivered: false, spilled: false, entry }, gate, effects);
         }
         if entry.expires <= now && !self.options.expire_at_head_only {
             return self.dead_letter(index, entry, Reason::Expired, effects);
@@ -410,7 +410,7 @@ impl Fifo {
     #[inline]
     fn hand_out(&mut self, now: Timestamp, turn: Turn, taken: Taken, gate: &mut impl Gate, effects: &mut Vec<Effect>) {
         let Some(holder) = self.consumers.holder(turn.slot) else { return };
-        let Taken { index, redelivered, entry } = taken;
+        let Taken { index, redelivered, entry, .. } = taken;
         let consumer = holder.id;
         let message = if holder.no_ack {
             gate.spend(consumer, entry.message.cost(), AckMode::Automatic);

@@ -19,6 +19,10 @@ mod unacked;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod naive_model;
+#[cfg(test)]
+mod paging_tests;
+#[cfg(test)]
 mod storage_tests;
 #[cfg(test)]
 mod tests;

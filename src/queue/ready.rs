@@ -14,7 +14,7 @@ mod recovered;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use super::backlog::{Backlog, Entry, NEVER, Order, Popped, Standing, Totals};
+use super::backlog::{Backlog, Entry, NEVER, Order, Standing, Taken, Totals};
 use super::cold::ColdState;
 use super::limits::ExpiryRule;
 use super::record::{Durability, IndexRange, Settled};
@@ -56,14 +56,6 @@ struct Lane {
     /// Requeued messages, all older than the backlog.
     returned: BTreeMap<u64, Entry>,
     backlog: Backlog,
-}
-
-/// A message taken from the head of the queue.
-#[derive(Debug)]
-pub(super) struct Taken {
-    pub index: u64,
-    pub redelivered: bool,
-    pub entry: Entry,
 }
 
 impl Ready {
@@ -128,16 +120,16 @@ impl Ready {
     pub(super) fn pop(&mut self) -> Option<Taken> {
         let number = self.highest()?;
         let lane = &mut self.lanes[usize::from(number)];
-        let taken = match lane.returned.pop_first() {
-            Some((index, entry)) => Taken { index, redelivered: true, entry },
-            None => {
-                let Popped { index, entry, spilled } = lane.backlog.pop_front()?;
-                if spilled {
-                    self.unspill(index, &entry);
-                }
-                Taken { index, redelivered: index <= self.delivered_before, entry }
-            }
+        let taken = if let Some((index, entry)) = lane.returned.pop_first() {
+            Taken { index, redelivered: true, spilled: false, entry }
+        } else {
+            let mut taken = lane.backlog.pop_front()?;
+            taken.redelivered = taken.index <= self.delivered_before;
+            taken
         };
+        if taken.spilled {
+            self.unspill(taken.index, &taken.entry);
+        }
         self.left(number, &taken.entry);
         Some(taken)
     }
@@ -309,11 +301,11 @@ impl Ready {
         let entry = match lane.returned.remove(&index) {
             Some(entry) => entry,
             None => {
-                let Popped { entry, spilled, .. } = lane.backlog.remove(index)?;
-                if spilled {
-                    self.unspill(index, &entry);
+                let taken = lane.backlog.remove(index)?;
+                if taken.spilled {
+                    self.unspill(index, &taken.entry);
                 }
-                entry
+                taken.entry
             }
         };
         self.left(number, &entry);

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::model::entity::{DeadLetterTarget, Overflow, QueueOptions};
 use crate::model::ids::Timestamp;
@@ -9,12 +11,19 @@ use crate::model::message::{Envelope, Properties};
 
 /// A message to exchange `amq.topic` with `name` as its routing key and a body of `size` bytes.
 pub(super) fn message(name: &str, priority: u8, size: usize) -> Message {
+    message_of(name, priority, None, size)
+}
+
+/// The same with a delivery mode. Bodies share their bytes, so that big ones cost nothing.
+pub(super) fn message_of(name: &str, priority: u8, delivery_mode: Option<u8>, size: usize) -> Message {
+    static BODY: [u8; 1 << 20] = [b'x'; 1 << 20];
     let mut raw = Vec::new();
-    let properties = Properties { priority: (priority > 0).then_some(priority), ..Properties::default() };
+    let properties =
+        Properties { priority: (priority > 0).then_some(priority), delivery_mode, ..Properties::default() };
     properties.encode(&mut raw);
     let properties = Properties { raw: &raw, ..properties };
     let envelope = Envelope { exchange: b"amq.topic", routing_key: name.as_bytes() };
-    Message::new(&mut Vec::new(), envelope, &properties, &vec![b'x'; size])
+    Message::with_slices(&mut Vec::new(), envelope, &properties, vec![Bytes::from_static(&BODY[..size])])
 }
 
 pub(super) fn tag(name: &str) -> ConsumerTag {
