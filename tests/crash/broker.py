@@ -25,6 +25,8 @@ def broker_binary() -> Path:
 class Broker:
     """One data directory and the process, or one after the other, that serves it."""
 
+    is_given = False
+
     def __init__(self, directory: Path, *options: str, command: tuple[str, ...] = ()) -> None:
         """`options` are further flags of `warren serve`; `command` goes before the binary."""
         self._options = options
@@ -111,6 +113,8 @@ class Broker:
 
 class GivenBroker:
     """A broker that was running before the tests, ended and started by shell commands."""
+
+    is_given = True
 
     def __init__(self, url: str) -> None:
         self.url = url

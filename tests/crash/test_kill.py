@@ -6,7 +6,6 @@ import random
 import time
 
 import pytest
-from broker import Broker
 from link import Link, LinkLost
 from oracle import CERTAIN_SECONDS, Oracle
 from topology import Churn
@@ -55,7 +54,7 @@ class Scene:
         self.broker, self.dice = broker, dice
         self.oracle = oracle = Oracle(ORDERED, UNORDERED)
         child = lambda: random.Random(dice.random())  # noqa: E731 - every client decides for itself
-        self.churn = Churn(oracle, child(), exchanges_vanish=isinstance(broker, Broker))
+        self.churn = Churn(oracle, child(), exchanges_vanish=not broker.is_given)
         self.publishers = [
             Publisher("to-direct", oracle, child(), DIRECT, "some.key", ("direct",)),
             Publisher("also-direct", oracle, child(), DIRECT, "some.key", ("direct",)),

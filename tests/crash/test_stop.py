@@ -1,12 +1,13 @@
 """What a restart leaves: after SIGTERM everything, after SIGKILL everything that was answered."""
 
+import contextlib
 import random
 import time
 
 import pika
 import pytest
 from conftest import wait_until
-from pika.exceptions import ChannelClosedByBroker
+from pika.exceptions import AMQPError, ChannelClosedByBroker, NackError, UnroutableError
 
 PERSISTENT = pika.BasicProperties(delivery_mode=2)
 MIB = 1024 * 1024
@@ -32,9 +33,11 @@ def fill(channel, queue, bodies, properties=PERSISTENT):
 def end(broker, how, connection):
     """Ends the broker, with the connection still open; that is given up."""
     getattr(broker, how)()
-    # Reads what the broker said last, so that nothing of it is found later.
-    with pytest.raises(pika.exceptions.AMQPError):
-        connection.process_data_events(time_limit=15)
+    deadline = time.monotonic() + 15
+    with contextlib.suppress(AMQPError):
+        while connection.is_open:
+            assert time.monotonic() < deadline, "the connection outlives the broker"
+            connection.process_data_events(time_limit=0.1)
 
 
 def restart(broker, how, connection):
@@ -121,7 +124,8 @@ def test_messages_come_back_as_they_were(broker, name, how):
     for (method, properties, body), (sent_body, sent_properties) in zip(found, messages, strict=True):
         assert body == sent_body
         assert properties == sent_properties
-        assert not method.redelivered
+        # RabbitMQ takes everything for delivered after it was killed.
+        assert not method.redelivered or (how == "kill" and broker.is_given)
     connection.close()
 
 
@@ -129,7 +133,7 @@ def test_messages_come_back_as_they_were(broker, name, how):
 @pytest.mark.timeout(120)
 def test_large_messages_come_back(broker, name, how):
     queue = name("large")
-    body = random.Random(2).randbytes(16 * MIB - 1 if "RABBIT" in broker.url else 20 * MIB)
+    body = random.Random(2).randbytes(15 * MIB if broker.is_given else 20 * MIB)
     connection = connect(broker)
     channel = confirming(connection)
     channel.queue_declare(queue, durable=True)
@@ -166,14 +170,14 @@ def test_transient_things_are_gone(broker, name, how):
     assert not exists(connection, "queue", transient)
     assert not exists(connection, "queue", exclusive)
     channel = confirming(connection)
-    if not hasattr(broker, "can"):
+    if not broker.is_given:
         assert not exists(connection, "exchange", transient_exchange)
     # Neither a queue nor an exchange that is made anew has the bindings of the one that is gone.
     channel.exchange_declare(transient_exchange, "direct")
     channel.queue_declare(transient)
     channel.basic_publish(durable_exchange, "key", b"one", PERSISTENT, mandatory=True)
-    if not hasattr(broker, "can"):
-        with pytest.raises(pika.exceptions.UnroutableError):
+    if not broker.is_given:
+        with pytest.raises(UnroutableError):
             channel.basic_publish(transient_exchange, "key", b"none", PERSISTENT, mandatory=True)
         assert bodies_of(take(channel, durable, 2)) == [b"persistent", b"one"]
     assert depth(channel, transient) == 0
@@ -227,7 +231,7 @@ def test_definitions_come_back(broker, name, how):
     assert bodies_of(take(channel, plain, 1)) == [b"a.b a"]
     assert bodies_of(take(channel, unrouted, 1)) == [b"a.b other"]
     publish("d.b", "a")
-    with pytest.raises(pika.exceptions.NackError):
+    with pytest.raises(NackError):
         publish("e.b", "a")
     connection.close()
 
@@ -244,7 +248,7 @@ def test_a_deleted_exchange_takes_its_bindings_along(broker, name):
     assert not exists(connection, "exchange", exchange)
     channel = confirming(connection)
     channel.exchange_declare(exchange, "fanout", durable=True)
-    with pytest.raises(pika.exceptions.UnroutableError):
+    with pytest.raises(UnroutableError):
         channel.basic_publish(exchange, "", b"", PERSISTENT, mandatory=True)
     connection.close()
 
@@ -285,7 +289,7 @@ def test_delivered_messages_are_redelivered_others_are_not(broker, name, how):
         time.sleep(1)
     connection = restart(broker, how, connection)
     found = [(int(body), method.redelivered) for method, _properties, body in take(connection.channel(), queue, 20)]
-    assert found == [(number, number < 8) for number in range(20)]
+    assert found == [(number, number < 8 or (how == "kill" and broker.is_given)) for number in range(20)]
     connection.close()
 
 
@@ -294,7 +298,7 @@ def test_acks_are_remembered(broker, name, how):
     queue = name("acked")
     connection = connect(broker)
     channel = confirming(connection)
-    channel.queue_declare(queue, durable=True, arguments={"x-dead-letter-exchange": ""})
+    channel.queue_declare(queue, durable=True)
     fill(channel, queue, [b"%d" % number for number in range(30)])
     tags = [method.delivery_tag for method, _properties, _body in take(channel, queue, 30)]
     channel.basic_ack(tags[9], multiple=True)
@@ -308,7 +312,8 @@ def test_acks_are_remembered(broker, name, how):
     kept = [number for number in range(10, 30) if number not in (14, 16)]
     found = take(connection.channel(), queue, len(kept))
     assert [int(body) for body in bodies_of(found)] == kept
-    assert all(method.redelivered for method, _properties, _body in found)
+    # RabbitMQ forgets it of some after one was given back.
+    assert broker.is_given or all(method.redelivered for method, _properties, _body in found)
     connection.close()
 
 
@@ -380,7 +385,11 @@ def test_limits_hold_over_restarts(broker, name, how):
     channel.queue_declare(dropping, durable=True, arguments={"x-max-length": 5} | letters)
     channel.queue_declare(rejecting, durable=True, arguments={"x-max-length-bytes": 100, "x-overflow": "reject-publish"})
     fill(channel, dropping, [b"%d" % number for number in range(8)])
-    fill(channel, rejecting, [b"x" * 50] * 2)
+    fill(channel, rejecting, [b"x" * 50, b"x" * 49])
+    wait_until(lambda: depth(channel, dead) == 3, "the dead letters")
+    if how == "kill":
+        # Dead letters are on disk later than the confirm of what displaced them.
+        time.sleep(1)
     connection = restart(broker, how, connection)
     channel = confirming(connection)
     assert bodies_of(take(channel, dead, 3)) == [b"0", b"1", b"2"]
@@ -388,7 +397,7 @@ def test_limits_hold_over_restarts(broker, name, how):
     assert bodies_of(take(channel, dropping, 5)) == [b"4", b"5", b"6", b"7", b"8"]
     assert depth(channel, rejecting) == 2
     fill(channel, rejecting, [b"x"])
-    with pytest.raises(pika.exceptions.NackError):
+    with pytest.raises(NackError):
         fill(channel, rejecting, [b"y"])
     connection.close()
 
@@ -477,7 +486,7 @@ def test_what_was_answered_survives_a_kill(broker, name):
     channel.queue_unbind(purged, exchange, "key")
     connection = restart(broker, "kill", connection)
     channel = confirming(connection)
-    with pytest.raises(pika.exceptions.UnroutableError):
+    with pytest.raises(UnroutableError):
         channel.basic_publish(exchange, "key", b"unrouted", PERSISTENT, mandatory=True)
     assert bodies_of(take(channel, purged, 2)) == [b"new", b"routed"]
 
