@@ -27,10 +27,13 @@ class Broker:
 
     is_given = False
 
-    def __init__(self, directory: Path, *options: str, command: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, directory: Path, *options: str, command: tuple[str, ...] = (), binary: Path | None = None
+    ) -> None:
         """`options` are further flags of `warren serve`; `command` goes before the binary."""
         self._options = options
         self._command = command
+        self._binary = binary or broker_binary()
         self._log_file = directory / "stderr.log"
         self._process = None
         self.data = directory / "data"
@@ -69,7 +72,7 @@ class Broker:
 
     def _command_line(self) -> list:
         ports = ["--amqp-port", str(self.port), "--management-port", "-1", "--prometheus-port", "-1"]
-        return [*self._command, broker_binary(), "serve", "--data-dir", self.data, *ports, *self._options]
+        return [*self._command, self._binary, "serve", "--data-dir", self.data, *ports, *self._options]
 
     @staticmethod
     def _read_output(process: subprocess.Popen, lines: "queue.Queue[str]") -> None:
