@@ -116,8 +116,7 @@ def make_newer(file: Path) -> None:
     else:
         struct.pack_into("<I", content, 8, NEWER_VERSION)
         (length,) = struct.unpack_from("<I", content, 12)
-        struct.pack_into("<I", content, 16, 0)
-        struct.pack_into("<I", content, 16, crc32c(content[:length]))
+        struct.pack_into("<I", content, 16, crc32c(content[:16] + content[20:length]))
     file.write_bytes(content)
 
 
