@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 pub use entry::DecodeError;
 pub use files::FileError;
-pub(super) use files::{Loaded, Stored, load, store};
+pub(super) use files::{load, store};
 pub(super) use snapshot::encode_snapshot;
 use snapshot::through_of;
 pub use snapshot::{Snapshot, SnapshotError, decode_snapshot, encode_changes};
