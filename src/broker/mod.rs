@@ -292,7 +292,7 @@ impl Broker {
     /// Whether `maintain_log` has something to do that others wait for.
     #[must_use]
     pub fn log_wants_care(&self) -> bool {
-        self.log.wal_full()
+        self.log.wants_maintenance()
     }
 
     /// Syncs what was written without a sync, in the modes that do so.

@@ -236,10 +236,11 @@ impl Log {
         Usage { wal: state.wal.bytes(), segments, live }
     }
 
-    /// Whether the writer waits for [`Log::maintain`] to prepare a file.
+    /// Whether a WAL file is full and waits for [`Log::maintain`], or the writer for one to write into.
     #[must_use]
-    pub fn wal_full(&self) -> bool {
-        self.shared.state.lock().wal.is_starved
+    pub fn wants_maintenance(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.wal.is_starved || !state.wal.full.is_empty()
     }
 }
 
