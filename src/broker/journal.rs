@@ -102,9 +102,14 @@ impl Journal {
         }
     }
 
-    /// Waits until there is something to write, at most `timeout`. Batches nobody waits for get their short while.
+    /// Waits until there is something to write, at most `timeout`. Batches nobody waits for get their short while. For the
+    /// thread that calls `write`.
     pub(super) fn wait(&self, timeout: Duration) {
         let mut pending = self.pending.lock();
+        // An error left some over.
+        if pending.writing {
+            return;
+        }
         if pending.submissions.is_empty() && !pending.stopping {
             self.submitted.wait_for(&mut pending, timeout);
         }

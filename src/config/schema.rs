@@ -281,7 +281,7 @@ schema! {
 
         /// The size of a file of the write-ahead log. What these files hold is in memory too:
         /// there are up to four of them at a time.
-        wal_file_size: u64 = "16MiB", Size::between(MIB, GIB);
+        wal_file_size: u64 = "8MiB", Size::between(MIB, GIB);
 
         /// The size up to which segments, the files behind the write-ahead log, are merged.
         segment_size: u64 = "64MiB", Size::between(MIB, 4 * GIB);

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::entry::{LogId, Stored};
 use super::handles::Handles;
 use super::index::{Extent, Index};
-use super::segment::{self, Damage};
+use super::segment::{self, Damage, Reading};
 use super::storage::{File, Storage};
 use super::wal::{PrepareError, WalFile};
 use super::writer::Writer;
@@ -26,6 +26,8 @@ const READ_BYTES: u64 = 8 << 20;
 const READ_ATTEMPTS: usize = 100;
 /// WAL files kept ready to be written.
 const PREPARED: usize = 2;
+/// Segments of this many bytes are left in the system's cache, for those who will read them soon.
+const READ_SOON: u64 = 256 << 20;
 /// WAL files there are at most, unless they are full: the one being written, prepared ones, and one to be recycled.
 const FILES: usize = PREPARED + 2;
 
@@ -248,6 +250,12 @@ impl Log {
 type Step = Result<Option<Maintained>, CommitError>;
 
 impl Shared {
+    /// When what is written now will be read, as far as one can tell from how much there is already.
+    pub(super) fn reading(&self) -> Reading {
+        let (segments, _) = self.state.lock().index.usage();
+        if segments > READ_SOON { Reading::Later } else { Reading::Soon }
+    }
+
     /// Makes durable what the index knows, before a segment says it.
     pub(super) fn sync_current(&self) -> Result<(), CommitError> {
         if self.options.sync == SyncMode::Always {

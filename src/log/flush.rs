@@ -52,7 +52,7 @@ pub(super) fn flush(
         lose(shared, &gathered);
     }
     let identity = Identity { number, wal: sequence, flushed: flushed.max(sequence), ..Identity::default() };
-    let mut writer = SegmentWriter::new(&*shared.disk, identity)?;
+    let mut writer = SegmentWriter::new(&*shared.disk, identity, shared.reading())?;
     gathered.write(&mut writer)?;
     let mut logs = Vec::with_capacity(touched.len());
     for some in touched.chunks(LOGS_AT_ONCE) {

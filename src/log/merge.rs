@@ -28,7 +28,7 @@ pub(super) fn choose(candidates: &[Candidate], segment_bytes: u64) -> Vec<u64> {
     }
     let garbage = |candidate: &Candidate| candidate.length.saturating_sub(candidate.useful);
     let is_poor = |candidate: &Candidate| candidate.useful.saturating_mul(2) < candidate.length;
-    let is_small = |candidate: &Candidate| candidate.length < segment_bytes / 8;
+    let is_small = |candidate: &Candidate| candidate.length < segment_bytes / 32;
     let sum: u64 = candidates.iter().filter(|candidate| is_poor(candidate)).map(garbage).sum();
     let small = candidates.iter().filter(|candidate| is_small(candidate)).count();
     if sum < GARBAGE.min(segment_bytes / 8) && small < SMALL_COUNT {
@@ -61,7 +61,7 @@ pub(super) fn merge(shared: &Shared, number: u64, inputs: &[u64]) -> Result<Vec<
     for input in inputs {
         windows.push(Window::new(*input, shared.open_segment(*input)?));
     }
-    let writer = SegmentWriter::new(&*shared.disk, identity)?;
+    let writer = SegmentWriter::new(&*shared.disk, identity, shared.reading())?;
     let mut copy = Copying { shared, windows, inputs, writer, reports: Vec::new() };
     for log in &logs {
         copy.log(*log)?;

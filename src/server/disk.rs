@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::log::storage;
 
 /// Pieces that the system takes with one write.
@@ -94,6 +96,17 @@ impl storage::Storage for Disk {
         Ok(self.handle(file))
     }
 
+    fn create_sequential(&self, path: &str) -> io::Result<Arc<dyn storage::File>> {
+        // Made by the usual way, so that what it does to a file of that name is done once.
+        let buffered = self.create(path)?;
+        let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap_or(0);
+        match OpenOptions::new().write(true).custom_flags(direct).open(self.path.join(path)) {
+            Ok(file) => Ok(Arc::new(DirectFile { file, buffered, staging: Mutex::new(Staging::new()) })),
+            // Not every file system can.
+            Err(_) => Ok(buffered),
+        }
+    }
+
     fn open(&self, path: &str) -> io::Result<Arc<dyn storage::File>> {
         let file = OpenOptions::new().read(true).write(true).open(self.path.join(path))?;
         Ok(self.handle(file))
@@ -168,6 +181,90 @@ impl storage::File for DiskFile {
     }
 }
 
+/// A file that is written past the system's cache: memory for bytes that nobody reads soon is better used otherwise, and
+/// on many machines fresh memory is slower than the disk.
+#[derive(Debug)]
+struct DirectFile {
+    file: File,
+    /// The same file for everything else.
+    buffered: Arc<dyn storage::File>,
+    staging: Mutex<Staging>,
+}
+
+/// What is not written yet. Such writes begin and end on blocks, in memory as well as in the file.
+#[derive(Debug)]
+struct Staging {
+    memory: Vec<u8>,
+    /// Where in `memory` the first block is.
+    start: usize,
+    filled: usize,
+    /// Where in the file it goes.
+    offset: u64,
+}
+
+const BLOCK: usize = 4096;
+const STAGED: usize = 1 << 20;
+
+impl Staging {
+    fn new() -> Self {
+        let memory = vec![0; STAGED + BLOCK];
+        let start = memory.as_ptr().align_offset(BLOCK).min(BLOCK);
+        Self { memory, start, filled: 0, offset: 0 }
+    }
+
+    fn take(&mut self, mut bytes: &[u8], file: &File) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(STAGED - self.filled));
+            let at = self.start + self.filled;
+            self.memory[at..at + now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            bytes = later;
+            if self.filled == STAGED {
+                file.write_all_at(&self.memory[self.start..self.start + STAGED], self.offset)?;
+                self.offset += STAGED as u64;
+                self.filled = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is left, and cuts off what fills up the last block.
+    fn finish(&mut self, file: &File) -> io::Result<()> {
+        let end = self.filled.next_multiple_of(BLOCK);
+        self.memory[self.start + self.filled..self.start + end].fill(0);
+        file.write_all_at(&self.memory[self.start..self.start + end], self.offset)?;
+        file.set_len(self.offset + self.filled as u64)
+    }
+}
+
+impl storage::File for DirectFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.buffered.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let mut staging = self.staging.lock();
+        if offset != staging.offset + staging.filled as u64 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a sequential file is written from start to end"));
+        }
+        pieces.iter().try_for_each(|piece| staging.take(piece, &self.file))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.staging.lock().finish(&self.file)?;
+        self.file.sync_data()
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        let staging = self.staging.lock();
+        Ok(staging.offset + staging.filled as u64)
+    }
+
+    fn set_length(&self, _length: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
 /// Makes a directory and those above it, durably, when there is none.
 fn make_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
@@ -189,6 +286,28 @@ fn make_directory(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use crate::log::Storage as _;
+
+    #[test]
+    fn sequential_files_have_every_byte_that_was_written() {
+        let directory = std::env::temp_dir().join(format!("warren-sequential-{}", std::process::id()));
+        let disk = Disk::open(&directory).unwrap();
+        for lengths in [&[0][..], &[1], &[4096], &[4095, 2, 5000], &[3 << 20, 17], &[1 << 20], &[(1 << 20) - 1, 1, 1]] {
+            let file = disk.create_sequential("a").unwrap();
+            let mut expected = Vec::new();
+            for (number, length) in lengths.iter().enumerate() {
+                let piece: Vec<u8> = (0..*length).map(|at| (at * 7 + number) as u8).collect();
+                file.write_at(&[IoSlice::new(&piece)], expected.len() as u64).unwrap();
+                expected.extend_from_slice(&piece);
+            }
+            assert!(file.write_at(&[IoSlice::new(b"x")], expected.len() as u64 + 1).is_err() || lengths == [0]);
+            file.sync().unwrap();
+            let read = std::fs::read(directory.join("a")).unwrap();
+            assert!(read == expected, "{lengths:?}: {} bytes", read.len());
+        }
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
     use std::os::unix::fs::PermissionsExt;
     use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -21,7 +21,7 @@ use roaring::RoaringTreemap;
 
 pub(super) use self::load::{Load, headers, load, read_up_to};
 pub(super) use self::scan::{Damage, chunk_records};
-pub(super) use self::writer::{SegmentWriter, Written, put_entry};
+pub(super) use self::writer::{Reading, SegmentWriter, Written, put_entry};
 use super::LogError;
 use super::entry::LogId;
 use super::index::Place;

@@ -116,13 +116,25 @@ impl OpenChunk {
     }
 }
 
+/// When a segment's entries will be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::log) enum Reading {
+    Soon,
+    /// There is much before them.
+    Later,
+}
+
 impl<'a> SegmentWriter<'a> {
     /// Begins a segment. The identity's salt is set here.
-    pub(in crate::log) fn new(disk: &'a dyn Storage, mut identity: Identity) -> Result<Self, CommitError> {
+    pub(in crate::log) fn new(disk: &'a dyn Storage, mut identity: Identity, reading: Reading) -> Result<Self, CommitError> {
         // Chance decides nothing: the salt is only ever compared.
         identity.salt = RandomState::new().build_hasher().finish() as u32;
         let path = temporary_path(identity.number);
-        let file = disk.create(&path).map_err(|error| io_failed(&path, "create", error))?;
+        let created = match reading {
+            Reading::Soon => disk.create(&path),
+            Reading::Later => disk.create_sequential(&path),
+        };
+        let file = created.map_err(|error| io_failed(&path, "create", error))?;
         let mut buffer = Vec::new();
         put_header(&mut buffer, &identity);
         let (chunk, logs) = (OpenChunk::default(), Vec::new());

@@ -231,7 +231,7 @@ impl Run {
                 End::None
             }
             Err(CommitError::Full) => {
-                assert!(self.log.wal_full());
+                assert!(self.log.wants_maintenance());
                 self.maintain()
             }
             Err(CommitError::NoSpace { .. }) => {
