@@ -99,7 +99,7 @@ impl Fifo {
         reply
     }
 
-    #[inline]
+    #[inline(always)]
     fn carry_out(
         &mut self,
         now: Timestamp,
@@ -211,7 +211,7 @@ impl Fifo {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn enqueue(&mut self, now: Timestamp, publish: Publish, gate: &mut impl Gate, effects: &mut Vec<Effect>) -> Reply {
         let Publish { message, expiration_ms, origin, deaths } = publish;
         if self.options.overflow != Overflow::DropHead
@@ -228,7 +228,8 @@ impl Fifo {
         self.next_index += 1;
         let expires = limits::expiry(&self.options, now, expiration_ms);
         self.records.arrive(index, &message);
-        self.place(now, index, Entry { message, expires, deaths }, gate, effects);
+        let entry = Entry { message, expires, deaths };
+        self.place(now, Taken { index, redelivered: false, spilled: false, entry }, gate, effects);
         if self.records.arrived() {
             Reply::Kept { index: MessageIndex(index), expires: (expires != NEVER).then_some(expires) }
         } else {
@@ -237,13 +238,14 @@ impl Fifo {
     }
 
     /// Hands a new message to a consumer or puts it behind the others.
-    #[inline]
-    fn place(&mut self, now: Timestamp, index: u64, entry: Entry, gate: &mut impl Gate, effects: &mut Vec<Effect>) {
+    #[inline(always)]
+    fn place(&mut self, now: Timestamp, taken: Taken, gate: &mut impl Gate, effects: &mut Vec<Effect>) {
         if self.ready.is_empty()
             && let Some(turn) = self.consumers.pick(gate)
         {
-            return self.hand_out(now, turn, Taken { index, redelivered: false, spilled: false, entry }, gate, effects);
+            return self.hand_out(now, turn, taken, gate, effects);
         }
+        let Taken { index, entry, .. } = taken;
         if entry.expires <= now && !self.options.expire_at_head_only {
             return self.dead_letter(index, entry, Reason::Expired, effects);
         }
