@@ -5,6 +5,7 @@
 
 mod paging;
 
+use std::iter;
 use std::sync::Arc;
 
 use super::backlog::{Entry, NEVER, Taken};
@@ -90,16 +91,27 @@ impl Fifo {
         self.head_needed = ForHead::Idle;
         self.expire(now, effects);
         if self.ready.has_cold() {
-            self.trim(now, effects);
+            return self.apply_to_cold(now, command, gate, effects);
         }
+        self.carry_out(now, command, gate, effects)
+    }
+
+    /// Carries out a command when some messages are not in memory; no command makes that so.
+    #[cold]
+    fn apply_to_cold(
+        &mut self,
+        now: Timestamp,
+        command: Command,
+        gate: &mut impl Gate,
+        effects: &mut Vec<Effect>,
+    ) -> Reply {
+        self.trim(now, effects);
         let reply = self.carry_out(now, command, gate, effects);
-        if self.ready.has_cold() {
-            self.request_loads(effects);
-        }
+        self.request_loads(effects);
         reply
     }
 
-    #[inline]
+    #[inline(never)]
     fn carry_out(
         &mut self,
         now: Timestamp,
@@ -234,7 +246,8 @@ impl Fifo {
         self.next_index += 1;
         let expires = limits::expiry(&self.options, now, expiration_ms);
         self.records.arrive(index, &message);
-        self.place(now, index, Entry { message, expires, deaths }, gate, effects);
+        let entry = Entry { message, expires, deaths };
+        self.place(now, Taken { index, redelivered: false, spilled: false, entry }, gate, effects);
         if self.records.arrived() {
             Reply::Kept { index: MessageIndex(index), expires: (expires != NEVER).then_some(expires) }
         } else {
@@ -244,12 +257,13 @@ impl Fifo {
 
     /// Hands a new message to a consumer or puts it behind the others.
     #[inline]
-    fn place(&mut self, now: Timestamp, index: u64, entry: Entry, gate: &mut impl Gate, effects: &mut Vec<Effect>) {
+    fn place(&mut self, now: Timestamp, taken: Taken, gate: &mut impl Gate, effects: &mut Vec<Effect>) {
         if self.ready.is_empty()
             && let Some(turn) = self.consumers.pick(gate)
         {
-            return self.hand_out(now, turn, Taken { index, redelivered: false, spilled: false, entry }, gate, effects);
+            return self.hand_out(now, turn, taken, gate, effects);
         }
+        let Taken { index, entry, .. } = taken;
         if entry.expires <= now && !self.options.expire_at_head_only {
             return self.dead_letter(index, entry, Reason::Expired, effects);
         }
@@ -412,19 +426,21 @@ impl Fifo {
         let Some(holder) = self.consumers.holder(turn.slot) else { return };
         let Taken { index, redelivered, entry, .. } = taken;
         let consumer = holder.id;
-        let message = if holder.no_ack {
+        let no_ack = holder.no_ack;
+        self.delivered_through = self.delivered_through.max(index);
+        let deliver =
+            |message| Effect::Deliver(Delivery { consumer, index: MessageIndex(index), redelivered, message });
+        // Made in its place: made first and then copied costs more than all else here.
+        if no_ack {
             gate.spend(consumer, entry.message.cost(), AckMode::Automatic);
             self.records.left(index, &entry.message);
-            entry.message
+            effects.extend(iter::once_with(|| deliver(entry.message)));
         } else {
             gate.spend(consumer, entry.message.cost(), AckMode::Manual);
-            let message = entry.message.clone();
+            effects.extend(iter::once_with(|| deliver(entry.message.clone())));
             self.hold(now, turn.slot, index, entry);
-            message
-        };
-        self.delivered_through = self.delivered_through.max(index);
+        }
         self.consumers.served(turn);
-        effects.push(Effect::Deliver(Delivery { consumer, index: MessageIndex(index), redelivered, message }));
     }
 
     /// Keeps a message until its holder settles it.
