@@ -163,13 +163,6 @@ impl Journal {
         if writing.writer.unsynced() { writing.writer.sync() } else { Ok(()) }
     }
 
-    /// Whether everything submitted is written.
-    #[cfg(test)]
-    pub(super) fn is_quiet(&self) -> bool {
-        let pending = self.pending.lock();
-        pending.submissions.is_empty() && !pending.writing
-    }
-
     fn recycle(&self, mut batch: Batch) {
         if batch.capacity() > SPARE_BYTES_MAX {
             return;

@@ -11,7 +11,9 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::log::{self, Batch, CommitError, Head, Log, LogError, METADATA, Range, RecoveredLog, Report, Severity, Storage};
+use crate::log::{
+    self, Batch, CommitError, Head, Log, LogError, METADATA, Range, RecoveredLog, Report, Severity, Storage,
+};
 use crate::model::entity::Queue;
 use crate::model::ids::Timestamp;
 use crate::queue::{ColdChunk, Fifo, IndexRange, Members, RecoveredQueue};
@@ -56,7 +58,12 @@ pub(super) struct DefinitionsLog {
 
 impl Broker {
     /// Opens the data directory, and brings back what is durable.
-    pub fn open(settings: Settings, disk: Arc<dyn Storage>, options: log::Options, now: Timestamp) -> Result<Arc<Self>, OpenError> {
+    pub fn open(
+        settings: Settings,
+        disk: Arc<dyn Storage>,
+        options: log::Options,
+        now: Timestamp,
+    ) -> Result<Arc<Self>, OpenError> {
         let stored = definitions::load(&*disk)?;
         tell(&stored.reports);
         let opened = Log::open(Arc::clone(&disk), options)?;

@@ -339,6 +339,12 @@ impl Shard {
             Envelope::JoinDurably(channel) => {
                 self.tell_durably(channel.connection, Event::Internal(Internal::Joined { channel }));
             }
+            other => self.handle_rare(other, now, topology),
+        }
+    }
+
+    fn handle_rare(&mut self, envelope: Envelope, now: Timestamp, topology: &Topology) {
+        match envelope {
             Envelope::Adopt { queue, machine } => self.adopt(queue, *machine),
             Envelope::Loaded { queue, first, last, entries } => {
                 self.command(queue, Command::Loaded { first, last, entries }, None, now, topology);
@@ -362,6 +368,8 @@ impl Shard {
             Envelope::Forget { vhost, exchange } => {
                 self.histories.remove(&(vhost, exchange));
             }
+            // All others are handled before.
+            _ => {}
         }
     }
 
@@ -429,7 +437,8 @@ impl Shard {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b),
             _ => false,
         };
-        let shared = matches!(&self.last_logged, Some((last, of_last)) if last.is_same(&message) && same_deaths(of_last));
+        let shared =
+            matches!(&self.last_logged, Some((last, of_last)) if last.is_same(&message) && same_deaths(of_last));
         if !shared || !self.batch.append_again(&head) {
             stored::append(&mut self.batch, &head, &message, deaths.as_deref());
             self.last_logged = Some((message, deaths));

@@ -169,7 +169,9 @@ impl Copying<'_> {
             self.writer.push(&head, bytes.get(range).unwrap_or_default())?;
         }
         let lost: Vec<u64> = alive.iter().filter(|index| found.binary_search(index).is_err()).collect();
-        if let Some(Damage { offset, .. }) = damage.or((!lost.is_empty()).then_some(Damage { offset: 0, lost: 0 })) {
+        if let Some(Damage { offset, .. }) =
+            damage.or_else(|| (!lost.is_empty()).then_some(Damage { offset: 0, lost: 0 }))
+        {
             let damage = Damage { offset, lost: lost.len() };
             self.reports.push(self.shared.note_damage(log, &Extent { segment, place }, damage));
             let mut state = self.shared.state.lock();

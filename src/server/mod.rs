@@ -6,7 +6,6 @@ mod alarms;
 mod clock;
 mod connection;
 mod definitions;
-pub mod disk;
 mod listener;
 mod log_threads;
 mod settings;
@@ -26,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::broker::{Broker, DefinitionError, OpenError, Outbox};
 use crate::config::Config;
+use crate::disk::{Disk, DiskError};
 use crate::log::{LogError, SyncMode};
 use crate::model::ids::ConnectionId;
 use crate::model::request::Event;
@@ -42,7 +42,7 @@ pub enum ServerError {
     #[error("amqp: cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: std::io::Error },
     #[error("node.data_dir: {0}")]
-    DataDirectory(#[from] disk::DiskError),
+    DataDirectory(#[from] DiskError),
     #[error("{}: {error}", path.display())]
     Open { path: PathBuf, error: OpenError },
     #[error("the broker cannot go on without its log, in {}: {error}", path.display())]
@@ -86,7 +86,7 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     let path = &config.node.data_dir;
     raise_open_files();
     let clock = Clock::start();
-    let disk = Arc::new(disk::Disk::open(path)?);
+    let disk = Arc::new(Disk::open(path)?);
     let begun = clock.now();
     let options = settings::log(config);
     if options.sync != SyncMode::Always {

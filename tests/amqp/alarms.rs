@@ -143,9 +143,9 @@ fn a_channel_closes_after_the_publishes_that_wait_on_it() {
 
 #[test]
 fn both_alarms_are_told_together() {
-    let Some(broker) =
-        own_broker("[storage]\ndisk_free_limit = \"1000000GiB\"\n[memory]\nhigh_watermark = \"1MiB\"\ncheck_interval = \"10ms\"\n")
-    else {
+    let Some(broker) = own_broker(
+        "[storage]\ndisk_free_limit = \"1000000GiB\"\n[memory]\nhigh_watermark = \"1MiB\"\ncheck_interval = \"10ms\"\n",
+    ) else {
         return;
     };
     std::thread::sleep(Duration::from_millis(100));

@@ -153,35 +153,44 @@ impl World {
             self.oracle.names.insert(id, name);
         }
         for (exchange, queues) in [("everywhere", &QUEUES[..3]), ("letters", &QUEUES[3..])] {
-            self.ask(0, Ask::DeclareExchange(DeclareExchange {
-                exchange: exchange.into(),
-                kind: "fanout".into(),
-                passive: false,
-                durable: true,
-                auto_delete: false,
-                internal: false,
-                arguments: FieldTable::default(),
-            }));
-            for queue in queues {
-                self.ask(0, Ask::Bind(BindingRequest {
-                    source: exchange.into(),
-                    destination: Destination::Queue(QueueName::new(queue)),
-                    key: RoutingKey::new(b""),
+            self.ask(
+                0,
+                Ask::DeclareExchange(DeclareExchange {
+                    exchange: exchange.into(),
+                    kind: "fanout".into(),
+                    passive: false,
+                    durable: true,
+                    auto_delete: false,
+                    internal: false,
                     arguments: FieldTable::default(),
-                }));
+                }),
+            );
+            for queue in queues {
+                self.ask(
+                    0,
+                    Ask::Bind(BindingRequest {
+                        source: exchange.into(),
+                        destination: Destination::Queue(QueueName::new(queue)),
+                        key: RoutingKey::new(b""),
+                        arguments: FieldTable::default(),
+                    }),
+                );
             }
         }
     }
 
     fn declare_queue(&mut self, name: &str, arguments: FieldTable) -> QueueId {
-        self.ask(0, Ask::DeclareQueue(DeclareQueue {
-            queue: name.into(),
-            passive: false,
-            durable: true,
-            exclusive: false,
-            auto_delete: false,
-            arguments,
-        }));
+        self.ask(
+            0,
+            Ask::DeclareQueue(DeclareQueue {
+                queue: name.into(),
+                passive: false,
+                durable: true,
+                exclusive: false,
+                auto_delete: false,
+                arguments,
+            }),
+        );
         self.queue(name).unwrap()
     }
 
@@ -316,7 +325,7 @@ impl World {
             14 if self.below(8) == 0 => self.purge(),
             14 => {
                 let room = self.below(400_000) as u64;
-                let full = (self.below(4) == 0).then(|| room);
+                let full = (self.below(4) == 0).then_some(room);
                 self.disk.set_capacity(full);
             }
             _ => {}
@@ -394,15 +403,18 @@ impl World {
         let consumer = self.peers[peer].next_consumer();
         let prefetch = u16::try_from(1 + self.below(20)).unwrap();
         let tag = format!("{}", consumer.serial);
-        self.ask(peer, Ask::Consume(ConsumeRequest {
-            consumer,
-            queue: queue.into(),
-            tag: tag.as_str().into(),
-            prefetch,
-            no_ack: false,
-            exclusive: false,
-            arguments: FieldTable::default(),
-        }));
+        self.ask(
+            peer,
+            Ask::Consume(ConsumeRequest {
+                consumer,
+                queue: queue.into(),
+                tag: tag.as_str().into(),
+                prefetch,
+                no_ack: false,
+                exclusive: false,
+                arguments: FieldTable::default(),
+            }),
+        );
     }
 
     fn get(&mut self, peer: usize) {
@@ -523,11 +535,8 @@ impl World {
             }
             while self.take(0, queue) {
                 let (_, _, _, number) = *self.peers[0].held.last().unwrap();
-                let origin = if queue == "dead" && self.oracle.fates.contains_key(&(number, "dying")) {
-                    "dying"
-                } else {
-                    queue
-                };
+                let origin =
+                    if queue == "dead" && self.oracle.fates.contains_key(&(number, "dying")) { "dying" } else { queue };
                 assert!(found.insert((number, origin)), "message {number} is there twice");
             }
         }

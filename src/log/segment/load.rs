@@ -62,7 +62,7 @@ pub(in crate::log) fn load(disk: &dyn Storage, number: u64) -> Result<Load, LogE
         return Ok(Load { footer, is_rebuilt: false, reports });
     }
     let bytes = read_up_to(&file, 0, usize::try_from(length).unwrap_or(usize::MAX)).map_err(failed("read"))?;
-    let (identity, start) = header.unwrap_or((Identity { number, ..Identity::default() }, 0));
+    let (identity, start) = header.unwrap_or_else(|| (Identity { number, ..Identity::default() }, 0));
     let footer = rebuild(identity, start, &bytes);
     let entries: u64 = footer.logs.iter().flat_map(|log| &log.chunks).map(|chunk| u64::from(chunk.place.count)).sum();
     let text = format!(

@@ -93,7 +93,7 @@ pub(in crate::log) fn chunk_records(bytes: &[u8], log: LogId, place: &Place, vis
         }
     }
     let lost = usize::from(place.count).saturating_sub(found);
-    let offset = damage.or((lost > 0).then_some(at))?;
+    let offset = damage.or_else(|| (lost > 0).then_some(at))?;
     Some(Damage { offset, lost })
 }
 

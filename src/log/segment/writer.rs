@@ -126,7 +126,11 @@ pub(in crate::log) enum Reading {
 
 impl<'a> SegmentWriter<'a> {
     /// Begins a segment. The identity's salt is set here.
-    pub(in crate::log) fn new(disk: &'a dyn Storage, mut identity: Identity, reading: Reading) -> Result<Self, CommitError> {
+    pub(in crate::log) fn new(
+        disk: &'a dyn Storage,
+        mut identity: Identity,
+        reading: Reading,
+    ) -> Result<Self, CommitError> {
         // Chance decides nothing: the salt is only ever compared.
         identity.salt = RandomState::new().build_hasher().finish() as u32;
         let path = temporary_path(identity.number);

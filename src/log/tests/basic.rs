@@ -24,8 +24,11 @@ fn what_was_committed_is_there_after_a_restart() {
     assert_eq!(indexes(&opened, 7), [1, 3]);
     assert_eq!(opened.logs[0].next_index, 4);
     let found = read(&opened.log, 7, 1, 3);
-    let live: Vec<(u64, Vec<u8>)> =
-        found.iter().filter(|entry| entry.head.index != 2).map(|entry| (entry.head.index, entry.payload.to_vec())).collect();
+    let live: Vec<(u64, Vec<u8>)> = found
+        .iter()
+        .filter(|entry| entry.head.index != 2)
+        .map(|entry| (entry.head.index, entry.payload.to_vec()))
+        .collect();
     assert_eq!(live, [(1, payload(7, 1, 100)), (3, payload(7, 3, 100))]);
     assert_eq!(found[0].head, head(7, 1));
 }
@@ -145,11 +148,8 @@ fn chunks_tell_classes_costs_and_deadlines() {
     settle(&mut opened.writer, 7, 1, 1);
     disk.kill();
     let opened = open(&disk);
-    let told: Vec<_> = opened.logs[0]
-        .chunks
-        .iter()
-        .map(|chunk| (chunk.class, members(chunk), chunk.cost, chunk.deadline))
-        .collect();
+    let told: Vec<_> =
+        opened.logs[0].chunks.iter().map(|chunk| (chunk.class, members(chunk), chunk.cost, chunk.deadline)).collect();
     assert_eq!(told, [(0, vec![3, 5], 8, 95), (1, vec![2, 4, 6], 12, 94)]);
 }
 

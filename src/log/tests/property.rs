@@ -308,7 +308,7 @@ impl Run {
                         _ => 120,
                     };
                     let size = self.chance.below(size + 1) as usize;
-                    let payload = super::payload(log.0, index ^ self.chance.below(1 << 20), size);
+                    let payload = payload(log.0, index ^ self.chance.below(1 << 20), size);
                     batch.append(&head, &[&payload], &[]);
                     payload
                 }
@@ -332,7 +332,10 @@ impl Run {
             1 => vec![Range { first: some, last: some }],
             // All but one.
             2 => vec![Range { first: some + 1, last: next }, Range { first: 0, last: some.saturating_sub(1) }],
-            3 => (0..4).map(|_| live[self.chance.below(live.len() as u64) as usize]).map(|i| Range { first: i, last: i }).collect(),
+            3 => (0..4)
+                .map(|_| live[self.chance.below(live.len() as u64) as usize])
+                .map(|i| Range { first: i, last: i })
+                .collect(),
             _ => vec![Range { first, last }],
         }
     }
@@ -371,7 +374,11 @@ impl Run {
         let found = found(&log, &logs);
         let place = possible.iter().rposition(|model| model.restarted() == found);
         let Some(place) = place else {
-            panic!("after {end:?}:\nfound {found:#?}\nexpected at least {:#?}\nof {}", possible[0].restarted(), possible.len());
+            panic!(
+                "after {end:?}:\nfound {found:#?}\nexpected at least {:#?}\nof {}",
+                possible[0].restarted(),
+                possible.len()
+            );
         };
         // What was written and not synced survives the process.
         if end == End::Kill && possible.len() > 2 {
@@ -396,7 +403,8 @@ fn found(log: &Log, logs: &[RecoveredLog]) -> Model {
             assert_eq!((members[0], members[members.len() - 1]), (chunk.first, chunk.last));
             let read = log.read(known.log, chunk.first, chunk.last).expect("the disk works");
             assert_eq!(read.reports, []);
-            let entries: Vec<_> = read.entries.into_iter().filter(|entry| members.contains(&entry.head.index)).collect();
+            let entries: Vec<_> =
+                read.entries.into_iter().filter(|entry| members.contains(&entry.head.index)).collect();
             assert_eq!(entries.len(), members.len(), "{chunk:?} of {:?}", known.log);
             assert_eq!(entries.iter().map(|entry| u64::from(entry.head.cost)).sum::<u64>(), chunk.cost);
             assert_eq!(entries.iter().map(|entry| entry.head.deadline).min(), Some(chunk.deadline));

@@ -16,8 +16,8 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use self::header::{BATCH_HEADER, BLOCK, BatchHeader, FileHeader, round_up};
-pub(super) use self::read::{Visit, records};
-pub(super) use self::replay::{Replay, ReplayVisit, replay};
+pub(super) use self::read::records;
+pub(super) use self::replay::{Replay, replay};
 use super::batch::{Batch, TABLE_ENTRY};
 use super::storage::{File, Storage};
 use super::{CommitError, LogError};
@@ -206,11 +206,6 @@ impl WalWriter {
             self.behind.push(full.clone());
         }
         full
-    }
-
-    /// The number of the last batch written.
-    pub(super) fn batch(&self) -> u64 {
-        self.next - 1
     }
 
     /// The file's sequence number.

@@ -23,7 +23,7 @@ pub(in crate::log) fn records(file: &WalFile, visit: &mut Visit<'_>) -> Result<V
     let survey = survey(file)?;
     let mut reports = Vec::new();
     let mut reader = Reader::new(file, file.length);
-    let mut expected = survey.found.first().map_or(file.last.max(1), |found| found.header.first_of_file());
+    let mut expected = survey.found.first().map_or_else(|| file.last.max(1), |found| found.header.first_of_file());
     let mut end = BLOCK;
     for found in survey.found.iter().filter(|found| found.header.number <= file.last) {
         if expected < found.header.number {

@@ -792,8 +792,12 @@ impl Connection {
                 let unblocked = connection::AMQPMethod::Unblocked(connection::Unblocked {});
                 self.send(0, &AMQPClass::Connection(unblocked));
             }
-            let mut holding: Vec<u16> =
-                self.channels.iter().filter(|(_, channel)| !channel.kept.is_empty()).map(|(number, _)| *number).collect();
+            let mut holding: Vec<u16> = self
+                .channels
+                .iter()
+                .filter(|(_, channel)| !channel.kept.is_empty())
+                .map(|(number, _)| *number)
+                .collect();
             holding.sort_unstable();
             for number in holding {
                 self.replay(number, now, requests);

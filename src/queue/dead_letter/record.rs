@@ -163,8 +163,7 @@ mod tests {
         let blind = DeathHistory::published_blindly(vec![RoutingKey::new(b"blind"), RoutingKey::new(b"")]);
         let now = Timestamp(5_000);
         let first = rewrite(scratch, &message, Some(&blind), Reason::Expired, &"q".into(), &target, now);
-        let again =
-            rewrite(scratch, &first.message, Some(&first.deaths), Reason::Rejected, &"p".into(), &target, now);
+        let again = rewrite(scratch, &first.message, Some(&first.deaths), Reason::Rejected, &"p".into(), &target, now);
         DeathHistory::clone(&again.deaths)
     }
 

@@ -209,7 +209,8 @@ fn later_versions_are_refused() {
         put_checksum(bytes, table, record, 4096 + 56);
         put_batch_checksum(bytes);
     };
-    let cases: [(&dyn Fn(&mut Vec<u8>), u32); 3] = [(&file, 2), (&batch, 3), (&record, 4)];
+    type Case<'a> = (&'a dyn Fn(&mut Vec<u8>), u32);
+    let cases: [Case<'_>; 3] = [(&file, 2), (&batch, 3), (&record, 4)];
     for (change, version) in cases {
         let Err(LogError::Version { path: found, found: newer, known: 1 }) = write(&MemoryDisk::new(), change) else {
             panic!("version {version} was accepted");

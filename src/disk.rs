@@ -18,7 +18,7 @@ const FILE_MODE: u32 = 0o600;
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DiskError {
+pub enum DiskError {
     #[error("cannot {action} {path}: {error}")]
     Io { path: PathBuf, action: &'static str, error: io::Error },
     #[error("another broker{owner} uses the data directory {path}")]
@@ -27,14 +27,14 @@ pub(super) enum DiskError {
 
 /// A data directory that no other broker uses as long as this is there, nor as long as a file opened through it.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub struct Disk {
     path: PathBuf,
     lock: Arc<File>,
 }
 
 impl Disk {
     /// Makes the directory when there is none, readable by its owner alone, and takes it for this process.
-    pub(super) fn open(path: &Path) -> Result<Self, DiskError> {
+    pub fn open(path: &Path) -> Result<Self, DiskError> {
         let failed = |action| move |error| DiskError::Io { path: path.to_owned(), action, error };
         make_directory(path).map_err(failed("make the data directory"))?;
         let lock_path = path.join(LOCK);
@@ -274,7 +274,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
     missing.retain(|path| !path.exists());
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)?;
     for made in missing {
-        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         match File::open(parent).and_then(|parent| parent.sync_all()) {
             // Above the data directory there may be one that is not ours to read.
             Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
@@ -286,27 +286,6 @@ fn make_directory(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use crate::log::Storage as _;
-
-    #[test]
-    fn sequential_files_have_every_byte_that_was_written() {
-        let directory = std::env::temp_dir().join(format!("warren-sequential-{}", std::process::id()));
-        let disk = Disk::open(&directory).unwrap();
-        for lengths in [&[0][..], &[1], &[4096], &[4095, 2, 5000], &[3 << 20, 17], &[1 << 20], &[(1 << 20) - 1, 1, 1]] {
-            let file = disk.create_sequential("a").unwrap();
-            let mut expected = Vec::new();
-            for (number, length) in lengths.iter().enumerate() {
-                let piece: Vec<u8> = (0..*length).map(|at| (at * 7 + number) as u8).collect();
-                file.write_at(&[IoSlice::new(&piece)], expected.len() as u64).unwrap();
-                expected.extend_from_slice(&piece);
-            }
-            assert!(file.write_at(&[IoSlice::new(b"x")], expected.len() as u64 + 1).is_err() || lengths == [0]);
-            file.sync().unwrap();
-            let read = std::fs::read(directory.join("a")).unwrap();
-            assert!(read == expected, "{lengths:?}: {} bytes", read.len());
-        }
-        std::fs::remove_dir_all(directory).unwrap();
-    }
 
     use std::os::unix::fs::PermissionsExt;
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -423,5 +402,25 @@ mod tests {
         assert!(disk.list("wal").unwrap().is_empty());
         assert_eq!(disk.remove("wal/a").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(disk.open("wal/a").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn sequential_files_have_every_byte_that_was_written() {
+        let directory = std::env::temp_dir().join(format!("warren-sequential-{}", std::process::id()));
+        let disk = Disk::open(&directory).unwrap();
+        for lengths in [&[0][..], &[1], &[4096], &[4095, 2, 5000], &[3 << 20, 17], &[1 << 20], &[(1 << 20) - 1, 1, 1]] {
+            let file = disk.create_sequential("a").unwrap();
+            let mut expected = Vec::new();
+            for (number, length) in lengths.iter().enumerate() {
+                let piece: Vec<u8> = (0..*length).map(|at| (at * 7 + number) as u8).collect();
+                file.write_at(&[IoSlice::new(&piece)], expected.len() as u64).unwrap();
+                expected.extend_from_slice(&piece);
+            }
+            assert!(file.write_at(&[IoSlice::new(b"x")], expected.len() as u64 + 1).is_err() || lengths == [0]);
+            file.sync().unwrap();
+            let read = fs::read(directory.join("a")).unwrap();
+            assert!(read == expected, "{lengths:?}: {} bytes", read.len());
+        }
+        fs::remove_dir_all(directory).unwrap();
     }
 }
