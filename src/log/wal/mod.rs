@@ -208,6 +208,12 @@ impl WalWriter {
         full
     }
 
+    /// The number of the last batch written.
+    #[cfg(test)]
+    pub(super) fn batch(&self) -> u64 {
+        self.next - 1
+    }
+
     /// The file's sequence number.
     pub(super) fn sequence(&self) -> u64 {
         self.file.sequence
