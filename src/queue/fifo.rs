@@ -183,6 +183,12 @@ impl Fifo {
         }
     }
 
+    /// The lane of a message in this queue: its priority, as far as the queue tells them apart.
+    #[must_use]
+    pub fn lane_of(&self, message: &crate::model::message::Message) -> u8 {
+        message.priority().min(limits::priority_max(&self.options))
+    }
+
     #[must_use]
     pub fn options(&self) -> &Arc<QueueOptions> {
         &self.options

@@ -28,36 +28,42 @@ type broker struct {
 	exited    chan struct{}
 }
 
-// startBroker starts Warren and returns once it printed its ready line. Port 0 picks a free one.
-func startBroker(port int) (*broker, error) {
+// startBroker starts Warren on a free port, with nothing in it, and returns once it printed its ready line.
+func startBroker() (*broker, error) {
 	directory, err := os.MkdirTemp("", "warren-go-")
 	if err != nil {
 		return nil, err
 	}
-	b := &broker{directory: directory, exited: make(chan struct{})}
-	if err := b.launch(port); err != nil {
-		err = fmt.Errorf("%w\n%s", err, b.log())
-		b.kill()
+	b := &broker{directory: directory}
+	if err := b.start(); err != nil {
+		b.remove()
 		return nil, err
 	}
 	return b, nil
 }
 
-func (b *broker) launch(port int) error {
+// start starts Warren with what its directory has, on the port it had before.
+func (b *broker) start() error {
+	err := b.launch()
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, b.log())
+	}
+	return err
+}
+
+func (b *broker) launch() error {
+	b.exited = make(chan struct{})
 	binary := os.Getenv("WARREN_BIN")
 	if binary == "" {
 		binary = defaultBinary
 	}
 	data := filepath.Join(b.directory, "data")
-	if err := os.Mkdir(data, 0o700); err != nil {
-		return err
-	}
-	log, err := os.Create(b.logFile())
+	log, err := os.OpenFile(b.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	b.command = exec.Command(binary, "serve", "--data-dir", data, "--amqp-port", strconv.Itoa(port),
+	b.command = exec.Command(binary, "serve", "--data-dir", data, "--amqp-port", strconv.Itoa(b.port),
 		"--management-port", "-1", "--prometheus-port", "-1")
 	b.command.Stderr = log
 	stdout, err := b.command.StdoutPipe()
@@ -69,14 +75,15 @@ func (b *broker) launch(port int) error {
 		return err
 	}
 	ready := make(chan string, 1)
+	command, exited := b.command, b.exited
 	go func() {
 		for lines := bufio.NewScanner(stdout); lines.Scan(); {
 			if strings.HasPrefix(lines.Text(), "ready ") {
 				ready <- lines.Text()
 			}
 		}
-		_ = b.command.Wait()
-		close(b.exited)
+		_ = command.Wait()
+		close(exited)
 	}()
 	select {
 	case line := <-ready:
@@ -123,12 +130,17 @@ func (b *broker) stop() error {
 	return nil
 }
 
-// kill ends the broker without giving it a chance to close connections, and removes its files.
+// kill ends the broker without giving it a chance to close connections.
 func (b *broker) kill() {
 	if b.command != nil {
 		_ = b.command.Process.Kill()
 		<-b.exited
 	}
+}
+
+// remove ends the broker and removes its files.
+func (b *broker) remove() {
+	b.kill()
 	_ = os.RemoveAll(b.directory)
 }
 

@@ -24,19 +24,12 @@ func newPlace(t *testing.T) *place {
 		t.Skip("this broker must not be restarted")
 	}
 	t.Parallel()
-	p := &place{T: t}
-	p.start(0)
-	t.Cleanup(func() { p.broker.kill() })
-	return p
-}
-
-func (p *place) start(port int) {
-	p.Helper()
-	started, err := startBroker(port)
+	started, err := startBroker()
 	if err != nil {
-		p.Fatal(err)
+		t.Fatal(err)
 	}
-	p.broker = started
+	t.Cleanup(started.remove)
+	return &place{T: t, broker: started}
 }
 
 // stop ends the broker in an orderly way.
@@ -47,8 +40,13 @@ func (p *place) stop() {
 	}
 }
 
-// restart starts a broker with nothing in it where the last one was.
-func (p *place) restart() { p.Helper(); p.start(p.broker.port) }
+// restart starts the broker again with the data and on the port that it had.
+func (p *place) restart() {
+	p.Helper()
+	if err := p.broker.start(); err != nil {
+		p.Fatal(err)
+	}
+}
 
 func assertForced(t *testing.T, closed <-chan *amqp.Error) {
 	t.Helper()
@@ -105,6 +103,50 @@ func TestAClientGoesOnAfterARestart(t *testing.T) {
 	p.restart()
 	if err := work("after").Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestWhatIsDurableSurvivesARestart(t *testing.T) {
+	for _, ending := range []string{"stopped", "killed"} {
+		t.Run(ending, func(t *testing.T) {
+			p := newPlace(t)
+			connect := func() *session {
+				connection, err := amqp.Dial(p.broker.url())
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = connection.Close() })
+				return &session{T: t, url: p.broker.url(), main: connection}
+			}
+			persistent := func(body string) amqp.Publishing {
+				return amqp.Publishing{Body: []byte(body), DeliveryMode: amqp.Persistent}
+			}
+			s := connect()
+			channel := s.confirmChannel()
+			s.must(channel.ExchangeDeclare("kept", "direct", true, false, false, false, nil))
+			s.must(declare(channel, "kept", nil))
+			s.must(channel.QueueBind("kept", "key", "kept", false, nil))
+			_, err := channel.QueueDeclare("transient", false, false, false, false, nil)
+			s.must(err)
+			equal(t, s.publish(channel, "kept", "key", persistent("persistent")), true)
+			equal(t, s.publish(channel, "kept", "key", text("transient")), true)
+
+			if ending == "stopped" {
+				p.stop()
+			} else {
+				p.broker.kill()
+			}
+			p.restart()
+
+			s = connect()
+			channel = s.confirmChannel()
+			equal(t, s.publish(channel, "kept", "key", persistent("routed again")), true)
+			equal(t, strings.Join(s.drain("kept"), ", "), "persistent, routed again")
+			s.refused(channel, 404, "NOT_FOUND - no queue 'transient' in vhost '/'", func() error {
+				_, err := channel.QueueDeclarePassive("transient", false, false, false, false, nil)
+				return err
+			})
+		})
 	}
 }
 

@@ -30,11 +30,12 @@ func runSuite(m *testing.M) int {
 	if foreignBroker {
 		return m.Run()
 	}
-	shared, err := startBroker(0)
+	shared, err := startBroker()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	defer shared.remove()
 	brokerURL = shared.url()
 	code := m.Run()
 	if code != 0 {

@@ -16,6 +16,7 @@ process.exitCode = await new Promise((resolve) => tests.once('exit', (code) => r
 if (broker) {
   const log = await broker.log();
   const exit = await broker.stop();
+  await broker.remove();
   if (exit !== 0) console.error(`the broker ended with ${exit} after SIGTERM, expected exit code 0`);
   if (exit !== 0 || process.exitCode !== 0) {
     console.error(`end of the broker's log:\n${log.slice(-10_000)}`);

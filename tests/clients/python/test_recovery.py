@@ -1,4 +1,4 @@
-"""Clients find their way back after a restart of the broker: they reconnect and declare again."""
+"""Clients find their way back after a restart of the broker: they reconnect, and what is durable is still there."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import kombu
 import pika
 import pytest
 from aio_pika import Message
-from pika.exceptions import AMQPConnectionError, ConnectionClosedByBroker
+from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker, ConnectionClosedByBroker
 from select_driver import Client
 from support import wait_until
 from test_aio_pika import Inbox
@@ -74,6 +74,26 @@ def test_pika_blocking(restartable, survivor):
             channel = connection.channel()
     connection.close()
     assert (received, restarts) == ([0, 1, 2, 3, 4, 5], 2)
+
+
+def test_what_is_durable_survives(restartable, survivor):
+    with reconnect(restartable.url) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        declare(channel, survivor)
+        channel.queue_declare(f"{survivor}-transient")
+        for number in range(6):
+            properties = pika.BasicProperties(delivery_mode=1 + number % 2)
+            channel.basic_publish(survivor, "key", b"%d" % number, properties, mandatory=True)
+    restartable.restart()
+    with reconnect(restartable.url) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.basic_publish(survivor, "key", b"6", mandatory=True)
+        bodies = [channel.basic_get(survivor, auto_ack=True)[2] for _ in range(5)]
+        assert bodies == [b"1", b"3", b"5", b"6", None]
+        with pytest.raises(ChannelClosedByBroker, match="404"):
+            channel.queue_declare(f"{survivor}-transient", passive=True)
 
 
 def test_pika_select(restartable, survivor):
@@ -145,6 +165,8 @@ def test_kombu_ensure(restartable, survivor):
 
         with connection.Consumer([queue], callbacks=[keep]):
             wait_until(lambda: 1 in rounds, "the message", step=lambda: drain_once(connection))
+        # kombu publishes persistent messages: the one from before the restart is still there.
+        assert rounds == [0, 1]
 
 
 def drain_once(connection):
@@ -173,8 +195,8 @@ def test_kombu_consumer_mixin(restartable, survivor):
             self.ready.set()
 
         def on_task(self, body, message):
-            self.received.append(body)
             message.ack()
+            self.received.append(body)
 
     worker = Worker(kombu.Connection(restartable.url))
     thread = threading.Thread(target=worker.run, daemon=True)

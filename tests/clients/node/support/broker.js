@@ -1,7 +1,7 @@
 // Starts and stops a Warren process for tests.
 
 import { spawn } from 'node:child_process';
-import { mkdir, mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, open, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
@@ -11,19 +11,19 @@ const STARTUP_DEADLINE_MS = 10_000;
 const SHUTDOWN_DEADLINE_MS = 15_000;
 
 export class Broker {
-  /** Starts Warren; resolves once its `ready` line was printed. Port 0 picks a free one. */
-  static async start({ port = 0 } = {}) {
-    const directory = await mkdtemp(path.join(tmpdir(), 'warren-node-'));
-    const broker = new Broker(directory);
+  /** Starts Warren with nothing in it on a free port; resolves once its `ready` line was printed. */
+  static async start() {
+    const broker = new Broker(await mkdtemp(path.join(tmpdir(), 'warren-node-')));
     try {
-      await broker.#launch(port);
+      await broker.startAgain();
     } catch (error) {
-      const log = await broker.log();
-      await broker.kill();
-      throw new Error(`${error.message}\n${log}`);
+      await broker.remove();
+      throw error;
     }
     return broker;
   }
+
+  port = 0;
 
   #directory;
   #process;
@@ -35,6 +35,16 @@ export class Broker {
 
   get url() {
     return `amqp://guest:guest@127.0.0.1:${this.port}/`;
+  }
+
+  /** Starts the broker with the data and on the port that it had. */
+  async startAgain() {
+    try {
+      await this.#launch();
+    } catch (error) {
+      await this.kill();
+      throw new Error(`${error.message}\n${await this.log()}`);
+    }
   }
 
   /** What the broker wrote to its log so far. */
@@ -56,6 +66,11 @@ export class Broker {
   async kill() {
     this.#process?.kill('SIGKILL');
     await this.#exited;
+  }
+
+  /** Ends the broker and removes its files. */
+  async remove() {
+    await this.kill();
     await rm(this.#directory, { recursive: true, force: true });
   }
 
@@ -63,12 +78,11 @@ export class Broker {
     return path.join(this.#directory, 'broker.log');
   }
 
-  async #launch(port) {
+  async #launch() {
     const binary = path.resolve(process.env.WARREN_BIN ?? '../../../target/release/warren');
     const data = path.join(this.#directory, 'data');
-    await mkdir(data);
-    const log = await open(this.#logFile, 'w');
-    const options = ['--data-dir', data, '--amqp-port', port, '--management-port', -1, '--prometheus-port', -1];
+    const log = await open(this.#logFile, 'a');
+    const options = ['--data-dir', data, '--amqp-port', this.port, '--management-port', -1, '--prometheus-port', -1];
     this.#process = spawn(binary, ['serve', ...options.map(String)], { stdio: ['ignore', 'pipe', log.fd] });
     this.#exited = new Promise((resolve) => {
       this.#process.once('exit', (code, signal) => resolve(code ?? signal));

@@ -27,9 +27,9 @@ class Place {
     this.broker = broker;
   }
 
-  /** Starts the broker again where it was, with nothing in it. */
+  /** Starts the broker again with the data and on the port that it had. */
   async restart() {
-    this.broker = await Broker.start({ port: this.broker.port });
+    await this.broker.startAgain();
   }
 
   /** A connection that amqplib opens anew whenever it is lost. */
@@ -42,7 +42,7 @@ class Place {
 
   async clear() {
     for (const connection of this.#recovering) await soon(connection.close(), 'a connection to close');
-    await this.broker.kill();
+    await this.broker.remove();
   }
 }
 
@@ -94,6 +94,38 @@ restarting('after a restart a client reconnects, declares again and goes on', as
   assert.equal(body(await after.inbox.take()), 'after');
   await after.s.end();
 });
+
+for (const ending of ['stop', 'kill']) {
+  restarting(`what is durable survives a restart: ${ending}`, async (place) => {
+    const connect = async () => {
+      const s = new Session(place.broker.url);
+      s.connection = await s.connect();
+      return { s, channel: await s.confirmChannel() };
+    };
+    const before = await connect();
+    before.s.connection.on('error', () => {});
+    before.channel.on('error', () => {});
+    await before.channel.assertExchange('kept', 'direct');
+    await before.channel.assertQueue('kept');
+    await before.channel.bindQueue('kept', 'kept', 'key');
+    await before.channel.assertQueue('transient', { durable: false });
+    before.channel.publish('kept', 'key', Buffer.from('persistent'), { persistent: true });
+    before.channel.publish('kept', 'key', Buffer.from('transient'), { persistent: false });
+    await soon(before.channel.waitForConfirms(), 'confirms');
+    const closed = new Promise((resolve) => before.s.connection.once('close', resolve));
+    await place.broker[ending]();
+    await soon(closed, 'the close event');
+
+    await place.restart();
+    const { s, channel } = await connect();
+    channel.publish('kept', 'key', Buffer.from('routed again'), { persistent: true });
+    await soon(channel.waitForConfirms(), 'a confirm');
+    assert.deepEqual(await drainBodies(channel, 'kept'), ['persistent', 'routed again']);
+    channel.on('error', () => {});
+    await assert.rejects(channel.checkQueue('transient'), /404 .*NOT[_-]FOUND - no queue 'transient' in vhost '\/'/);
+    await s.end();
+  });
+}
 
 restarting("amqplib's own recovery finds the restarted broker", async (place) => {
   const events = [];

@@ -69,22 +69,17 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts a broker on a free port.
+    /// Starts a broker with an empty data directory on a free port.
     #[must_use]
     pub fn start() -> Self {
-        Self::start_on(0)
+        let directory = data_directory();
+        let (child, port) = launch(&directory, 0);
+        Self { child, directory, port }
     }
 
-    /// Starts a broker on `port`; 0 takes a free one.
-    #[must_use]
-    pub fn start_on(port: u16) -> Self {
-        let directory = data_directory();
-        let stderr = fs::File::create(directory.join("stderr")).expect("a log file");
-        let mut command = Command::new(executable());
-        command.args(arguments(&directory, port)).stderr(stderr);
-        let mut child = spawn(&mut command, Stdio::null());
-        let port = wait_ready(&mut child, &directory);
-        Self { child, directory, port }
+    /// Starts the broker again after [`Broker::stop`] or [`Broker::kill`], with the data and on the port it had.
+    pub fn start_again(&mut self) {
+        (self.child, self.port) = launch(&self.directory, self.port);
     }
 
     /// The port it listens on.
@@ -105,13 +100,13 @@ impl Broker {
     }
 
     /// Sends SIGKILL and waits for the end.
-    pub fn kill(mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().expect("kill the broker");
         self.child.wait().expect("wait for the broker");
     }
 
     /// Stops with SIGTERM and asserts that the broker ends with exit code 0 in time.
-    pub fn stop(mut self) {
+    pub fn stop(&mut self) {
         self.terminate();
         self.assert_clean_exit();
     }
@@ -139,6 +134,15 @@ impl Drop for Broker {
         }
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+fn launch(directory: &Path, port: u16) -> (Child, u16) {
+    let stderr = fs::File::create(directory.join("stderr")).expect("a log file");
+    let mut command = Command::new(executable());
+    command.args(arguments(directory, port)).stderr(stderr);
+    let mut child = spawn(&mut command, Stdio::null());
+    let port = wait_ready(&mut child, directory);
+    (child, port)
 }
 
 fn uri(port: u16) -> String {

@@ -45,7 +45,7 @@ fn sigterm_closes_idle_and_busy_connections_with_320() {
 
 #[test]
 fn sigterm_ends_a_broker_without_clients() {
-    with_broker(async |broker| broker.stop());
+    with_broker(async |mut broker| broker.stop());
 }
 
 #[test]
@@ -74,18 +74,28 @@ fn sigterm_while_publishing_ends_in_time() {
 }
 
 #[test]
-fn a_restarted_broker_starts_empty_on_its_port() {
-    with_broker(async |broker| {
+fn a_restarted_broker_has_what_is_durable_on_its_port() {
+    with_broker(async |mut broker| {
         let port = broker.port();
         let connection = connect(&broker.uri()).await;
-        let channel = Session::open(&connection).await;
-        let declared = channel.queue_declare("q".into(), QueueDeclareOptions::durable(), FieldTable::default()).await;
-        declared.unwrap();
+        let channel = Session::confirming(&connection).await;
+        let none = FieldTable::default;
+        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        channel.exchange_declare("kept".into(), ExchangeKind::Fanout, durable, none()).await.unwrap();
+        channel.queue_declare("kept".into(), QueueDeclareOptions::durable(), none()).await.unwrap();
+        channel.queue_bind("kept".into(), "kept".into(), "".into(), Default::default(), none()).await.unwrap();
+        channel.queue_declare("transient".into(), QueueDeclareOptions::default(), none()).await.unwrap();
+        let persistent = || BasicProperties::default().with_delivery_mode(2);
+        assert!(channel.send("kept", "", b"persistent", persistent()).await.unwrap().is_ack());
+        assert!(channel.send("kept", "", b"transient", BasicProperties::default()).await.unwrap().is_ack());
         broker.stop();
-        let broker = Broker::start_on(port);
+        broker.start_again();
         assert_eq!(broker.port(), port);
         let connection = connect(&broker.uri()).await;
-        Session::wait_gone(&connection, &"q".into()).await;
+        Session::wait_gone(&connection, &"transient".into()).await;
+        let channel = Session::confirming(&connection).await;
+        assert!(channel.send("kept", "", b"routed again", persistent()).await.unwrap().is_ack());
+        assert_eq!(channel.bodies(&"kept".into()).await, ["persistent", "routed again"]);
         broker.stop();
     });
 }
@@ -146,16 +156,15 @@ async fn wait_for_consumer(connection: &Connection, queue: &str) {
     .await;
 }
 
-async fn recovers_after(end: impl FnOnce(Broker), broker: Broker) {
-    let port = broker.port();
+async fn recovers_after(end: impl FnOnce(&mut Broker), mut broker: Broker) {
     let (connection, channel, mut consumer) = recovering(&broker.uri()).await;
     publish_until_confirmed(&channel, "before").await;
     let message = next_after_recovery(&mut consumer).await;
     assert_eq!(body(&message), "before");
     message.ack(BasicAckOptions::default()).await.unwrap();
-    end(broker);
-    let broker = Broker::start_on(port);
-    // The client publishes as soon as its channel is back, and declares the exchange again only after that.
+    end(&mut broker);
+    broker.start_again();
+    // The client publishes as soon as its channel is back, and consumes again only after that.
     let onlooker = connect(&broker.uri()).await;
     wait_for_consumer(&onlooker, "inbox").await;
     publish_until_confirmed(&channel, "after").await;

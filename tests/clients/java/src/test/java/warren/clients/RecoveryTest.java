@@ -13,10 +13,12 @@ import com.rabbitmq.client.BuiltinExchangeType;
 import com.rabbitmq.client.Channel;
 import com.rabbitmq.client.Connection;
 import com.rabbitmq.client.ConnectionFactory;
+import com.rabbitmq.client.MessageProperties;
 import com.rabbitmq.client.Recoverable;
 import com.rabbitmq.client.RecoverableConnection;
 import com.rabbitmq.client.RecoveryListener;
 import com.rabbitmq.client.ShutdownSignalException;
+import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
@@ -27,6 +29,8 @@ import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.condition.EnabledIfEnvironmentVariable;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** Automatic recovery of connections, topology and consumers over restarts of a broker. */
 @Timeout(90)
@@ -144,6 +148,41 @@ class RecoveryTest {
             channel.basicAck(delivery.getEnvelope().getDeliveryTag(), false);
         }
         assertEquals(0, channel.messageCount("work"));
+    }
+
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void whatIsDurableSurvives(boolean crashes) throws Exception {
+        channel.exchangeDeclare("kept", BuiltinExchangeType.DIRECT, true);
+        channel.queueDeclare("kept", true, false, false, null);
+        channel.queueBind("kept", "kept", "key");
+        channel.confirmSelect();
+        for (int message = 0; message < 3; message++) {
+            channel.basicPublish("kept", "key", MessageProperties.PERSISTENT_BASIC,
+                    BrokerTest.bytes("persistent " + message));
+            publish("kept", "key", "transient " + message);
+        }
+        channel.waitForConfirmsOrDie(10_000);
+        // A connection that recovers nothing, so that all there is comes from the broker.
+        connection.abort();
+        if (crashes) {
+            broker.kill();
+            broker.start();
+        } else {
+            broker.restart();
+        }
+        try (Connection plain = broker.endpoint().factory().newConnection()) {
+            Channel fresh = plain.createChannel();
+            fresh.confirmSelect();
+            fresh.basicPublish("kept", "key", MessageProperties.PERSISTENT_BASIC, BrokerTest.bytes("routed again"));
+            fresh.waitForConfirmsOrDie(10_000);
+            assertEquals(4, fresh.queueDeclarePassive("kept").getMessageCount());
+            for (String expected : List.of("persistent 0", "persistent 1", "persistent 2", "routed again")) {
+                var message = fresh.basicGet("kept", true);
+                assertEquals(expected, new String(message.getBody(), StandardCharsets.UTF_8));
+                assertFalse(message.getEnvelope().isRedeliver());
+            }
+        }
     }
 
     @Test
