@@ -598,7 +598,7 @@ impl Shard {
     }
 
     fn deliver(&mut self, queue: QueueId, delivery: Delivery) {
-        let Delivery { consumer, index, redelivered, message } = delivery;
+        let Delivery { consumer, index, redelivered, message, .. } = delivery;
         let event = DeliverEvent { consumer, queue, index, redelivered, message };
         self.tell(consumer.connection, Event::Deliver(event));
     }

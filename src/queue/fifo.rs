@@ -428,15 +428,16 @@ impl Fifo {
         let consumer = holder.id;
         let no_ack = holder.no_ack;
         self.delivered_through = self.delivered_through.max(index);
-        let deliver =
-            |message| Effect::Deliver(Delivery { consumer, index: MessageIndex(index), redelivered, message });
+        let cost = entry.message.cost();
+        let told = MessageIndex(index);
+        let deliver = |message| Effect::Deliver(Delivery { consumer, index: told, cost, redelivered, message });
         // Made in its place: made first and then copied costs more than all else here.
         if no_ack {
-            gate.spend(consumer, entry.message.cost(), AckMode::Automatic);
+            gate.spend(consumer, cost, AckMode::Automatic);
             self.records.left(index, &entry.message);
             effects.extend(iter::once_with(|| deliver(entry.message)));
         } else {
-            gate.spend(consumer, entry.message.cost(), AckMode::Manual);
+            gate.spend(consumer, cost, AckMode::Manual);
             effects.extend(iter::once_with(|| deliver(entry.message.clone())));
             self.hold(now, turn.slot, index, entry);
         }

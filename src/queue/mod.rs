@@ -211,9 +211,15 @@ pub enum Effect {
 pub struct Delivery {
     pub consumer: ConsumerId,
     pub index: MessageIndex,
+    /// What the gate was told that it costs, in bytes.
+    pub cost: usize,
     pub redelivered: bool,
     pub message: Message,
 }
+
+// The kind of an effect has its place beside `redelivered`. An effect with more in it than comes before that would need
+// a byte of its own for it, and be copied by odd bytes: that takes longer than the rest of a delivery.
+const _: () = assert!(size_of::<Effect>() == size_of::<Delivery>());
 
 /// Why a message is a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

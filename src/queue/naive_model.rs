@@ -198,7 +198,13 @@ impl Model {
             self.line.push(consumer);
         }
         let index = MessageIndex(index);
-        effects.push(Effect::Deliver(Delivery { consumer, index, redelivered: requeued, message }));
+        effects.push(Effect::Deliver(Delivery {
+            consumer,
+            index,
+            cost: message.cost(),
+            redelivered: requeued,
+            message,
+        }));
     }
 
     fn settled(&mut self, consumer: ConsumerId, count: usize, gate: &mut CreditGate) {
@@ -606,7 +612,7 @@ impl Disk {
 pub(super) fn shown(effect: &Effect) -> String {
     let name = |message: &Message| String::from_utf8_lossy(message.routing_key()).into_owned();
     match effect {
-        Effect::Deliver(Delivery { consumer, index, redelivered, message }) => {
+        Effect::Deliver(Delivery { consumer, index, redelivered, message, .. }) => {
             format!("{} {index:?} {redelivered} to {consumer:?}", name(message))
         }
         Effect::DeadLetter { message, reason, .. } => format!("{} {reason:?}", name(message)),

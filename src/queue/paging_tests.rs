@@ -430,3 +430,124 @@ proptest! {
         harness.drain();
     }
 }
+
+fn enqueue(fifo: &mut Fifo, priority: u8, size: usize) {
+    let message = message_of("m", priority, Some(2), size);
+    let publish = Publish { message, expiration_ms: None, origin: Origin::Untracked, deaths: None };
+    let reply = fifo.apply(Timestamp(0), Command::Enqueue(publish), &mut OpenGate, &mut Vec::new());
+    assert!(matches!(reply, Reply::Kept { .. }));
+}
+
+fn settled(fifo: &mut Fifo) -> Vec<IndexRange> {
+    let mut settled = Vec::new();
+    fifo.take_settled(&mut settled);
+    settled
+}
+
+#[test]
+fn a_deep_queue_takes_little_memory_and_is_read_in_big_pieces() {
+    const COUNT: u64 = 50_000;
+    let mut fifo = Fifo::new(Arc::default(), Durability::Durable, Timestamp(0));
+    (0..COUNT).for_each(|_| enqueue(&mut fifo, 0, 12));
+    assert_eq!(fifo.page_out(u64::MAX), 0, "nothing can be read back yet");
+    fifo.flushed(MessageIndex(COUNT));
+    let before = fifo.memory();
+    assert_eq!(before - fifo.page_out(u64::MAX), fifo.memory());
+    // The head window and the open block stay.
+    assert!(fifo.memory() < 6 * 256 * 240 + COUNT / 256 * 100, "{}", fifo.memory());
+    assert_eq!((fifo.counts().ready, fifo.page_out(u64::MAX)), (COUNT, 0));
+    let subscription =
+        Subscription { consumer: GETTER, tag: tag("c"), prefetch: 0, no_ack: true, exclusive: false, priority: 0 };
+    let mut effects = Vec::new();
+    fifo.apply(Timestamp(0), Command::Subscribe(subscription), &mut OpenGate, &mut effects);
+    let (mut next, mut loads) = (1, 0);
+    let mut at = 0;
+    while let Some(effect) = effects.get(at).cloned() {
+        at += 1;
+        match effect {
+            Effect::Deliver(delivery) => {
+                assert_eq!(delivery.index.0, next);
+                next += 1;
+            }
+            Effect::Load { first, last, bytes } => {
+                assert!(bytes <= 1024 * 1024);
+                loads += 1;
+                let loaded = |index| Loaded {
+                    index: MessageIndex(index),
+                    message: message_of("m", 0, Some(2), 12),
+                    expires: None,
+                    deaths: None,
+                };
+                let entries = (first..=last).map(loaded).collect();
+                fifo.apply(Timestamp(0), Command::Loaded { first, last, entries }, &mut OpenGate, &mut effects);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((next, fifo.memory()), (COUNT + 1, 0));
+    assert!(loads <= COUNT * 236 / (1024 * 1024) * 5 / 4 + 2, "{loads} loads");
+    assert_eq!(settled(&mut fifo), [IndexRange { first: 1, last: COUNT }]);
+}
+
+#[test]
+fn a_purge_reports_ranges() {
+    let options = QueueOptions { max_priority: Some(3), ..QueueOptions::default() };
+    let mut fifo = Fifo::new(Arc::new(options), Durability::Durable, Timestamp(0));
+    for index in 0..20_000u32 {
+        enqueue(&mut fifo, (index % 3) as u8, 12);
+    }
+    fifo.flushed(MessageIndex(20_000));
+    assert!(fifo.page_out(u64::MAX) > 0);
+    fifo.apply(Timestamp(0), Command::Get { holder: GETTER, no_ack: false }, &mut OpenGate, &mut Vec::new());
+    let reply = fifo.apply(Timestamp(0), Command::Purge, &mut OpenGate, &mut Vec::new());
+    assert!(matches!(reply, Reply::Purged(19_999)));
+    // All but the one that is unacknowledged, the first of the highest priority.
+    assert_eq!(settled(&mut fifo), [IndexRange { first: 1, last: 2 }, IndexRange { first: 4, last: 20_000 }]);
+}
+
+#[test]
+fn ten_million_recovered_messages_take_some_megabytes() {
+    let chunk = |at: u64, sparse: bool| {
+        let indexes = (0..256).map(|slot| at * 1024 + slot * 3 + 1).collect();
+        let dense = IndexRange { first: at * 1024 + 1, last: at * 1024 + 256 };
+        let members = if sparse { Members::Sparse(indexes) } else { Members::Dense(dense) };
+        ColdChunk { lane: 0, members, bytes: 256 * 12, expires: None }
+    };
+    for sparse in [false, true] {
+        let chunks = (0..1000).map(|at| chunk(at, sparse)).collect();
+        let queue = RecoveredQueue { next_index: 2_000_000, delivered_through: 0, chunks };
+        let fifo = Fifo::recovered(Arc::default(), Timestamp(0), queue);
+        assert_eq!((fifo.counts().ready, fifo.counts().ready_bytes), (256_000, 256_000 * 12));
+        assert_eq!(fifo.memory() * 40 / 1_000_000, 4, "a hundred bytes for 256 messages");
+        fifo.check_invariants();
+    }
+}
+
+#[test]
+fn chunks_of_priorities_that_are_one_to_the_queue_are_joined() {
+    let mut disk = Disk::default();
+    for index in 1..=600u64 {
+        let message = message_of(&index.to_string(), (index % 7) as u8, Some(2), index as usize);
+        disk.append(Loaded { index: MessageIndex(index), message, expires: None, deaths: None }, false);
+    }
+    let queue = disk.recover(601, 10, 50);
+    let mut fifo = Fifo::recovered(Arc::default(), Timestamp(0), queue);
+    fifo.check_invariants();
+    assert_eq!((fifo.counts().ready, fifo.counts().ready_bytes), (600, 600 * 601 / 2));
+    let mut next = 1;
+    while next <= 600 {
+        let mut effects = Vec::new();
+        let get = Command::Get { holder: GETTER, no_ack: true };
+        if let Reply::Got { index, redelivered, .. } = fifo.apply(Timestamp(0), get, &mut OpenGate, &mut effects) {
+            assert_eq!((index.0, redelivered), (next, next <= 10));
+            next += 1;
+        }
+        for effect in effects {
+            let Effect::Load { first, last, .. } = effect else { panic!("{effect:?}") };
+            let entries = disk.read(first, last);
+            fifo.apply(Timestamp(0), Command::Loaded { first, last, entries }, &mut OpenGate, &mut Vec::new());
+        }
+        fifo.check_invariants();
+    }
+    assert_eq!((fifo.counts().ready_bytes, fifo.memory()), (0, 0));
+}

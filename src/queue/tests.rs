@@ -167,7 +167,7 @@ impl Player {
         };
         for effect in effects {
             texts.push(match effect {
-                Effect::Deliver(Delivery { consumer, index, redelivered, message }) => {
+                Effect::Deliver(Delivery { consumer, index, redelivered, message, .. }) => {
                     let again = if redelivered { " again" } else { "" };
                     let name = self.name(index, &message);
                     format!("{name} to {}{again}", self.names[&consumer])
