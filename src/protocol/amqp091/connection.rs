@@ -93,6 +93,8 @@ pub struct Connection {
     alarm: Option<&'static str>,
     /// Publishes wait for the alarm to end, and what follows them on their channels; acknowledgements do not.
     blocked: bool,
+    /// Channels with publishes that wait for the alarm to end, in the order they began to.
+    held_back: Vec<u16>,
     deadline: Option<Timestamp>,
     heard: bool,
     silent_checks: u8,
@@ -130,6 +132,7 @@ impl Connection {
             delivered: 0,
             alarm: None,
             blocked: false,
+            held_back: Vec::new(),
             deadline,
             heard: false,
             silent_checks: 0,
@@ -312,6 +315,9 @@ impl Connection {
                 };
                 self.kept += kept.cost();
                 channel.kept.push_back(kept);
+                if blocked && !self.held_back.contains(&number) {
+                    self.held_back.push(number);
+                }
             }
             Phase::Open => self.with_channel(number, now, requests, |channel, turn| channel.frame(turn, frame)),
         }
@@ -792,14 +798,7 @@ impl Connection {
                 let unblocked = connection::AMQPMethod::Unblocked(connection::Unblocked {});
                 self.send(0, &AMQPClass::Connection(unblocked));
             }
-            let mut holding: Vec<u16> = self
-                .channels
-                .iter()
-                .filter(|(_, channel)| !channel.kept.is_empty())
-                .map(|(number, _)| *number)
-                .collect();
-            holding.sort_unstable();
-            for number in holding {
+            for number in mem::take(&mut self.held_back) {
                 self.replay(number, now, requests);
             }
         }
