@@ -27,6 +27,7 @@ mod segment;
 pub mod storage;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod wal;
 mod writer;
 
@@ -37,6 +38,7 @@ pub use batch::{Batch, Range};
 pub use entry::{Head, LogId, METADATA, Stored};
 pub use facade::{Log, Opened, Read};
 pub use storage::{File, Storage};
+pub use verify::{Verified, dump, verify};
 pub use writer::Writer;
 
 /// When what was written is made durable.

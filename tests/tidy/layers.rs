@@ -30,7 +30,7 @@ const LAYERS: [Layer; 14] = [
     narrow("config", 3, &["model"]),
     narrow("management", 4, &["broker", "model"]),
     // The command line checks and prints configurations.
-    narrow("cli", 4, &["config", "disk", "log", "model", "perf"]),
+    narrow("cli", 4, &["broker", "config", "disk", "log", "model", "perf"]),
     layer("server", 5),
     // A client of the broker: it knows the wire, not the broker's insides.
     narrow("perf", 3, &[]),

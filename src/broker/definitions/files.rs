@@ -112,6 +112,18 @@ pub(in crate::broker) fn load(disk: &dyn Storage) -> Result<Loaded, FileError> {
     Ok(Loaded { changes, through, keep_after: second_newest(&whole), reports })
 }
 
+/// The snapshots that are damaged, and how. Nothing is changed.
+pub fn verify(disk: &dyn Storage) -> Result<Vec<(String, String)>, FileError> {
+    let mut damaged = Vec::new();
+    for through in snapshots(disk)? {
+        let path = path_of(through);
+        if let Err(reason) = read(disk, &path, through)? {
+            damaged.push((path, reason));
+        }
+    }
+    Ok(damaged)
+}
+
 /// The last entry of the snapshots on the disk, ascending.
 fn snapshots(disk: &dyn Storage) -> Result<Vec<u64>, FileError> {
     let names = disk.list(DIRECTORY).map_err(cannot("list", DIRECTORY))?;

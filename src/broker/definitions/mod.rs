@@ -20,7 +20,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use entry::DecodeError;
-pub use files::FileError;
+pub use files::{FileError, verify};
 pub(super) use files::{load, store};
 pub(super) use snapshot::encode_snapshot;
 use snapshot::through_of;
