@@ -6,7 +6,7 @@ use super::entry::LogId;
 use super::index::{Index, LogState, Place};
 use super::segment::{self, Checkpoint, ChunkSummary, Footer, Load};
 use super::storage::Storage;
-use super::{LogError, Report, Severity};
+use super::{LogError, Report};
 
 /// What footers say of chunks, by segment and offset.
 pub(super) type Summaries = BTreeMap<(u64, u64), ChunkSummary>;
@@ -18,6 +18,8 @@ pub(super) struct Adopted {
     pub(super) summaries: Summaries,
     /// Logs of which there is more, or less, than their newest checkpoint says.
     pub(super) changed: BTreeSet<LogId>,
+    /// Logs without any checkpoint: one is lost, unless the WAL says that the log was dropped.
+    pub(super) bare: Vec<LogId>,
     pub(super) next_segment: u64,
 }
 
@@ -44,7 +46,7 @@ pub(super) fn segments(disk: &dyn Storage, reports: &mut Vec<Report>) -> Result<
     }
     for (log, known) in logs {
         if !known.is_dropped {
-            adopted.log(disk, log, known, reports)?;
+            adopted.log(disk, log, known)?;
         }
     }
     Ok(adopted)
@@ -69,7 +71,7 @@ struct Known {
 }
 
 impl Adopted {
-    fn log(&mut self, disk: &dyn Storage, log: LogId, known: Known, reports: &mut Vec<Report>) -> Result<(), LogError> {
+    fn log(&mut self, disk: &dyn Storage, log: LogId, known: Known) -> Result<(), LogError> {
         let Checkpoint { next_index, delivered, through, live } = known.checkpoint;
         let mut state = LogState { live, runs: Vec::new(), next_index, delivered, through, checkpoint: known.segment };
         let mut chunks = known.chunks;
@@ -100,8 +102,7 @@ impl Adopted {
             }
         }
         if known.segment == 0 {
-            let text = format!("log {}: its newest checkpoint is lost", log.0);
-            reports.push(Report { severity: Severity::Loss, text });
+            self.bare.push(log);
             self.changed.insert(log);
         }
         state.next_index = state.next_index.max(state.through.saturating_add(1));

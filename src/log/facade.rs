@@ -102,9 +102,9 @@ pub(super) struct WalFiles {
 }
 
 impl WalFiles {
-    /// Takes in files that are there already.
-    pub(super) fn found(&mut self, prepared: VecDeque<WalFile>, spare: Vec<WalFile>) {
-        (self.prepared, self.spare) = (prepared, spare);
+    /// Takes in files that are there already, to be recycled.
+    pub(super) fn found(&mut self, spare: Vec<WalFile>) {
+        self.spare = spare;
     }
 
     /// A prepared file, or else one to be recycled.
@@ -319,6 +319,8 @@ impl Shared {
         if gone.is_empty() {
             return Ok(None);
         }
+        // That it is not needed may follow from what is only written.
+        self.sync_current()?;
         merge::remove_files(self, &gone)?;
         let mut state = self.state.lock();
         for number in &gone {

@@ -229,9 +229,8 @@ impl Index {
         if emptied {
             state.runs.retain(|run| run.live > 0);
         }
-        if last > state.through {
-            state.live.remove_range(range.first..=last);
-        }
+        // What is in no segment yet; or not any more, when the log is being opened.
+        state.live.remove_range(range.first..=last);
         if state.live.is_empty() {
             // Gives back what the set and the list keep allocated.
             state.live = RoaringTreemap::new();

@@ -1,6 +1,6 @@
 //! Opening the log: segments' footers, then the WAL, which is flushed at once, so that everything is in segments.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use super::facade::{Log, Maintenance, Opened, Shared, State, WalFiles};
 use super::flush;
 use super::handles::Handles;
 use super::index::Index;
+use super::segment;
 use super::storage::Storage;
 use super::wal::{self, PrepareError, WalFile, WalWriter};
 use super::writer::Writer;
@@ -24,9 +25,14 @@ use crate::model::hash::IdMap;
 type Touched = BTreeMap<u64, IdMap<LogId, u64>>;
 
 pub(super) fn open(disk: Arc<dyn Storage>, options: Options) -> Result<Opened, LogError> {
+    sync_names(&*disk)?;
     let mut reports = Vec::new();
     let mut adopted = adopt::segments(&*disk, &mut reports)?;
     let (replay, touched) = replay(&*disk, &mut adopted.index, &mut reports)?;
+    for log in adopted.bare.iter().filter(|log| adopted.index.logs.contains_key(log)) {
+        let text = format!("log {}: its newest checkpoint is lost: entries that were settled may come back", log.0);
+        reports.push(Report { severity: Severity::Loss, text });
+    }
     let shared = Shared {
         disk,
         options,
@@ -48,6 +54,20 @@ pub(super) fn open(disk: Arc<dyn Storage>, options: Options) -> Result<Opened, L
     let shared = Arc::new(shared);
     let writer = Writer::new(shared.clone(), WalWriter::new(first, next_batch));
     Ok(Opened { log: Log::new(shared), writer, logs, reports })
+}
+
+/// Makes durable that the files have the names they are found by: a process that died may have left renames that a power
+/// failure would undo, and what is done next relies on them.
+fn sync_names(disk: &dyn Storage) -> Result<(), LogError> {
+    for directory in [segment::DIRECTORY, wal::DIRECTORY, ""] {
+        match disk.sync_directory(directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(LogError::Io { path: directory.to_owned(), action: "sync", error });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Applies what the WAL says to the index.
@@ -110,10 +130,11 @@ fn flush_all(
     summaries: &mut Summaries,
 ) -> Result<(), LogError> {
     let mut maintenance = shared.maintenance.lock();
-    let (mut prepared, mut spare) = (VecDeque::new(), replay.spare);
+    let mut spare = replay.spare;
     for file in replay.files {
         if file.is_prepared() {
-            prepared.push_back(file);
+            // To be prepared again: when a sync of its header has failed, what is read here may never get to the disk.
+            spare.push(file);
             continue;
         }
         let mut touched = touched.remove(&file.sequence).unwrap_or_default();
@@ -134,10 +155,7 @@ fn flush_all(
         maintenance.next_segment += 1;
     }
     let mut state = shared.state.lock();
-    let flushed = state.index.flushed;
-    let (usable, passed) = prepared.into_iter().partition::<Vec<WalFile>, _>(|file| file.sequence > flushed);
-    spare.extend(passed);
-    state.wal.found(usable.into(), spare);
+    state.wal.found(spare);
     Ok(())
 }
 

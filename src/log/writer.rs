@@ -71,6 +71,11 @@ impl Writer {
         self.is_unsynced
     }
 
+    #[cfg(test)]
+    pub(super) fn log(&self) -> super::Log {
+        super::Log::new(self.shared.clone())
+    }
+
     /// Goes on in a prepared file.
     fn roll(&mut self) -> Result<(), CommitError> {
         if !self.shared.state.lock().wal.has_prepared() {

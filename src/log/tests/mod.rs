@@ -9,7 +9,7 @@ mod property;
 use std::sync::Arc;
 
 use super::memory::MemoryDisk;
-use super::{Batch, Head, Log, LogId, Maintained, Opened, Options, Severity, SyncMode, Writer};
+use super::{Batch, CommitError, Head, Log, LogId, Maintained, Opened, Options, Severity, SyncMode, Writer};
 
 /// Small files, so that everything happens often.
 const OPTIONS: Options = Options { sync: SyncMode::Always, wal_file_bytes: 16 * 1024, segment_bytes: 16 * 1024 };
@@ -42,7 +42,18 @@ fn append(writer: &mut Writer, log: u64, indexes: std::ops::Range<u64>, size: us
     for index in indexes {
         batch.append(&head(log, index), &[&payload(log, index, size)], &[]);
     }
-    writer.commit(&[&batch]).expect("there is space");
+    commit(writer, &batch);
+}
+
+/// Commits, with maintenance when the WAL is full.
+fn commit(writer: &mut Writer, batch: &Batch) {
+    match writer.commit(&[batch]) {
+        Err(CommitError::Full) => {
+            maintain(&writer.log());
+            writer.commit(&[batch]).expect("there is space");
+        }
+        done => done.expect("there is space"),
+    }
 }
 
 fn payload(log: u64, index: u64, size: usize) -> Vec<u8> {
@@ -53,17 +64,17 @@ fn payload(log: u64, index: u64, size: usize) -> Vec<u8> {
 fn settle(writer: &mut Writer, log: u64, first: u64, last: u64) {
     let mut batch = Batch::default();
     batch.settle(LogId(log), &[super::Range { first, last }]);
-    writer.commit(&[&batch]).expect("there is space");
+    commit(writer, &batch);
 }
 
 /// Flushes all that was committed.
 fn flush(log: &Log, writer: &mut Writer) {
+    maintain(log);
     log.seal();
     let mut batch = Batch::default();
     batch.append(&head(999, next(log)), &[b"x"], &[]);
     batch.settle(LogId(999), &[super::Range { first: 0, last: u64::MAX }]);
-    maintain(log);
-    writer.commit(&[&batch]).expect("there is space");
+    commit(writer, &batch);
     maintain(log);
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::model::{Entry, Model, Step};
 use super::*;
 use crate::log::memory::Operation;
-use crate::log::{CommitError, LogError, Range, RecoveredLog};
+use crate::log::{LogError, Range, RecoveredLog};
 use crate::model::random::Random;
 
 const OPERATIONS: [Operation; 9] = [
@@ -78,7 +78,7 @@ fn random_histories_keep_what_was_confirmed() {
 
 fn run(seed: u64) {
     let mut chance = Chance(Random::new(seed));
-    let sync = match chance.below(4) {
+    let sync = match chance.below(4) + 2 {
         0 => SyncMode::Interval(Duration::from_millis(10)),
         1 => SyncMode::Os,
         _ => SyncMode::Always,
@@ -224,6 +224,8 @@ impl Run {
         let batches: Vec<&Batch> = batches.iter().collect();
         match self.writer.commit(&batches) {
             Ok(()) => {
+                // It lies where one lay for which there was no space.
+                self.uncertain = None;
                 self.pending.push(steps);
                 if !self.writer.unsynced() {
                     self.confirm();
@@ -237,6 +239,8 @@ impl Run {
             Err(CommitError::NoSpace { .. }) => {
                 assert_ne!(self.fault, Some(ErrorKind::Other), "an error is taken for a full disk");
                 assert!(self.fault.take().is_some(), "there is space");
+                // All of it but the padding may have found its place.
+                self.uncertain = Some(steps);
                 End::None
             }
             Err(error) => {
@@ -374,18 +378,16 @@ impl Run {
         let found = found(&log, &logs);
         let place = possible.iter().rposition(|model| model.restarted() == found);
         let Some(place) = place else {
-            panic!(
-                "after {end:?}:\nfound {found:#?}\nexpected at least {:#?}\nof {}",
-                possible[0].restarted(),
-                possible.len()
-            );
+            let differences: Vec<String> =
+                possible.iter().map(|model| difference(&model.restarted(), &found)).collect();
+            panic!("after {end:?}, from what must be there to what may be: {differences:#?}");
         };
         // What was written and not synced survives the process.
         if end == End::Kill && possible.len() > 2 {
             assert!(place + 2 >= possible.len(), "{place} of {}", possible.len());
         }
         self.durable = found;
-        self.flushed = logs.iter().map(|log| (log.log, log.next_index)).collect();
+        self.flushed = logs.iter().map(|log| (log.log, log.next_index.saturating_sub(1))).collect();
         (self.log, self.writer) = (log, writer);
     }
 }
@@ -416,4 +418,29 @@ fn found(log: &Log, logs: &[RecoveredLog]) -> Model {
         }
     }
     model
+}
+
+/// How the log differs from what was expected.
+fn difference(expected: &Model, found: &Model) -> String {
+    let logs: std::collections::BTreeSet<&LogId> = expected.logs.keys().chain(found.logs.keys()).collect();
+    let mut text = String::new();
+    for log in logs {
+        let (before, after) = (expected.logs.get(log), found.logs.get(log));
+        let live = |model: Option<&super::model::ModelLog>, other: Option<&super::model::ModelLog>| {
+            let of = |model: Option<&super::model::ModelLog>| model.map(|model| model.live.clone()).unwrap_or_default();
+            let other = of(other);
+            of(model).into_keys().filter(|index| !other.contains_key(index)).collect::<Vec<u64>>()
+        };
+        let numbers = |model: Option<&super::model::ModelLog>| model.map(|model| (model.next_index, model.delivered));
+        if before != after {
+            text += &format!(
+                "{log:?}: {:?} became {:?}, lost {:?}, came {:?}; ",
+                numbers(before),
+                numbers(after),
+                live(before, after),
+                live(after, before)
+            );
+        }
+    }
+    text
 }

@@ -65,7 +65,9 @@ impl WalFile {
             fill(&*file, 0, bytes)?;
             // A file that has a header is complete.
             file.sync()?;
-            Self::begin(disk, file, sequence, round_up(bytes.max(BLOCK)))
+            let made = Self::begin(file, sequence, round_up(bytes.max(BLOCK)))?;
+            disk.sync_directory(DIRECTORY)?;
+            Ok(made)
         });
         made.map_err(|error| abandon(disk, path, "make", error))
     }
@@ -76,11 +78,13 @@ impl WalFile {
         let length = round_up(bytes.max(BLOCK));
         let path = path(sequence);
         let renamed = disk.rename(&self::path(self.sequence), &path).and_then(|()| {
+            // Before anything in it changes: what is left of its earlier life must not be met under its earlier name.
+            disk.sync_directory(DIRECTORY)?;
             if self.length > length {
                 self.file.set_length(length)?;
             }
             fill(&*self.file, self.length, bytes)?;
-            Self::begin(disk, self.file, sequence, length)
+            Self::begin(self.file, sequence, length)
         });
         renamed.map_err(|error| abandon(disk, path, "recycle", error))
     }
@@ -90,12 +94,11 @@ impl WalFile {
         self.last == 0 && !self.damaged
     }
 
-    fn begin(disk: &dyn Storage, file: Arc<dyn File>, sequence: u64, length: u64) -> io::Result<Self> {
+    fn begin(file: Arc<dyn File>, sequence: u64, length: u64) -> io::Result<Self> {
         // Chance decides nothing: the salt is only ever compared.
         let salt = RandomState::new().build_hasher().finish() as u32;
         file.write_at(&[IoSlice::new(&FileHeader { sequence, salt }.block())], 0)?;
         file.sync()?;
-        disk.sync_directory(DIRECTORY)?;
         Ok(Self { sequence, file, length, last: 0, damaged: false, salt: Some(salt) })
     }
 }

@@ -60,7 +60,8 @@ pub(in crate::log) fn replay(
     recovery.cut_off(&candidates)?;
     let mut files = Vec::new();
     for Candidate { file, survey, .. } in candidates {
-        if !survey.found.is_empty() {
+        // A process that died may have left what was never synced: the header of a prepared file, too.
+        if !survey.found.is_empty() || file.salt.is_some() {
             file.file.sync().map_err(|error| failed(&file, "sync", error))?;
         }
         // One without a header was never finished, and one where all was cut off is better begun anew.
@@ -215,8 +216,9 @@ impl Recovery {
         let number = self.expected.unwrap_or(found.header.number);
         let ordinal = number.saturating_sub(found.header.first_of_file());
         let ordinal = u32::try_from(ordinal).unwrap_or(u32::MAX);
-        let header =
-            BatchHeader { number, synced: self.proven, length: 0, records: 0, ordinal, table: 0, ..found.header };
+        // It does not tell of a file before it: what was there and is not is part of what was never finished.
+        let (length, records, back, table) = (0, 0, 0, 0);
+        let header = BatchHeader { number, synced: self.proven, length, records, ordinal, back, table, ..found.header };
         self.mark = Some((at, Found { offset, header }));
         self.expected = Some(number.saturating_add(1));
         file.last = number;
