@@ -82,6 +82,10 @@ impl Writer {
             return Err(CommitError::Full);
         }
         self.sync()?;
+        if let Err(error) = self.wal.clean() {
+            self.has_failed |= matches!(error, CommitError::Failed(_));
+            return Err(error);
+        }
         let mut state = self.shared.state.lock();
         let Some(next) = state.wal.take_prepared() else { return Err(CommitError::Full) };
         let full = self.wal.roll(next);

@@ -119,13 +119,24 @@ pub(super) struct WalWriter {
     synced: u64,
     /// Files that were full before they were synced.
     behind: Vec<WalFile>,
+    /// There may be a part of a batch at `offset` for which there was no space.
+    has_remnant: bool,
 }
 
 impl WalWriter {
     /// Begins to write at the start of a prepared file. All batches before `next_batch` are on disk.
     pub(super) fn new(file: WalFile, next_batch: u64) -> Self {
         let next = next_batch.max(1);
-        Self { file, offset: BLOCK, ordinal: 0, previous: 0, next, synced: next - 1, behind: Vec::new() }
+        Self {
+            file,
+            offset: BLOCK,
+            ordinal: 0,
+            previous: 0,
+            next,
+            synced: next - 1,
+            behind: Vec::new(),
+            has_remnant: false,
+        }
     }
 
     /// Whether batches whose lengths add up to `bytes` go into the file. An empty file takes any number.
@@ -170,11 +181,13 @@ impl WalWriter {
         if let Err(error) = self.file.file.write_at(&pieces, self.offset) {
             let path = path(self.file.sequence);
             return Err(if is_no_space(&error) {
+                self.has_remnant = true;
                 CommitError::NoSpace { path }
             } else {
                 CommitError::Failed(LogError::Io { path, action: "write", error })
             });
         }
+        self.has_remnant = false;
         self.offset = end;
         self.file.length = self.file.length.max(end);
         self.file.last = self.next;
@@ -193,6 +206,24 @@ impl WalWriter {
             file.file.sync().map_err(failed)?;
         }
         self.synced = self.next - 1;
+        Ok(())
+    }
+
+    /// Takes away what is left of a batch for which there was no space, durably. Whoever leaves the file for the next one
+    /// must have done that: a batch that begins here and does not end is where recovery ends the log, and the next batch
+    /// has the same number.
+    pub(super) fn clean(&mut self) -> Result<(), CommitError> {
+        if !self.has_remnant {
+            return Ok(());
+        }
+        let path = || path(self.file.sequence);
+        let written = self.file.file.write_at(&[IoSlice::new(&[0; BLOCK as usize])], self.offset);
+        written.map_err(|error| match is_no_space(&error) {
+            true => CommitError::NoSpace { path: path() },
+            false => CommitError::Failed(LogError::Io { path: path(), action: "write", error }),
+        })?;
+        self.file.file.sync().map_err(|error| LogError::Io { path: path(), action: "sync", error })?;
+        self.has_remnant = false;
         Ok(())
     }
 
