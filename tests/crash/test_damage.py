@@ -323,7 +323,7 @@ def test_damaged_messages_of_a_segment(stored, harm):
     assert found == without(sent, *victims), numbers(found)
     for victim in victims:
         wait_until(lambda: damage.lines_about(log(), files[victim]), "a line about the damage")  # noqa: B023
-        assert_tells(log(), files[victim], "lost") if "lost" in log() else assert_tells(log(), files[victim], "cannot be read")
+        assert_tells(log(), files[victim], "damaged")
 
 
 @pytest.mark.parametrize("harm", [damage.flip_bit, damage.zero_page])
@@ -633,10 +633,14 @@ def test_dump_shows_entries(broker):
 
 def test_tools_change_nothing(killed):
     broker, sent = killed
-    before = {file: file.read_bytes() for file in broker.data.rglob("*") if file.is_file()}
+    def files():
+        # The lock has the number of the process that looked last.
+        return {file: file.read_bytes() for file in broker.data.rglob("*") if file.is_file() and file.name != "lock"}
+
+    before = files()
     verify(broker)
     dump(broker)
-    assert {file: file.read_bytes() for file in broker.data.rglob("*") if file.is_file()} == before
+    assert files() == before
     broker.start()
     assert numbers(drain(broker)) == list(range(40))
 

@@ -62,13 +62,14 @@ class Publisher(threading.Thread):
 
 def fill(path):
     """Takes what is left of the disk."""
-    with open(path, "wb") as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-                file.flush()
-        except OSError:
-            pass
+    file = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        while True:
+            os.write(file, bytes(4096))
+    except OSError:
+        pass
+    finally:
+        os.close(file)
 
 
 def test_nothing_is_lost_when_the_disk_is_full(small_disk):
