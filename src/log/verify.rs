@@ -117,7 +117,8 @@ fn read_segment(
     let path = segment::path(number);
     let failed = |error| LogError::Io { path: path.clone(), action: "read", error };
     let loaded = segment::load(&**disk, number)?;
-    verified.reports.extend(loaded.reports);
+    // Nothing of a segment may be damaged, also what can be done without.
+    verified.reports.extend(loaded.reports.into_iter().map(|report| Report { severity: Severity::Loss, ..report }));
     let file = disk.open(&path).map_err(failed)?;
     for log in &loaded.footer.logs {
         if log.dropped {

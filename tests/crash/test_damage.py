@@ -331,10 +331,11 @@ def test_a_damaged_footer_of_a_segment(stored, harm):
     broker, sent = stored
     file = segment_with(broker, sent[in_segments(broker, sent)[0]])
     harm(file, file.stat().st_size - 60)
+    end = file.read_bytes()[-8192:]
     assert_verify_finds(broker, file)
     log = restart_with_log(broker)
     found = drain(broker)
-    assert set(range(100)) - set(numbers(found)) <= {n for n in range(100) if sent[n][-4096:] in file.read_bytes()[-8192:]}
+    assert set(range(100)) - set(numbers(found)) <= {n for n in range(100) if sent[n][-4096:] in end}
     assert_tells(log(), file, "damaged")
 
 
@@ -343,10 +344,11 @@ def test_a_damaged_header_of_a_segment(stored, harm):
     broker, sent = stored
     file = segment_with(broker, sent[in_segments(broker, sent)[0]])
     harm(file, 22)
+    content = file.read_bytes()
     assert_verify_finds(broker, file)
     log = restart_with_log(broker)
     found = drain(broker)
-    first = min((file.read_bytes().find(body[-1000:]), n) for n, body in enumerate(sent) if body[-1000:] in file.read_bytes())[1]
+    first = min((content.find(body[-1000:]), n) for n, body in enumerate(sent) if body[-1000:] in content)[1]
     # The page of the header is also the one where the first message begins.
     assert set(range(100)) - set(numbers(found)) <= ({first} if harm is damage.zero_page else set())
     assert_tells(log(), file, "damaged")
