@@ -362,15 +362,15 @@ def test_time_to_live_is_not_begun_anew(broker, name):
 def test_the_lease_of_a_queue_begins_anew(broker, name):
     queue = name("leased")
     connection = connect(broker)
-    connection.channel().queue_declare(queue, durable=True, arguments={"x-expires": 2000})
+    connection.channel().queue_declare(queue, durable=True, arguments={"x-expires": 4000})
     end(broker, "stop", connection)
-    time.sleep(2.5)
+    time.sleep(4.5)
     broker.start()
     started = time.monotonic()
     connection = connect(broker)
     # A passive declaration is use of the queue: only one, at once.
     assert exists(connection, "queue", queue)
-    time.sleep(max(0, started + 4 - time.monotonic()))
+    time.sleep(max(0, started + 7 - time.monotonic()))
     assert not exists(connection, "queue", queue)
     connection.close()
 
