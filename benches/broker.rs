@@ -11,6 +11,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use warren::broker::{Broker, Limits, Outbox, PasswordHash, Permission, Session, Settings, User};
+use warren::log::memory::MemoryDisk;
+use warren::log::{Options, SyncMode};
 use warren::model::entity::QueueType;
 use warren::model::ids::Timestamp;
 use warren::model::names::{UserName, VhostName};
@@ -63,7 +65,7 @@ fn between_connections(size: usize) {
 }
 
 fn broker() -> Arc<Broker> {
-    let broker = Broker::new(Settings {
+    let settings = Settings {
         shards: 1,
         default_queue_type: QueueType::Classic,
         consumer_timeout_ms: None,
@@ -71,8 +73,12 @@ fn broker() -> Arc<Broker> {
         transient_nonexclusive_queues: true,
         node_name: "bench".to_owned(),
         anonymous_user: None,
+        memory_budget: 64 << 20,
         limits: Limits::default(),
-    });
+    };
+    let options = Options { sync: SyncMode::Always, wal_file_bytes: 1 << 20, segment_bytes: 1 << 20 };
+    let broker =
+        Broker::open(settings, Arc::new(MemoryDisk::default()), options, NOW).expect("an empty disk can be opened");
     let vhost = VhostName::new("/");
     broker.add_vhost(&vhost);
     let everything = Permission::parse(".*", ".*", ".*").expect("the patterns are valid");

@@ -10,7 +10,7 @@ use warren::model::entity::QueueOptions;
 use warren::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, Timestamp};
 use warren::model::message::{Envelope, Message, Properties};
 use warren::model::names::ConsumerTag;
-use warren::queue::{Command, Effect, Fifo, OpenGate, Origin, Outcome, Publish, Subscription};
+use warren::queue::{Command, Durability, Effect, Fifo, OpenGate, Origin, Outcome, Publish, Subscription};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -77,7 +77,7 @@ fn automatic_tracked(rounds: usize) -> u128 {
 }
 
 fn deliver_at_once(rounds: usize, options: QueueOptions, origin: impl Fn(u64) -> Origin) -> u128 {
-    let mut fifo = Fifo::new(Arc::new(options), NOW);
+    let mut fifo = Fifo::new(Arc::new(options), Durability::Transient, NOW);
     let mut effects = Vec::new();
     subscribe(&mut fifo, 1, 0, true, &mut effects);
     let batch = messages(0);
@@ -96,7 +96,7 @@ fn deliver_at_once(rounds: usize, options: QueueOptions, origin: impl Fn(u64) ->
 }
 
 fn settled(rounds: usize, consumers: u32, prefetch: u16) -> u128 {
-    let mut fifo = Fifo::new(Arc::default(), NOW);
+    let mut fifo = Fifo::new(Arc::default(), Durability::Transient, NOW);
     let mut effects = Vec::new();
     for serial in 0..consumers {
         subscribe(&mut fifo, serial, prefetch, false, &mut effects);
@@ -127,7 +127,7 @@ fn settled(rounds: usize, consumers: u32, prefetch: u16) -> u128 {
 }
 
 fn backlog(rounds: usize, options: QueueOptions, priorities: u8) -> u128 {
-    let mut fifo = Fifo::new(Arc::new(options), NOW);
+    let mut fifo = Fifo::new(Arc::new(options), Durability::Transient, NOW);
     let mut effects = Vec::new();
     let batch = messages(priorities);
     let mut elapsed = 0;

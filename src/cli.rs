@@ -1,11 +1,15 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::broker::definitions;
 use crate::config::{self, Config, ConfigError, Flag, Loaded, Sources, key_help};
+use crate::disk::Disk;
+use crate::log::{self, Severity, Storage, Verified};
 use crate::perf;
 
 /// The exit code for a command line or a configuration that cannot be used (EX_USAGE).
@@ -45,6 +49,25 @@ pub enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     Perf(Box<perf::Options>),
+    /// Look at a data directory that no broker uses at the moment. Nothing in it is changed.
+    #[command(subcommand)]
+    Log(LogCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Read everything and check every checksum; exit with 0 if all is well, with 1 if something is
+    /// damaged: what and where is printed.
+    Verify(DataDirectory),
+    /// Print one line for each record of the segments and the write-ahead log.
+    Dump(DataDirectory),
+}
+
+#[derive(Args, Debug)]
+pub struct DataDirectory {
+    /// The data directory.
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    data_dir: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -180,6 +203,49 @@ fn print(text: &str) -> ExitCode {
     use std::io::Write;
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
+}
+
+/// Runs `warren log ...`.
+#[must_use]
+pub fn run_log(command: &LogCommand) -> ExitCode {
+    let (LogCommand::Verify(DataDirectory { data_dir }) | LogCommand::Dump(DataDirectory { data_dir })) = command;
+    match look(command, data_dir) {
+        Ok(code) => code,
+        Err(text) => {
+            eprintln!("error: {}: {text}", data_dir.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn look(command: &LogCommand, data_dir: &Path) -> Result<ExitCode, String> {
+    if !data_dir.is_dir() {
+        return Err("there is no such directory".to_owned());
+    }
+    let disk: Arc<dyn Storage> = Arc::new(Disk::open(data_dir).map_err(|error| error.to_string())?);
+    let looked = match command {
+        LogCommand::Verify(_) => log::verify(&disk),
+        LogCommand::Dump(_) => log::dump(&disk, &mut |line| _ = print(&format!("{line}\n"))),
+    };
+    let verified = looked.map_err(|error| error.to_string())?;
+    let mut healthy = verified.is_healthy();
+    for report in &verified.reports {
+        let word = if report.severity == Severity::Loss { "damage" } else { "note" };
+        eprintln!("{word}: {}", report.text);
+    }
+    for (path, problem) in definitions::verify(&*disk).map_err(|error| error.to_string())? {
+        healthy = false;
+        eprintln!("damage: {path}: {problem}");
+    }
+    if matches!(command, LogCommand::Verify(_)) {
+        let Verified { segments, segment_entries, wal_records, .. } = verified;
+        print(&format!(
+            "{}: {segments} segments with {segment_entries} entries, {wal_records} records in the write-ahead log: {}\n",
+            data_dir.display(),
+            if healthy { "ok" } else { "damaged" }
+        ));
+    }
+    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Runs `warren perf ...`.

@@ -32,10 +32,12 @@ pub use document::{default_file, key_help, show};
 pub use machine::machine_memory;
 pub use origin::{ConfigError, Origin};
 pub use schema::{
-    Amqp, Compatibility, Config, Defaults, Limits, Log, Management, Memory, Node, Prometheus, Queues, Shutdown,
+    Amqp, Compatibility, Config, Defaults, Limits, Log, Management, Memory, Node, Prometheus, Queues, Shutdown, Storage,
 };
 pub use sources::{DEFAULT_FILE, Flag, Sources};
-pub use types::{DefaultQueueType, Expiry, HighWatermark, LogFormat, LogLevel, Mechanism, Permission, Secret, User};
+pub use types::{
+    DefaultQueueType, Expiry, FreeLimit, HighWatermark, LogFormat, LogLevel, Mechanism, Permission, Secret, Sync, User,
+};
 
 use origin::Problems;
 use raw::{Raw, RawValue};

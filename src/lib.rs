@@ -13,6 +13,7 @@
 //! | 1 | [`routing`] | which queues receive a message |
 //! | 1 | [`queue`] | what a queue does |
 //! | 1 | [`log`] | durable bytes: WAL, segments, recovery; knows nothing of messages |
+//! | 2 | [`disk`] | the real data directory behind the log's disk seam |
 //! | 3 | [`broker`] | sessions, shards, definitions: owns all state |
 //! | 3 | [`protocol`] | AMQP 0-9-1 as a state machine; sees `model` alone |
 //! | 3 | [`config`] | `broker.toml`, environment and flags |
@@ -25,6 +26,7 @@
 pub mod broker;
 pub mod cli;
 pub mod config;
+pub mod disk;
 pub mod log;
 pub mod model;
 pub mod perf;

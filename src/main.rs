@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Serve(settings) => start(settings, environment.collect()),
         Command::Config(command) => cli::run_config(command, environment.collect()),
         Command::Perf(options) => cli::run_perf(&options),
+        Command::Log(command) => cli::run_log(&command),
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use warren::config::{
-    Config, DefaultQueueType, Expiry, Flag, HighWatermark, Loaded, LogFormat, LogLevel, Mechanism, Origin, Secret,
-    Sources, show,
+    Config, DefaultQueueType, Expiry, Flag, FreeLimit, HighWatermark, Loaded, LogFormat, LogLevel, Mechanism, Origin,
+    Secret, Sources, Sync, show,
 };
 
 /// A directory of its own for each test, gone when dropped.
@@ -78,6 +78,10 @@ fn defaults() {
     assert_eq!((config.management.port, config.prometheus.port), (Some(15672), Some(15692)));
     assert_eq!((config.limits.connections, config.limits.queues_per_vhost), (None, None));
     assert_eq!(config.memory.high_watermark, HighWatermark::Percent(60));
+    assert_eq!(config.storage.sync, Sync::Always);
+    assert_eq!((config.storage.wal_file_size, config.storage.segment_size), (8 << 20, 64 << 20));
+    assert_eq!(config.storage.disk_free_limit, FreeLimit::Bytes(50 << 20));
+    assert_eq!(FreeLimit::Percent(150).bytes(1000), 1500);
     assert_eq!(config.memory.check_interval, Duration::from_millis(250));
     assert_eq!((config.queues.default_type, config.queues.expire), (DefaultQueueType::Classic, Expiry::Exact));
     assert_eq!(config.queues.consumer_timeout, None);
@@ -138,10 +142,17 @@ const MESSAGES: &[(&str, &str)] = &[
     ("ampq.port = 1", "unknown section [ampq]; did you mean [amqp]?"),
     (
         "cluster.peers = []",
-        "unknown section [cluster]; the sections are node, amqp, management, prometheus, limits, memory, queues, \
+        "unknown section [cluster]; the sections are node, amqp, management, prometheus, limits, storage, memory, queues, \
              compatibility, defaults, log, shutdown",
     ),
     ("vm_memory_high_watermark.relative = 0.4", "vm_memory_high_watermark.relative is memory.high_watermark here"),
+    ("disk_free_limit.absolute = \"1GB\"", "disk_free_limit.absolute is storage.disk_free_limit here"),
+    ("storage.disk_free_limit = \"0%\"", "storage.disk_free_limit: 0% is not from 1% to 1000%"),
+    ("storage.disk_free_limit = \"1001%\"", "storage.disk_free_limit: 1001% is not from 1% to 1000%"),
+    (
+        "storage.disk_free_limit = 50",
+        "storage.disk_free_limit: expected a size such as \"50MiB\" or a share of the memory such as \"100%\", got 50",
+    ),
     ("default_user = \"x\"", "default_user is defaults.user here"),
     ("log.console.level = \"info\"", "log.console.level is log.level here"),
     ("listeners.tcp.default = 5672", "listeners.tcp.default is amqp.port here"),

@@ -46,15 +46,22 @@ impl ResourceKind {
 }
 
 /// Patterns a user has in a vhost: unanchored; the empty one matches nothing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permission {
     configure: Pattern,
     write: Pattern,
     read: Pattern,
 }
 
-#[derive(Clone, Debug)]
-enum Pattern {
+#[derive(Clone)]
+struct Pattern {
+    /// As it was given.
+    text: Box<str>,
+    matcher: Matcher,
+}
+
+#[derive(Clone)]
+enum Matcher {
     Nothing,
     /// `.*` and its like, which most users have.
     Everything,
@@ -71,28 +78,48 @@ pub struct PatternError {
 
 impl Pattern {
     fn parse(pattern: &str) -> Result<Self, PatternError> {
-        match pattern {
-            "" | "^$" => Ok(Self::Nothing),
-            ".*" | "^.*$" | "^.*" | ".*$" => Ok(Self::Everything),
+        let matcher = match pattern {
+            "" | "^$" => Matcher::Nothing,
+            ".*" | "^.*$" | "^.*" | ".*$" => Matcher::Everything,
             _ => Regex::new(pattern)
-                .map(|regex| Self::Regex(Arc::new(regex)))
-                .map_err(|error| PatternError { pattern: pattern.to_owned(), reason: error.to_string() }),
-        }
+                .map(|regex| Matcher::Regex(Arc::new(regex)))
+                .map_err(|error| PatternError { pattern: pattern.to_owned(), reason: error.to_string() })?,
+        };
+        Ok(Self { text: pattern.into(), matcher })
     }
 
     /// A pattern that fails to run (it backtracks too much) denies.
     fn matches(&self, name: &str) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Everything => true,
-            Self::Regex(regex) => regex.is_match(name).unwrap_or(false),
+        match &self.matcher {
+            Matcher::Nothing => false,
+            Matcher::Everything => true,
+            Matcher::Regex(regex) => regex.is_match(name).unwrap_or(false),
         }
     }
 }
 
+impl std::fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(&self.text, f)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Pattern {}
+
 impl Permission {
     pub fn parse(configure: &str, write: &str, read: &str) -> Result<Self, PatternError> {
         Ok(Self { configure: Pattern::parse(configure)?, write: Pattern::parse(write)?, read: Pattern::parse(read)? })
+    }
+
+    /// The patterns as they were given: configure, write, read.
+    pub(super) fn patterns(&self) -> [&str; 3] {
+        [&self.configure.text, &self.write.text, &self.read.text]
     }
 
     /// Whether the resource may be accessed so; the default exchange is matched as `amq.default`.
@@ -129,6 +156,21 @@ impl std::fmt::Debug for PasswordHash {
 }
 
 impl PasswordHash {
+    /// What the durable form begins with: which kind of hash follows. Other kinds get other numbers.
+    pub(super) const KIND: u8 = 1;
+
+    /// Appends the kind, the salt and the hash.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.push(Self::KIND);
+        out.extend_from_slice(&self.0);
+    }
+
+    /// Reads what `encode` wrote; none when it is something else.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let [Self::KIND, hash @ ..] = bytes else { return None };
+        hash.try_into().ok().map(Self)
+    }
+
     #[must_use]
     pub fn new(salt: [u8; 4], password: &[u8]) -> Self {
         let mut hash = [0; 36];
@@ -154,7 +196,7 @@ fn digest(salt: [u8; 4], password: &[u8]) -> [u8; 32] {
 }
 
 /// A user as defined.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub name: UserName,
     pub password: PasswordHash,

@@ -41,6 +41,8 @@ pub(super) struct Link {
     pub(super) outbox: Arc<Outbox>,
     /// Events of this turn.
     pub(super) events: Vec<Event>,
+    /// Events of this turn that wait for the log.
+    pub(super) held: Vec<Event>,
     /// Queues that have, or had, consumers or unacknowledged messages of this connection.
     pub(super) queues: BTreeSet<QueueId>,
     /// Its consumers, and the queue each is on.
@@ -55,6 +57,7 @@ impl Link {
         Self {
             outbox,
             events: Vec::new(),
+            held: Vec::new(),
             queues: BTreeSet::new(),
             consumers: IdMap::default(),
             refused: BTreeSet::new(),

@@ -2,26 +2,33 @@
 //!
 //! ```text
 //! Session ──batches──► Mailbox ──► Shard::turn ──► TurnOutput ──► Outboxes
-//!    │                                  ▲
+//!    │                                  ▲   │                        ▲
+//!    │                                  │   └─► Journal ──► log ─────┘ (what waited for it)
 //!    └── declare, bind … ──► Metadata ──┘ (new queues)   ──► Topology snapshot ──► sessions, shards
 //! ```
 //!
-//! Lock order: a shard, then the metadata, then mailboxes and outboxes. None is held across an await.
+//! Lock order: a shard, then the metadata, then the journal, then mailboxes and outboxes. None is held across an await.
 
 mod auth;
+pub mod definitions;
+mod journal;
 mod link;
+mod loads;
 mod mailbox;
 mod metadata;
 mod outbox;
+mod recovery;
 mod replies;
 mod session;
 mod shard;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod topology;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -33,13 +40,19 @@ pub use outbox::Outbox;
 pub use session::Session;
 pub use topology::{Topology, VhostTopology};
 
-use crate::model::ids::{ConnectionId, Timestamp};
+use crate::log::{CommitError, Log, LogError, Report, Severity, Storage};
+use crate::model::ids::{ConnectionId, MessageIndex, QueueId, Timestamp};
 use crate::model::names::{UserName, VhostName};
 
+pub use recovery::OpenError;
+
+use journal::{Journal, Submission};
+use loads::Loads;
 use mailbox::Mailbox;
 use metadata::Metadata;
+use recovery::DefinitionsLog;
 use replies::ReplyRegistry;
-use shard::{Envelope, Shard, TurnOutput};
+use shard::{Envelope, Shard};
 
 /// Turns a caller runs in a row before it leaves the rest to the shard's own task.
 const INLINE_TURNS: usize = 4;
@@ -58,6 +71,8 @@ pub struct Settings {
     pub node_name: String,
     /// The user of SASL ANONYMOUS.
     pub anonymous_user: Option<UserName>,
+    /// Bytes of queued messages in memory above which queues page out what the log has.
+    pub memory_budget: u64,
     pub limits: Limits,
 }
 
@@ -79,6 +94,8 @@ pub enum DefinitionError {
     Pattern { user: UserName, vhost: VhostName, error: PatternError },
     #[error("user {user}: there is no vhost {vhost}")]
     NoVhost { user: UserName, vhost: VhostName },
+    #[error("the definitions cannot be stored: {0}")]
+    Store(#[from] CommitError),
 }
 
 struct ShardCell {
@@ -97,7 +114,13 @@ pub struct Broker {
     settings: Settings,
     shards: Vec<ShardCell>,
     metadata: Mutex<Metadata>,
+    /// Locked under the metadata.
+    definitions: Mutex<DefinitionsLog>,
     topology: ArcSwap<Topology>,
+    disk: Arc<dyn Storage>,
+    log: Log,
+    journal: Journal,
+    loads: Loads,
     replies: ReplyRegistry,
     connections: AtomicUsize,
     channels: AtomicUsize,
@@ -113,30 +136,6 @@ struct UserCounts {
 }
 
 impl Broker {
-    #[must_use]
-    pub fn new(settings: Settings) -> Arc<Self> {
-        let count = settings.shards.max(1);
-        let cell = |index| ShardCell {
-            mailbox: Mailbox::default(),
-            state: Mutex::new(Shard::new(index, count)),
-            wake: Notify::new(),
-            held: AtomicU64::new(0),
-            alarm: AtomicU64::new(u64::MAX),
-        };
-        Arc::new(Self {
-            shards: (0..count).map(cell).collect(),
-            metadata: Mutex::new(Metadata::new(count)),
-            topology: ArcSwap::from_pointee(Topology::default()),
-            replies: ReplyRegistry::default(),
-            connections: AtomicUsize::new(0),
-            channels: AtomicUsize::new(0),
-            per_user: DashMap::new(),
-            next_connection: AtomicU64::new(1),
-            stopping: AtomicBool::new(false),
-            settings,
-        })
-    }
-
     /// Adds a vhost with its predeclared exchanges.
     pub fn add_vhost(&self, name: &VhostName) {
         self.define(|metadata| metadata.add_vhost(name));
@@ -195,8 +194,7 @@ impl Broker {
             let topology = self.topology.load();
             state.turn(now, &topology);
             drop(topology);
-            let output = &mut state.output;
-            self.dispatch(shard, output, now);
+            self.dispatch(shard, &mut state);
             let left = !state.inbox.is_empty();
             cell.held.store(state.held(), Ordering::Relaxed);
             let alarm = state.next_alarm().map_or(u64::MAX, |at| at.0);
@@ -212,7 +210,8 @@ impl Broker {
         cell.wake.notify_one();
     }
 
-    fn dispatch(&self, shard: u16, output: &mut TurnOutput, _now: Timestamp) {
+    fn dispatch(&self, shard: u16, state: &mut Shard) {
+        let output = &mut state.output;
         if !output.removed.is_empty() {
             self.define(|metadata| {
                 for queue in output.removed.drain(..) {
@@ -227,6 +226,16 @@ impl Broker {
             for other in (0..self.shard_count()).filter(|other| *other != shard) {
                 self.post(other, Envelope::Resume(connection));
             }
+        }
+        if !output.submission.is_empty() {
+            let next = Submission { batch: self.journal.spare(), ..Submission::default() };
+            self.journal.submit(std::mem::replace(&mut output.submission, next));
+        }
+        if !output.loads.is_empty() {
+            self.loads.add(&mut output.loads);
+        }
+        for (queue, count) in output.lost.drain(..) {
+            tracing::error!(queue = queue.0, count, "messages are lost: their records are damaged");
         }
         for (outbox, mut events) in output.events.drain(..) {
             outbox.push(&mut events);
@@ -244,10 +253,23 @@ impl Broker {
         }
     }
 
-    /// Changes definitions and publishes the new snapshot.
+    /// Changes definitions, hands what is durable of it to the journal, and publishes the new snapshot.
     fn define<T>(&self, change: impl FnOnce(&mut Metadata) -> T) -> T {
+        self.define_and_post(|metadata, _| change(metadata))
+    }
+
+    /// The same; the envelopes `change` leaves reach their shards after the journal and before anybody can route to what
+    /// is new.
+    fn define_and_post<T>(&self, change: impl FnOnce(&mut Metadata, &mut Vec<(u16, Envelope)>) -> T) -> T {
         let mut metadata = self.metadata.lock();
-        let outcome = change(&mut metadata);
+        let mut envelopes = Vec::new();
+        let outcome = change(&mut metadata, &mut envelopes);
+        self.log_definitions(&mut metadata);
+        for (shard, envelope) in envelopes {
+            if let Some(cell) = self.shards.get(usize::from(shard)) {
+                cell.mailbox.push(&mut vec![envelope]);
+            }
+        }
         for (vhost, exchange) in metadata.take_forgotten() {
             self.post(0, Envelope::Forget { vhost, exchange });
         }
@@ -255,8 +277,93 @@ impl Broker {
         outcome
     }
 
+    /// Waits until there is something for `write_log`, at most `timeout`.
+    pub fn wait_for_log(&self, timeout: Duration) {
+        self.journal.wait(timeout);
+    }
+
+    /// Writes what was submitted to the log, and lets go what waited for it. Whether there was anything.
+    ///
+    /// When the disk or the log is full it is tried again by the next call; nothing has gone out until it succeeds.
+    pub fn write_log(&self) -> Result<bool, CommitError> {
+        self.journal.write()
+    }
+
+    /// Whether `maintain_log` has something to do that others wait for.
+    #[must_use]
+    pub fn log_wants_care(&self) -> bool {
+        self.log.wants_maintenance()
+    }
+
+    /// Syncs what was written without a sync, in the modes that do so.
+    pub fn sync_log(&self) -> Result<(), LogError> {
+        self.journal.sync()
+    }
+
+    /// Does one piece of the log's housekeeping. Whether there may be more.
+    pub fn maintain_log(&self) -> Result<bool, CommitError> {
+        let done = self.log.maintain()?;
+        tell(&done.reports);
+        let mut flushed: Vec<Vec<(QueueId, MessageIndex)>> = vec![Vec::new(); self.shards.len()];
+        for (log, index) in done.flushed {
+            let queue = QueueId(log.0);
+            if let Some(list) = flushed.get_mut(usize::from(metadata::shard_of(queue, self.shard_count()))) {
+                list.push((queue, MessageIndex(index)));
+            }
+        }
+        for (shard, list) in (0u16..).zip(flushed) {
+            if !list.is_empty() {
+                self.post(shard, Envelope::Flushed(list));
+            }
+        }
+        let stored = self.store_definitions_if_due()?;
+        Ok(done.worked || stored)
+    }
+
+    /// Reads what some queue asked the log for, waiting for a request at most `timeout`. Whether there was one.
+    pub fn serve_load(&self, timeout: Duration) -> Result<bool, LogError> {
+        let Some(request) = self.loads.take(timeout) else { return Ok(false) };
+        let shard::LoadRequest { queue, first, last } = request;
+        let read = self.log.read(crate::log::LogId(queue.0), first, last)?;
+        tell(&read.reports);
+        let mut scratch = Vec::new();
+        let mut entries = Vec::with_capacity(read.entries.len());
+        for entry in &read.entries {
+            match stored::read(entry, &mut scratch) {
+                Ok(loaded) => entries.push(loaded),
+                Err(error) => {
+                    tracing::error!(queue = queue.0, index = entry.head.index, %error, "a stored message is unreadable");
+                }
+            }
+        }
+        let shard = metadata::shard_of(queue, self.shard_count());
+        self.post(shard, Envelope::Loaded { queue, first, last, entries });
+        Ok(true)
+    }
+
+    /// What the log takes on the disk.
+    #[must_use]
+    pub fn log_usage(&self) -> crate::log::Usage {
+        self.log.usage()
+    }
+
     /// Refuses new connections from here on.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Makes the waits for the log short.
+    pub fn stop_log(&self) {
+        self.journal.stop();
+    }
+}
+
+/// Logs what the log reports.
+fn tell(reports: &[Report]) {
+    for report in reports {
+        match report.severity {
+            Severity::Notice => tracing::warn!("{}", report.text),
+            Severity::Loss => tracing::error!("{}", report.text),
+        }
     }
 }

@@ -2,29 +2,38 @@
 //!
 //! A turn is synchronous and touches nothing but the shard and its output, so whoever brings work may run it, and a test
 //! can run it in any order. A dead letter is an effect that comes back as a publish; no queue ever calls another.
+//!
+//! What a turn has for the log is one batch. A queue delivers at once; whatever promises durability (confirms, answers
+//! about durable queues) is held back with the batch and goes out when the batch is on the disk.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
+use crate::log::{Batch, Head, LogId, Range};
 use crate::model::entity::Queue;
 use crate::model::exception::Exception;
 use crate::model::hash::IdMap;
-use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
+use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, QueueId, Timestamp};
 use crate::model::message::Message;
 use crate::model::names::{ExchangeName, VhostName};
 use crate::model::request::{Answer, DeliverEvent, Event, Internal};
 use crate::queue::{
-    Command, Counts, Delivery, Effect, Fifo, Origin, Publish, Reason, Refusal, Reply, Verdict, dead_letter,
+    Command, Counts, DeathHistory, Delivery, Durability, Effect, Fifo, IndexRange, Loaded, Origin, Publish, Reason,
+    Refusal, Reply, Verdict, dead_letter,
 };
 use crate::routing::{Facts, QueueTarget, Targets};
 
+use super::journal::{Held, Submission};
 use super::link::{ChannelLimit, Link, LinkGate};
 use super::outbox::Outbox;
+use super::stored;
 use super::topology::Topology;
 
 /// Envelopes handled in one turn; the rest waits for the next.
 const TURN_MAX: usize = 16 * 1024;
+/// Bytes for the log after which a turn ends, so that no batch takes long to write.
+const TURN_LOG_BYTES: usize = 1024 * 1024;
 /// Recent-history exchanges keep at most this many messages, whatever their argument says.
 const HISTORY_MAX: usize = 10_000;
 
@@ -34,6 +43,8 @@ pub(super) enum Envelope {
     Enqueue {
         queue: QueueId,
         publish: Publish,
+        /// The record that this dead letter comes from.
+        source: Option<Arc<Source>>,
     },
     Command {
         queue: QueueId,
@@ -71,6 +82,22 @@ pub(super) enum Envelope {
     ConnectionDown(ConnectionId),
     /// Reports `Joined` once all before it is done.
     Join(ChannelRef),
+    /// Reports `Joined` once all before it is done, and durable as far as it is to be.
+    JoinDurably(ChannelRef),
+    /// A durable queue as the log had it.
+    Adopt {
+        queue: Arc<Queue>,
+        machine: Box<Fifo>,
+    },
+    /// What a queue asked the log for.
+    Loaded {
+        queue: QueueId,
+        first: u64,
+        last: u64,
+        entries: Vec<Loaded>,
+    },
+    /// Records up to the index can be read back.
+    Flushed(Vec<(QueueId, MessageIndex)>),
     /// A recent-history exchange saw a message.
     Remember {
         vhost: VhostName,
@@ -102,9 +129,29 @@ pub(super) enum AskKind {
     Delete,
 }
 
+/// The record of a message that died, which is dead in the log too once its letters are in their queues: whoever drops
+/// the last handle writes that, so that no crash loses the message in between.
+#[derive(Debug)]
+pub(super) struct Source {
+    queue: QueueId,
+    index: MessageIndex,
+}
+
+/// A part of the log that a queue needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LoadRequest {
+    pub(super) queue: QueueId,
+    pub(super) first: u64,
+    pub(super) last: u64,
+}
+
 struct OwnedQueue {
     definition: Arc<Queue>,
     machine: Fifo,
+    /// The delivery mark in the log.
+    marked: u64,
+    /// Asks that wait for the next `Loaded`.
+    waiting: Vec<(Command, Option<(ChannelRef, AskKind)>)>,
     /// When the shard will look at it for expiry.
     alarm: Option<Timestamp>,
     /// Its part in the shard's `held`.
@@ -116,6 +163,12 @@ struct OwnedQueue {
 pub(super) struct TurnOutput {
     /// Queues that are gone: their definitions are to be removed before anything is told to clients.
     pub(super) removed: Vec<Arc<Queue>>,
+    /// What is to be written, and what waits for it.
+    pub(super) submission: Submission,
+    /// Messages of queues whose records were damaged.
+    pub(super) lost: Vec<(QueueId, u64)>,
+    /// What queues need from the log.
+    pub(super) loads: Vec<LoadRequest>,
     /// Envelopes for other shards.
     pub(super) remote: Vec<(u16, Envelope)>,
     /// Connections whose channel-wide limits have room again, for the other shards.
@@ -141,6 +194,18 @@ pub(super) struct Shard {
     dirty: Vec<QueueId>,
     /// Bytes of messages in the queues, as their memory costs.
     held: u64,
+    /// Bytes in `held` above which queues page out.
+    memory_budget: u64,
+    /// Queues that may have something to page out.
+    pageable: BTreeSet<QueueId>,
+    /// What the turn has for the log so far.
+    batch: Batch,
+    /// The message appended last, whose record another queue can share.
+    last_logged: Option<(Message, Option<Arc<DeathHistory>>)>,
+    /// The last turn ended early, so that publishes of it may wait for the log.
+    cut_short: bool,
+    settled: Vec<IndexRange>,
+    ranges: Vec<Range>,
     effects: Vec<Effect>,
     /// Connections whose channel-wide limits have room again since the last command.
     resumed: Vec<ConnectionId>,
@@ -150,7 +215,7 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    pub(super) fn new(index: u16, shards: u16) -> Self {
+    pub(super) fn new(index: u16, shards: u16, memory_budget: u64) -> Self {
         Self {
             index,
             shards,
@@ -162,6 +227,13 @@ impl Shard {
             alarms: BTreeSet::new(),
             dirty: Vec::new(),
             held: 0,
+            memory_budget,
+            pageable: BTreeSet::new(),
+            batch: Batch::default(),
+            last_logged: None,
+            cut_short: false,
+            settled: Vec::new(),
+            ranges: Vec::new(),
             effects: Vec::new(),
             resumed: Vec::new(),
             histories: HashMap::new(),
@@ -181,9 +253,16 @@ impl Shard {
                 self.output.resumed.push(connection);
                 self.resume(connection, now, topology);
             }
+            if self.batch.length() > TURN_LOG_BYTES {
+                break;
+            }
         }
-        self.set_alarms();
+        self.end_turn();
+        self.page_out();
         self.hand_out();
+        self.cut_short = !self.batch.is_empty() && !self.inbox.is_empty();
+        self.last_logged = None;
+        mem::swap(&mut self.output.submission.batch, &mut self.batch);
     }
 
     /// Bytes of memory that the messages in the queues take, roughly; a body in several queues counts in each.
@@ -204,13 +283,23 @@ impl Shard {
 
     fn handle(&mut self, envelope: Envelope, now: Timestamp, topology: &Topology) {
         match envelope {
-            Envelope::Enqueue { queue, publish } => self.enqueue(queue, publish, now, topology),
+            Envelope::Enqueue { queue, publish, source } => {
+                self.enqueue(queue, publish, now, topology);
+                self.settle_source(source);
+            }
             Envelope::Command { queue, command, ask } => self.command(queue, command, ask, now, topology),
             Envelope::Create { queue, ask } => self.create(queue, ask, now),
             Envelope::Attach { connection, outbox } => {
                 self.links.insert(connection, Link::new(outbox));
             }
-            Envelope::Taken { outbox, bytes } => outbox.return_publish_credit(bytes),
+            Envelope::Taken { outbox, bytes } => {
+                // What is on its way to the log takes memory until it is there.
+                if self.batch.is_empty() && !self.cut_short {
+                    outbox.return_publish_credit(bytes);
+                } else {
+                    self.output.submission.held.credit.push((outbox, bytes));
+                }
+            }
             Envelope::Limit { connection, channel, limit } => {
                 if let Some(link) = self.links.get_mut(&connection) {
                     link.set_limit(channel, limit);
@@ -226,6 +315,7 @@ impl Shard {
             }
             Envelope::ChannelDown(channel) => {
                 for queue in self.queues_of(channel.connection) {
+                    self.forget_waiting(queue, |asker| asker == channel);
                     self.command(queue, Command::ChannelDown(channel), None, now, topology);
                 }
                 if let Some(link) = self.links.get_mut(&channel.connection) {
@@ -236,6 +326,7 @@ impl Shard {
             }
             Envelope::ConnectionDown(connection) => {
                 for queue in self.queues_of(connection) {
+                    self.forget_waiting(queue, |asker| asker.connection == connection);
                     self.command(queue, Command::ConnectionDown(connection), None, now, topology);
                 }
                 self.tell(connection, Event::Internal(Internal::ShardDown));
@@ -245,6 +336,22 @@ impl Shard {
             Envelope::Join(channel) => {
                 self.tell(channel.connection, Event::Internal(Internal::Joined { channel }));
             }
+            Envelope::JoinDurably(channel) => {
+                self.tell_durably(channel.connection, Event::Internal(Internal::Joined { channel }));
+            }
+            other => self.handle_rare(other, now, topology),
+        }
+    }
+
+    fn handle_rare(&mut self, envelope: Envelope, now: Timestamp, topology: &Topology) {
+        match envelope {
+            Envelope::Adopt { queue, machine } => self.adopt(queue, *machine),
+            Envelope::Loaded { queue, first, last, entries } => {
+                self.command(queue, Command::Loaded { first, last, entries }, None, now, topology);
+                self.ask_again(queue, now, topology);
+                self.pageable.insert(queue);
+            }
+            Envelope::Flushed(through) => self.flushed(&through),
             Envelope::Remember { vhost, exchange, publish, length } => {
                 let history = self.histories.entry((vhost, exchange)).or_default();
                 history.push_back(publish);
@@ -255,23 +362,32 @@ impl Shard {
             Envelope::Replay { vhost, exchange, target } => {
                 let history = self.histories.get(&(vhost, exchange)).cloned().unwrap_or_default();
                 for publish in history {
-                    self.forward(target, publish);
+                    self.forward(target, publish, None);
                 }
             }
             Envelope::Forget { vhost, exchange } => {
                 self.histories.remove(&(vhost, exchange));
             }
+            // All others are handled before.
+            _ => {}
         }
     }
 
     fn create(&mut self, queue: Arc<Queue>, ask: Option<ChannelRef>, now: Timestamp) {
-        let machine = Fifo::new(Arc::new(queue.options.clone()), now);
-        let id = queue.id;
+        let durability = if queue.durable { Durability::Durable } else { Durability::Transient };
+        let machine = Fifo::new(Arc::new(queue.options.clone()), durability, now);
         if let Some(channel) = ask {
             let answer = Answer::QueueDeclared { queue: queue.name.clone(), ready: 0, consumers: 0 };
-            self.tell(channel.connection, Event::Answer { channel, answer });
+            self.answer(&queue, channel.connection, Event::Answer { channel, answer });
         }
-        self.queues.insert(id, OwnedQueue { definition: queue, machine, alarm: None, held: 0 });
+        self.adopt(queue, machine);
+    }
+
+    fn adopt(&mut self, queue: Arc<Queue>, machine: Fifo) {
+        let id = queue.id;
+        let marked = machine.delivered_through();
+        let owned = OwnedQueue { definition: queue, machine, marked, waiting: Vec::new(), alarm: None, held: 0 };
+        self.queues.insert(id, owned);
         self.dirty.push(id);
     }
 
@@ -283,9 +399,69 @@ impl Shard {
             }
             return;
         };
+        let logged = (owned.definition.durable && publish.message.is_persistent())
+            .then(|| (publish.message.clone(), publish.deaths.clone()));
         let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
-        owned.machine.apply(now, Command::Enqueue(publish), &mut gate, &mut self.effects);
+        let reply = owned.machine.apply(now, Command::Enqueue(publish), &mut gate, &mut self.effects);
+        if let Reply::Kept { index, expires } = reply
+            && let Some((message, deaths)) = logged
+        {
+            self.append(queue, index, expires, message, deaths, now);
+            self.hold_confirm();
+        }
         self.after(queue, now, topology);
+    }
+
+    /// Adds the record of a message to the turn's batch; a body that several queues got one after the other is there once.
+    fn append(
+        &mut self,
+        queue: QueueId,
+        index: MessageIndex,
+        expires: Option<Timestamp>,
+        message: Message,
+        deaths: Option<Arc<DeathHistory>>,
+        now: Timestamp,
+    ) {
+        let Some(owned) = self.queues.get(&queue) else { return };
+        let head = Head {
+            log: LogId(queue.0),
+            index: index.0,
+            time: now.0,
+            deadline: expires.map_or(u64::MAX, |at| at.0),
+            cost: u32::try_from(message.body_length()).unwrap_or(u32::MAX),
+            class: owned.machine.lane_of(&message),
+            transient: false,
+        };
+        let same_deaths = |other: &Option<Arc<DeathHistory>>| match (other, &deaths) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        let shared =
+            matches!(&self.last_logged, Some((last, of_last)) if last.is_same(&message) && same_deaths(of_last));
+        if !shared || !self.batch.append_again(&head) {
+            stored::append(&mut self.batch, &head, &message, deaths.as_deref());
+            self.last_logged = Some((message, deaths));
+        }
+        // Nobody may wait for it to be durable, but it is not to wait for long either.
+        self.batch.set_urgent();
+    }
+
+    /// The confirm among the effects of the last publish waits for the log.
+    fn hold_confirm(&mut self) {
+        let at = self.effects.iter().position(|effect| matches!(effect, Effect::Confirm { .. }));
+        let Some(Effect::Confirm { channel, sequence, verdict }) = at.map(|at| self.effects.remove(at)) else { return };
+        if let Some(link) = self.links.get_mut(&channel.connection) {
+            touch(&mut self.touched, link, channel.connection);
+            join_confirm(&mut link.held, channel, sequence, verdict);
+        }
+    }
+
+    /// A letter is in its queue, or needs none: the last one of a source ends it.
+    fn settle_source(&mut self, source: Option<Arc<Source>>) {
+        if let Some(Source { queue, index }) = source.and_then(Arc::into_inner) {
+            self.batch.settle(LogId(queue.0), &[Range { first: index.0, last: index.0 }]);
+        }
     }
 
     fn command(
@@ -302,14 +478,43 @@ impl Shard {
             Command::Get { holder, .. } => note_queue(&mut self.links, *holder, queue),
             _ => {}
         }
+        let again = matches!(command, Command::Get { .. }).then(|| command.clone());
         let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
         let reply = owned.machine.apply(now, command, &mut gate, &mut self.effects);
+        if let (Reply::Later, Some(command)) = (&reply, again) {
+            owned.waiting.push((command, ask));
+            return self.after(queue, now, topology);
+        }
         let deleted = matches!(reply, Reply::Deleted(_));
         let definition = Arc::clone(&owned.definition);
         self.reply(&definition, reply, ask);
         self.after(queue, now, topology);
         if deleted {
             self.remove(queue);
+        }
+    }
+
+    /// Asks a queue again what had to wait for a part of the log.
+    fn ask_again(&mut self, queue: QueueId, now: Timestamp, topology: &Topology) {
+        let waiting = self.queues.get_mut(&queue).map(|owned| mem::take(&mut owned.waiting)).unwrap_or_default();
+        for (command, ask) in waiting {
+            self.command(queue, command, ask, now, topology);
+        }
+    }
+
+    /// The askers are gone.
+    fn forget_waiting(&mut self, queue: QueueId, gone: impl Fn(ChannelRef) -> bool) {
+        if let Some(owned) = self.queues.get_mut(&queue) {
+            owned.waiting.retain(|(_, ask)| !ask.is_some_and(|(asker, _)| gone(asker)));
+        }
+    }
+
+    fn flushed(&mut self, through: &[(QueueId, MessageIndex)]) {
+        for (queue, index) in through {
+            if let Some(owned) = self.queues.get_mut(queue) {
+                owned.machine.flushed(*index);
+                self.pageable.insert(*queue);
+            }
         }
     }
 
@@ -327,7 +532,7 @@ impl Shard {
         let Some((channel, kind)) = ask else { return };
         let (name, vhost) = (&queue.name, &queue.vhost);
         let answer = match reply {
-            Reply::None | Reply::Subscribed | Reply::Cancelled => Ok(Answer::Done),
+            Reply::None | Reply::Subscribed | Reply::Cancelled | Reply::Kept { .. } | Reply::Later => Ok(Answer::Done),
             Reply::NotFound => return self.missing(ask),
             Reply::Refused(Refusal::ExclusiveUse) => {
                 Err(Exception::access_refused(format!("queue '{name}' in vhost '{vhost}' in exclusive use")))
@@ -346,11 +551,13 @@ impl Shard {
                 Ok(Answer::QueueDeclared { queue: name.clone(), ready, consumers })
             }
         };
-        let event = match answer {
-            Ok(answer) => Event::Answer { channel, answer },
-            Err(exception) => Event::Exception { channel: Some(channel), exception },
-        };
-        self.tell(channel.connection, event);
+        match answer {
+            Ok(answer @ (Answer::Messages(_) | Answer::QueueDeclared { .. })) => {
+                self.answer(queue, channel.connection, Event::Answer { channel, answer });
+            }
+            Ok(answer) => self.tell(channel.connection, Event::Answer { channel, answer }),
+            Err(exception) => self.tell(channel.connection, Event::Exception { channel: Some(channel), exception }),
+        }
     }
 
     /// Carries out the effects of the last command on `queue`.
@@ -364,9 +571,13 @@ impl Shard {
             match effect {
                 Effect::Deliver(delivery) => self.deliver(queue, delivery),
                 Effect::Confirm { channel, sequence, verdict } => self.confirm(channel, sequence, verdict),
-                Effect::DeadLetter { message, reason, deaths } => {
-                    self.dead_letter(queue, &message, deaths.as_deref(), reason, now, topology);
+                Effect::DeadLetter { message, reason, deaths, logged } => {
+                    let source = logged.map(|index| Arc::new(Source { queue, index }));
+                    self.dead_letter(queue, &message, deaths.as_deref(), reason, source.as_ref(), now, topology);
+                    self.settle_source(source);
                 }
+                Effect::Load { first, last, .. } => self.output.loads.push(LoadRequest { queue, first, last }),
+                Effect::Lost { count } => self.output.lost.push((queue, count)),
                 Effect::ConsumerCancelled { consumer, tag } => {
                     if let Some(link) = self.links.get_mut(&consumer.connection) {
                         link.consumers.remove(&consumer);
@@ -387,24 +598,16 @@ impl Shard {
     }
 
     fn deliver(&mut self, queue: QueueId, delivery: Delivery) {
-        let Delivery { consumer, index, redelivered, message } = delivery;
+        let Delivery { consumer, index, redelivered, message, .. } = delivery;
         let event = DeliverEvent { consumer, queue, index, redelivered, message };
         self.tell(consumer.connection, Event::Deliver(event));
     }
 
-    /// Adds a verdict to the connection's events, joining runs.
+    /// Adds a verdict to the connection's events.
     fn confirm(&mut self, channel: ChannelRef, sequence: u64, verdict: Verdict) {
-        let confirmed = verdict == Verdict::Confirmed;
         let Some(link) = self.links.get_mut(&channel.connection) else { return };
-        if let Some(Event::Confirm { channel: same, last, confirmed: as_well, .. }) = link.events.last_mut()
-            && *same == channel
-            && *as_well == confirmed
-            && *last + 1 == sequence
-        {
-            *last = sequence;
-            return;
-        }
-        self.tell(channel.connection, Event::Confirm { channel, first: sequence, last: sequence, confirmed });
+        touch(&mut self.touched, link, channel.connection);
+        join_confirm(&mut link.events, channel, sequence, verdict);
     }
 
     fn consumer_timeout(&mut self, queue: QueueId, consumer: ConsumerId) {
@@ -413,12 +616,14 @@ impl Shard {
         self.tell(consumer.connection, Event::ConsumerTimeout { consumer, timeout_ms });
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the parts of the effect, and what a turn works with")]
     fn dead_letter(
         &mut self,
         queue: QueueId,
         message: &Message,
-        deaths: Option<&crate::queue::DeathHistory>,
+        deaths: Option<&DeathHistory>,
         reason: Reason,
+        source: Option<&Arc<Source>>,
         now: Timestamp,
         topology: &Topology,
     ) {
@@ -446,15 +651,15 @@ impl Shard {
                     origin: Origin::Untracked,
                     deaths: Some(Arc::clone(&letter.deaths)),
                 };
-                self.forward(target, publish);
+                self.forward(target, publish, source.cloned());
             }
         }
         self.targets = targets;
     }
 
     /// Puts a message the broker itself publishes on its way.
-    fn forward(&mut self, target: QueueTarget, publish: Publish) {
-        let envelope = Envelope::Enqueue { queue: target.id, publish };
+    fn forward(&mut self, target: QueueTarget, publish: Publish, source: Option<Arc<Source>>) {
+        let envelope = Envelope::Enqueue { queue: target.id, publish, source };
         if target.shard == self.index {
             self.inbox.push_back(envelope);
         } else {
@@ -465,6 +670,13 @@ impl Shard {
 
     fn remove(&mut self, queue: QueueId) {
         let Some(owned) = self.queues.remove(&queue) else { return };
+        if owned.definition.durable {
+            self.batch.drop_log(LogId(queue.0));
+        }
+        for (_, ask) in owned.waiting {
+            self.missing(ask);
+        }
+        self.pageable.remove(&queue);
         if let Some(at) = owned.alarm {
             self.alarms.remove(&(at, queue));
         }
@@ -491,10 +703,20 @@ impl Shard {
 
     fn tell(&mut self, connection: ConnectionId, event: Event) {
         let Some(link) = self.links.get_mut(&connection) else { return };
-        if link.events.is_empty() {
-            self.touched.push(connection);
-        }
+        touch(&mut self.touched, link, connection);
         link.events.push(event);
+    }
+
+    /// Tells once everything so far is durable.
+    fn tell_durably(&mut self, connection: ConnectionId, event: Event) {
+        let Some(link) = self.links.get_mut(&connection) else { return };
+        touch(&mut self.touched, link, connection);
+        link.held.push(event);
+    }
+
+    /// Answers about a queue: of a durable one not before what is said of it is durable.
+    fn answer(&mut self, queue: &Queue, connection: ConnectionId, event: Event) {
+        if queue.durable { self.tell_durably(connection, event) } else { self.tell(connection, event) }
     }
 
     /// Gives every connection its events, as one batch.
@@ -505,6 +727,26 @@ impl Shard {
                 let spare = self.output.spare.pop().unwrap_or_default();
                 let events = mem::replace(&mut link.events, spare);
                 self.output.events.push((Arc::clone(&link.outbox), events));
+            }
+            if !link.held.is_empty() {
+                let Held { events, .. } = &mut self.output.submission.held;
+                events.push((Arc::clone(&link.outbox), mem::take(&mut link.held)));
+            }
+        }
+    }
+
+    /// Brings the queues' memory back under the budget, as far as the log has what they hold.
+    fn page_out(&mut self) {
+        while self.held > self.memory_budget {
+            let Some(queue) = self.pageable.pop_first() else { return };
+            let Some(owned) = self.queues.get_mut(&queue) else { continue };
+            let wanted = self.held - self.memory_budget;
+            let freed = owned.machine.page_out(wanted);
+            let held = owned.machine.memory();
+            self.held = self.held - owned.held + held;
+            owned.held = held;
+            if freed >= wanted {
+                self.pageable.insert(queue);
             }
         }
     }
@@ -520,12 +762,23 @@ impl Shard {
         }
     }
 
-    /// Notes the earliest deadline of queues that were worked on. A deadline that moved later is left: the early alarm
-    /// finds nothing due and sets the right one.
-    fn set_alarms(&mut self) {
+    /// Looks at the queues that were worked on: what the log has to know, what they hold, and their earliest deadline. A
+    /// deadline that moved later is left: the early alarm finds nothing due and sets the right one.
+    fn end_turn(&mut self) {
         for queue in self.dirty.drain(..) {
             let Some(owned) = self.queues.get_mut(&queue) else { continue };
-            let held = memory_of(owned.machine.counts());
+            if owned.definition.durable {
+                owned.machine.take_settled(&mut self.settled);
+                self.ranges.extend(self.settled.drain(..).map(|range| Range { first: range.first, last: range.last }));
+                self.batch.settle(LogId(queue.0), &self.ranges);
+                self.ranges.clear();
+                let delivered = owned.machine.delivered_through();
+                if delivered > owned.marked {
+                    owned.marked = delivered;
+                    self.batch.delivered(LogId(queue.0), delivered);
+                }
+            }
+            let held = owned.machine.memory();
             self.held = self.held - owned.held + held;
             owned.held = held;
             let Some(next) = owned.machine.next_deadline() else { continue };
@@ -540,10 +793,25 @@ impl Shard {
     }
 }
 
-/// What a queue's messages take: their bodies, and what comes with every message.
-fn memory_of(counts: Counts) -> u64 {
-    const MESSAGE: u64 = 224;
-    (counts.ready + counts.unacked) * MESSAGE + counts.ready_bytes + counts.unacked_bytes
+/// Notes that a link has, or is about to have, something to hand out.
+fn touch(touched: &mut Vec<ConnectionId>, link: &Link, connection: ConnectionId) {
+    if link.events.is_empty() && link.held.is_empty() {
+        touched.push(connection);
+    }
+}
+
+/// Adds a verdict to a list of events, joining runs.
+fn join_confirm(events: &mut Vec<Event>, channel: ChannelRef, sequence: u64, verdict: Verdict) {
+    let confirmed = verdict == Verdict::Confirmed;
+    if let Some(Event::Confirm { channel: same, last, confirmed: as_well, .. }) = events.last_mut()
+        && *same == channel
+        && *as_well == confirmed
+        && *last + 1 == sequence
+    {
+        *last = sequence;
+        return;
+    }
+    events.push(Event::Confirm { channel, first: sequence, last: sequence, confirmed });
 }
 
 fn note_queue(links: &mut IdMap<ConnectionId, Link>, consumer: ConsumerId, queue: QueueId) {

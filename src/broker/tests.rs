@@ -2,6 +2,7 @@
 //! knows what must have become of every message.
 
 mod client;
+mod crash;
 mod simulation;
 
 use std::collections::BTreeMap;
@@ -9,15 +10,25 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::{Broker, Limits, PasswordHash, Permission, Settings, User};
+use crate::log::memory::MemoryDisk;
+use crate::log::{Options, SyncMode};
 use crate::model::entity::QueueType;
 use crate::model::ids::Timestamp;
 
 const NOW: Timestamp = Timestamp(1_000_000);
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// A broker with the vhost `/` and the user guest.
+/// A broker with the vhost `/` and the user guest, on a disk of its own.
 fn broker(shards: u16, limits: Limits) -> Arc<Broker> {
-    let broker = Broker::new(Settings {
+    let options = Options { sync: SyncMode::Always, wal_file_bytes: 64 * 1024, segment_bytes: 1024 * 1024 };
+    let settings = Settings { limits, ..settings(shards) };
+    let broker = Broker::open(settings, Arc::new(MemoryDisk::default()), options, NOW).unwrap();
+    define_guest(&broker);
+    broker
+}
+
+fn settings(shards: u16) -> Settings {
+    Settings {
         shards,
         default_queue_type: QueueType::Classic,
         consumer_timeout_ms: None,
@@ -25,8 +36,12 @@ fn broker(shards: u16, limits: Limits) -> Arc<Broker> {
         transient_nonexclusive_queues: true,
         node_name: "test".into(),
         anonymous_user: None,
-        limits,
-    });
+        memory_budget: 1 << 20,
+        limits: Limits::default(),
+    }
+}
+
+fn define_guest(broker: &Broker) {
     broker.add_vhost(&"/".into());
     let permission = Permission::parse(".*", ".*", ".*").unwrap();
     let user = User {
@@ -37,5 +52,4 @@ fn broker(shards: u16, limits: Limits) -> Arc<Broker> {
         permissions: BTreeMap::from([("/".into(), permission)]),
     };
     broker.add_user(user).unwrap();
-    broker
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::kind::{Kind, Secrets, toml_text};
 use super::origin::Problems;
 use super::raw::Raw;
-use super::types::HighWatermark;
+use super::types::{FreeLimit, HighWatermark};
 use super::units::{DURATION_UNIT_NAMES, SIZE_UNIT_NAMES, duration_text, parse_duration, parse_size, size_text};
 
 /// A duration between two others.
@@ -162,5 +162,46 @@ impl Kind for Watermark {
 
     fn range(&self) -> Option<String> {
         Some("1% to 100%".to_owned())
+    }
+}
+
+/// A free space: a size, or a share of the memory.
+pub(crate) struct FreeSpace;
+
+impl Kind for FreeSpace {
+    type Value = FreeLimit;
+
+    fn read(&self, key: &str, raw: &Raw, problems: &mut Problems) -> Option<FreeLimit> {
+        let text = raw.text().unwrap_or_default().trim();
+        let value = match text.strip_suffix('%') {
+            Some(number) => number.trim().parse().ok().map(FreeLimit::Percent),
+            None => parse_size(text).map(FreeLimit::Bytes),
+        };
+        match value {
+            Some(FreeLimit::Percent(percent)) if !(1..=1000).contains(&percent) => {
+                problems.value(&raw.origin, key, format!("{percent}% is not from 1% to 1000%"));
+                None
+            }
+            Some(value) => Some(value),
+            None => {
+                refuse_unit(self, &format!("%, {SIZE_UNIT_NAMES}"), key, raw, problems);
+                None
+            }
+        }
+    }
+
+    fn write(&self, value: &FreeLimit, _: Secrets) -> String {
+        toml_text(&match value {
+            FreeLimit::Percent(percent) => format!("{percent}%"),
+            FreeLimit::Bytes(bytes) => size_text(*bytes),
+        })
+    }
+
+    fn expects(&self) -> String {
+        "a size such as \"50MiB\" or a share of the memory such as \"100%\"".to_owned()
+    }
+
+    fn range(&self) -> Option<String> {
+        Some("1% to 1000%".to_owned())
     }
 }

@@ -12,9 +12,11 @@ use super::kind::{
     ZeroIsNone,
 };
 use super::origin::{Origin, Problems};
-use super::quantity::{Size, Time, Watermark};
+use super::quantity::{FreeSpace, Size, Time, Watermark};
 use super::raw::Raw;
-use super::types::{DefaultQueueType, Expiry, HighWatermark, LogFormat, LogLevel, Mechanism, Secret, User};
+use super::types::{
+    DefaultQueueType, Expiry, FreeLimit, HighWatermark, LogFormat, LogLevel, Mechanism, Secret, Sync, User,
+};
 use super::units::{GIB, KIB, MIB};
 use super::users::UserTable;
 
@@ -264,6 +266,38 @@ schema! {
         /// Exchanges in one virtual host.
         #[rabbitmq("cluster_exchange_limit")]
         exchanges_per_vhost: Option<u32> = "0", LIMIT;
+    }
+
+    /// What is kept in node.data_dir, and how.
+    storage: Storage {
+        /// When written data is made durable. "always": before anything is confirmed.
+        /// "interval": every storage.sync_interval. "os": when the operating system does it.
+        /// The last two are UNSAFE: messages are confirmed before they are on the disk, and a
+        /// power failure loses them. The broker warns of that at every start.
+        sync: Sync = "always", OneOf::<Sync>::NEW;
+
+        /// The time between two syncs, with storage.sync = "interval".
+        sync_interval: Duration = "100ms", Time::between(Duration::from_millis(1), 60 * SECOND);
+
+        /// The size of a file of the write-ahead log. What these files hold is in memory too:
+        /// there are up to four of them at a time.
+        wal_file_size: u64 = "8MiB", Size::between(MIB, GIB);
+
+        /// The size up to which segments, the files behind the write-ahead log, are merged.
+        segment_size: u64 = "64MiB", Size::between(MIB, 4 * GIB);
+
+        /// The bytes of queued messages in memory above which queues keep on the disk alone what
+        /// is there already and not about to be delivered.
+        memory_budget: u64 = "32MiB", Size::between(MIB, 1024 * GIB);
+
+        /// While the file system of node.data_dir has less free space than this, connections that
+        /// publish are blocked. A share is one of the memory of the machine or the container.
+        #[rabbitmq("disk_free_limit.absolute", "disk_free_limit.relative")]
+        disk_free_limit: FreeLimit = "50MiB", FreeSpace;
+
+        /// How often the free space is measured, at most; it is measured more often when there
+        /// is little left.
+        disk_check_interval: Duration = "10s", Time::between(Duration::from_millis(100), HOUR);
     }
 
     /// When publishers are made to wait.

@@ -46,6 +46,25 @@ impl HighWatermark {
     }
 }
 
+/// How much of the disk must be free, or publishers are blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FreeLimit {
+    /// A share of the memory of the machine or the control group, 1 to 1000.
+    Percent(u16),
+    Bytes(u64),
+}
+
+impl FreeLimit {
+    /// The limit in bytes, on a machine with `memory` bytes (see [`super::machine_memory`]).
+    #[must_use]
+    pub fn bytes(self, memory: u64) -> u64 {
+        match self {
+            Self::Percent(percent) => memory / 100 * u64::from(percent),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
 /// A user to be made on the first start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
@@ -113,6 +132,16 @@ choices! {
     /// The type of a queue that is declared without `x-queue-type`.
     pub enum DefaultQueueType {
         Classic = "classic",
+    }
+
+    /// When written data is made durable.
+    pub enum Sync {
+        /// Before anything is confirmed.
+        Always = "always",
+        /// Every so often.
+        Interval = "interval",
+        /// When the operating system does it.
+        Os = "os",
     }
 
     /// When a message past its time leaves a queue.

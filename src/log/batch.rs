@@ -7,6 +7,8 @@ use super::entry::{HEADER_LENGTH, Head, Kind, LogId, put_header};
 
 /// Payload pieces from this size on are not copied into the batch but written from where they are.
 const SLICE_MIN: usize = 16 * 1024;
+/// Bytes of a record's entry in [`Batch::table`].
+pub(crate) const TABLE_ENTRY: usize = 8;
 
 /// Indexes of a log, both inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +48,8 @@ pub struct Batch {
     pub(crate) slices: Vec<(usize, Bytes)>,
     /// Bytes of `slices`.
     pub(crate) sliced: usize,
-    /// The checksum of the records' checksums, in order.
-    pub(crate) checksum: u32,
+    /// The first [`TABLE_ENTRY`] bytes of every record, checksum and length: what the WAL knows the records by.
+    pub(crate) table: Vec<u8>,
     pub(crate) changes: Vec<Change>,
     /// Where the last record with a payload starts, counting slices.
     last_entry: Option<u64>,
@@ -64,7 +66,18 @@ impl Batch {
     /// Bytes it takes in the WAL.
     #[must_use]
     pub fn length(&self) -> usize {
+        self.record_bytes() + self.table.len()
+    }
+
+    /// Bytes of its records.
+    pub(crate) fn record_bytes(&self) -> usize {
         self.bytes.len() + self.sliced
+    }
+
+    /// Bytes of memory it keeps when cleared.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Whether somebody waits for it.
@@ -82,7 +95,7 @@ impl Batch {
         self.bytes.clear();
         self.slices.clear();
         self.sliced = 0;
-        self.checksum = 0;
+        self.table.clear();
         self.changes.clear();
         self.last_entry = None;
         self.urgent = false;
@@ -92,7 +105,7 @@ impl Batch {
     /// follows them.
     pub fn append(&mut self, head: &Head, parts: &[&[u8]], large: &[Bytes]) {
         let start = self.bytes.len();
-        self.last_entry = Some(self.length() as u64);
+        self.last_entry = Some(self.record_bytes() as u64);
         let length = parts.iter().map(|part| part.len()).sum::<usize>() + large.iter().map(Bytes::len).sum::<usize>();
         self.bytes.reserve(HEADER_LENGTH + length.min(SLICE_MIN));
         put_header(&mut self.bytes, Kind::Entry, head, length, 0);
@@ -115,7 +128,7 @@ impl Batch {
 
     /// Adds an entry with the payload of the last one appended, whichever log that was for. False when there is none.
     pub fn append_again(&mut self, head: &Head) -> bool {
-        let back = self.last_entry.and_then(|at| u32::try_from(self.length() as u64 - at).ok());
+        let back = self.last_entry.and_then(|at| u32::try_from(self.record_bytes() as u64 - at).ok());
         let Some(back) = back else { return false };
         self.plain(Kind::Again, head, &[], back);
         self.note_appended(head, HEADER_LENGTH);
@@ -157,9 +170,8 @@ impl Batch {
     }
 
     fn seal(&mut self, start: usize, checksum: u32) {
-        let checksum = checksum.to_le_bytes();
-        self.bytes[start..start + 4].copy_from_slice(&checksum);
-        self.checksum = crc32c::crc32c_append(self.checksum, &checksum);
+        self.bytes[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
+        self.table.extend_from_slice(&self.bytes[start..start + TABLE_ENTRY]);
     }
 
     fn note_appended(&mut self, head: &Head, length: usize) {

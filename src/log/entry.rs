@@ -130,15 +130,20 @@ pub(crate) fn put_header(out: &mut Vec<u8>, kind: Kind, head: &Head, payload_len
     out.extend_from_slice(&header);
 }
 
-/// Reads and checks a record that starts `bytes`, all of it: checksum, version, kind, lengths.
+/// Reads and checks a record that starts `bytes`, all of it: lengths, checksum, version, kind. The version counts only when
+/// the checksum is right: otherwise it is damage.
 pub fn read(bytes: &[u8]) -> Result<Header, RecordError> {
-    let header = read_header(bytes)?;
-    let record = bytes.get(..header.length).ok_or(RecordError::Short)?;
-    let stored = record.first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-    if crc32c::crc32c(record.get(4..).unwrap_or_default()) != stored {
+    let start = bytes.first_chunk::<HEADER_LENGTH>().ok_or(RecordError::Short)?;
+    let [c0, c1, c2, c3, l0, l1, l2, l3, ..] = *start;
+    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    if !(HEADER_LENGTH..=RECORD_MAX).contains(&length) {
+        return Err(RecordError::Length);
+    }
+    let record = bytes.get(..length).ok_or(RecordError::Short)?;
+    if crc32c::crc32c(record.get(4..).unwrap_or_default()) != u32::from_le_bytes([c0, c1, c2, c3]) {
         return Err(RecordError::Checksum);
     }
-    Ok(header)
+    read_header(record)
 }
 
 /// Reads a header without looking at the checksum: what it says may be wrong.

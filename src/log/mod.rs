@@ -12,16 +12,34 @@
 //! - Recovery reads the segments' footers, replays the WAL and flushes it.
 //! - It touches the disk through `Storage` only, and decides nothing by time or chance.
 
+mod adopt;
 pub mod batch;
+mod chunks;
 pub mod entry;
+mod facade;
+mod flush;
+mod handles;
+mod index;
+pub mod memory;
+mod merge;
+mod recovery;
+mod segment;
 pub mod storage;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod wal;
+mod writer;
 
 use std::io;
 use std::time::Duration;
 
 pub use batch::{Batch, Range};
 pub use entry::{Head, LogId, METADATA, Stored};
+pub use facade::{Log, Opened, Read};
 pub use storage::{File, Storage};
+pub use verify::{Verified, dump, verify};
+pub use writer::Writer;
 
 /// When what was written is made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,4 +147,13 @@ pub struct Usage {
     pub segments: u64,
     /// Of the entries in segments, those that are live.
     pub live: u64,
+}
+
+/// What an operation's error means for whoever wanted it.
+fn io_failed(path: &str, action: &'static str, error: io::Error) -> CommitError {
+    let path = path.to_owned();
+    if wal::is_no_space(&error) {
+        return CommitError::NoSpace { path };
+    }
+    CommitError::Failed(LogError::Io { path, action, error })
 }

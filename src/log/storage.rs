@@ -11,6 +11,11 @@ pub trait Storage: fmt::Debug + Send + Sync {
     fn list(&self, directory: &str) -> io::Result<Vec<String>>;
     /// Makes a file of length 0, in place of one that is there; directories above it are made.
     fn create(&self, path: &str) -> io::Result<Arc<dyn File>>;
+    /// The same for a large file that is written from start to end, synced once, and not read for a while: the system
+    /// need not keep it in memory. It can be read once it is opened.
+    fn create_sequential(&self, path: &str) -> io::Result<Arc<dyn File>> {
+        self.create(path)
+    }
     /// Opens a file that exists, for reading and writing.
     fn open(&self, path: &str) -> io::Result<Arc<dyn File>>;
     /// Gives a file another name, in place of one that has it; directories above it are made. Atomic, and durable once

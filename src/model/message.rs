@@ -144,6 +144,19 @@ impl Message {
         }
     }
 
+    /// Exchange, routing key, properties and a small body as one piece, for storing; and where in it the key, the
+    /// properties and the body start.
+    #[must_use]
+    pub fn head(&self) -> (&[u8], [usize; 3]) {
+        (&self.head, [usize::from(self.key_start), usize::from(self.properties_start), self.body_start as usize])
+    }
+
+    /// Whether both are handles on the same message.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.head, &other.head)
+    }
+
     /// Body bytes; what length limits count.
     #[must_use]
     pub fn body_length(&self) -> usize {

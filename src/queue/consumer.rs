@@ -221,6 +221,12 @@ impl Consumers {
         None
     }
 
+    /// Whether a consumer waits for a message, unless the gate refuses it.
+    #[inline]
+    pub(super) fn is_waiting(&self) -> bool {
+        self.rings.iter().any(|ring| !ring.ready.is_empty())
+    }
+
     /// Moves the consumer that was served out of the way of the next.
     #[inline]
     pub(super) fn served(&mut self, turn: Turn) {

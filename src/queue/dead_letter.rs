@@ -4,6 +4,8 @@
 //! The history travels beside the message through queue and dead-letter effect, never read from its headers: an
 //! `x-death` header that a client publishes is not interpreted and is replaced at the first real death.
 
+mod record;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +16,8 @@ use crate::model::ids::Timestamp;
 use crate::model::message::{Envelope, Message, Properties};
 use crate::model::names::{QueueName, RoutingKey};
 use crate::model::table::{FieldTable, FieldValue};
+
+pub use record::RecordError;
 
 /// All deaths of a message since a client published it, and what else must be known of its publication when it dies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

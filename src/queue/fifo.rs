@@ -3,20 +3,23 @@
 //! `checkout` hands messages to consumers, and `Command::Get` to those who ask; nothing else does. After every command
 //! either no message is ready or no consumer is, except for consumers that the gate refused and that wait for `Resume`.
 
+mod paging;
+
+use std::iter;
 use std::sync::Arc;
 
-use super::backlog::{Entry, NEVER};
+use super::backlog::{Entry, NEVER, Taken};
 use super::consumer::{Activity, Consumers, Turn};
-use super::dead_letter::DeathHistory;
 use super::limits::{self, ExpiryRule};
-use super::ready::Ready;
+use super::ready::{ForHead, Ready};
+use super::record::Records;
 use super::unacked::{Unacked, UnackedMap};
 use super::{
-    AckMode, Command, ConsumerView, Counts, Delivery, Effect, Gate, Origin, Outcome, Publish, Reason, Reply, Verdict,
+    AckMode, Command, ConsumerView, Counts, Delivery, Durability, Effect, Gate, IndexRange, Origin, Outcome, Publish,
+    Reason, Reply, Verdict,
 };
 use crate::model::entity::{Overflow, QueueOptions};
 use crate::model::ids::{ConsumerId, MessageIndex, Timestamp};
-use crate::model::message::Message;
 
 /// Consumer timeouts of more unacknowledged deliveries than this are found up to a sixteenth of the timeout late, so
 /// that looking for them stays cheap.
@@ -29,26 +32,43 @@ pub struct Fifo {
     ready: Ready,
     unacked: UnackedMap,
     consumers: Consumers,
+    records: Records,
     next_index: u64,
+    /// The highest index ever handed to a consumer or get; 0 for none.
+    delivered_through: u64,
     /// When the queue was last used, for its expiry.
     used: Timestamp,
     /// No delivery times out before this.
     next_timeout: Timestamp,
+    /// Records up to this index can be read back.
+    flushed: u64,
+    /// Something may have become possible to page out since nothing was.
+    may_page_out: bool,
+    /// What was spilled is not known to be readable yet.
+    is_spilling: bool,
+    /// Whether the current command needs messages at the head, or will soon.
+    head_needed: ForHead,
     /// Deleted or gone.
     finished: bool,
 }
 
 impl Fifo {
     #[must_use]
-    pub fn new(options: Arc<QueueOptions>, now: Timestamp) -> Self {
+    pub fn new(options: Arc<QueueOptions>, durability: Durability, now: Timestamp) -> Self {
         let activity = if options.single_active_consumer { Activity::Single } else { Activity::All };
         Self {
-            ready: Ready::new(limits::priority_max(&options), ExpiryRule::of(&options)),
+            ready: Ready::new(limits::priority_max(&options), ExpiryRule::of(&options), durability),
             unacked: UnackedMap::default(),
             consumers: Consumers::new(activity),
+            records: Records::new(durability),
             next_index: 1,
+            delivered_through: 0,
             used: now,
             next_timeout: NEVER,
+            flushed: 0,
+            may_page_out: false,
+            is_spilling: false,
+            head_needed: ForHead::Idle,
             finished: false,
             options,
         }
@@ -68,9 +88,39 @@ impl Fifo {
         if self.finished {
             return answer_finished(&command, effects);
         }
+        self.head_needed = ForHead::Idle;
         self.expire(now, effects);
+        if self.ready.has_cold() {
+            return self.apply_to_cold(now, command, gate, effects);
+        }
+        self.carry_out(now, command, gate, effects)
+    }
+
+    /// Carries out a command when some messages are not in memory; no command makes that so.
+    #[cold]
+    fn apply_to_cold(
+        &mut self,
+        now: Timestamp,
+        command: Command,
+        gate: &mut impl Gate,
+        effects: &mut Vec<Effect>,
+    ) -> Reply {
+        self.trim(now, effects);
+        let reply = self.carry_out(now, command, gate, effects);
+        self.request_loads(effects);
+        reply
+    }
+
+    #[inline(never)]
+    fn carry_out(
+        &mut self,
+        now: Timestamp,
+        command: Command,
+        gate: &mut impl Gate,
+        effects: &mut Vec<Effect>,
+    ) -> Reply {
         match command {
-            Command::Enqueue(publish) => self.enqueue(now, publish, gate, effects),
+            Command::Enqueue(publish) => return self.enqueue(now, publish, gate, effects),
             Command::Settle { consumer, indexes, outcome } => {
                 self.settle(now, consumer, &indexes, outcome, gate, effects);
             }
@@ -86,7 +136,7 @@ impl Fifo {
                 return Reply::Cancelled;
             }
             Command::Get { holder, no_ack } => return self.get(now, holder, no_ack, gate),
-            Command::Purge => return Reply::Purged(self.ready.clear()),
+            Command::Purge => return Reply::Purged(self.ready.clear(&mut self.records)),
             Command::Delete { if_unused, if_empty } => return self.delete(if_unused, if_empty, gate, effects),
             Command::ChannelDown(channel) => {
                 let of_channel = |id: ConsumerId| id.connection == channel.connection && id.channel == channel.number;
@@ -104,6 +154,9 @@ impl Fifo {
                 return Reply::Counts(self.counts());
             }
             Command::Tick => self.tick(now, gate, effects),
+            Command::Loaded { first, last, entries } => {
+                self.loaded(now, IndexRange { first, last }, entries, gate, effects);
+            }
         }
         Reply::None
     }
@@ -128,6 +181,12 @@ impl Fifo {
             ready_bytes: self.ready.bytes(),
             unacked_bytes: self.unacked.bytes(),
         }
+    }
+
+    /// The lane of a message in this queue: its priority, as far as the queue tells them apart.
+    #[must_use]
+    pub fn lane_of(&self, message: &crate::model::message::Message) -> u8 {
+        message.priority().min(limits::priority_max(&self.options))
     }
 
     #[must_use]
@@ -165,36 +224,55 @@ impl Fifo {
             assert!(self.consumers.holder(unacked.holder).is_some(), "an unacknowledged message has a holder");
         }
         if !self.finished && self.options.overflow == Overflow::DropHead {
-            assert!(!limits::is_over(&self.options, &self.ready), "the queue is within its limits");
+            let is_over = limits::is_over(&self.options, &self.ready);
+            assert!(!is_over || self.ready.is_head_cold(), "the queue is within its limits");
         }
     }
 
     #[inline]
-    fn enqueue(&mut self, now: Timestamp, publish: Publish, gate: &mut impl Gate, effects: &mut Vec<Effect>) {
+    fn enqueue(&mut self, now: Timestamp, publish: Publish, gate: &mut impl Gate, effects: &mut Vec<Effect>) -> Reply {
         let Publish { message, expiration_ms, origin, deaths } = publish;
         if self.options.overflow != Overflow::DropHead
             && limits::would_be_over(&self.options, &self.ready, message.body_length())
         {
             confirm(origin, Verdict::Rejected, effects);
-            if self.options.overflow == Overflow::RejectPublishDlx {
-                self.dead_letter(message, deaths, Reason::MaxLength, effects);
+            if self.options.overflow == Overflow::RejectPublishDlx && self.options.dead_letter.is_some() {
+                effects.push(Effect::DeadLetter { message, reason: Reason::MaxLength, deaths, logged: None });
             }
-            return;
+            return Reply::None;
         }
         confirm(origin, Verdict::Confirmed, effects);
         let index = self.next_index;
         self.next_index += 1;
-        let entry = Entry { message, expires: limits::expiry(&self.options, now, expiration_ms), deaths };
+        let expires = limits::expiry(&self.options, now, expiration_ms);
+        self.records.arrive(index, &message);
+        let entry = Entry { message, expires, deaths };
+        self.place(now, Taken { index, redelivered: false, spilled: false, entry }, gate, effects);
+        if self.records.arrived() {
+            Reply::Kept { index: MessageIndex(index), expires: (expires != NEVER).then_some(expires) }
+        } else {
+            Reply::None
+        }
+    }
+
+    /// Hands a new message to a consumer or puts it behind the others.
+    #[inline]
+    fn place(&mut self, now: Timestamp, taken: Taken, gate: &mut impl Gate, effects: &mut Vec<Effect>) {
         if self.ready.is_empty()
             && let Some(turn) = self.consumers.pick(gate)
         {
-            return self.hand_out(now, turn, MessageIndex(index), false, entry, gate, effects);
+            return self.hand_out(now, turn, taken, gate, effects);
         }
+        let Taken { index, entry, .. } = taken;
         if entry.expires <= now && !self.options.expire_at_head_only {
-            return self.dead_letter(entry.message, entry.deaths, Reason::Expired, effects);
+            return self.dead_letter(index, entry, Reason::Expired, effects);
         }
         self.ready.push(index, entry);
         self.trim(now, effects);
+        if self.ready.has_cold() {
+            // It may be more urgent than one that is being loaded, for which a consumer waits.
+            self.checkout(now, gate, effects);
+        }
     }
 
     fn settle(
@@ -212,9 +290,9 @@ impl Fifo {
             let Some(entry) = self.unacked.remove(*index, slot) else { continue };
             count += 1;
             match outcome {
-                Outcome::Ack => {}
+                Outcome::Ack => self.records.left(*index, &entry.message),
                 Outcome::Requeue => self.ready.give_back(*index, entry),
-                Outcome::Reject => self.dead_letter(entry.message, entry.deaths, Reason::Rejected, effects),
+                Outcome::Reject => self.dead_letter(*index, entry, Reason::Rejected, effects),
             }
         }
         if count == 0 {
@@ -239,13 +317,20 @@ impl Fifo {
 
     fn get(&mut self, now: Timestamp, holder: ConsumerId, no_ack: bool, gate: &mut impl Gate) -> Reply {
         self.used = now;
-        let Some(taken) = self.ready.pop() else { return Reply::Empty };
+        if self.ready.is_empty() {
+            return Reply::Empty;
+        }
+        self.head_needed = ForHead::Needed;
+        let Some(taken) = self.ready.pop() else { return Reply::Later };
         let message = taken.entry.message.clone();
         let mode = if no_ack { AckMode::Automatic } else { AckMode::Manual };
         gate.spend(holder, message.cost(), mode);
+        self.delivered_through = self.delivered_through.max(taken.index);
         if mode == AckMode::Manual {
             let slot = self.consumers.getter(holder);
             self.hold(now, slot, taken.index, taken.entry);
+        } else {
+            self.records.left(taken.index, &message);
         }
         let index = MessageIndex(taken.index);
         Reply::Got { index, redelivered: taken.redelivered, message, ready: self.ready.len() }
@@ -323,37 +408,40 @@ impl Fifo {
             if self.ready.is_empty() {
                 return;
             }
+            if self.ready.is_head_cold() {
+                if self.consumers.is_waiting() {
+                    self.head_needed = ForHead::Needed;
+                }
+                return;
+            }
             let Some(turn) = self.consumers.pick(gate) else { return };
+            self.head_needed = ForHead::Needed;
             let Some(taken) = self.ready.pop() else { return };
-            self.hand_out(now, turn, MessageIndex(taken.index), taken.redelivered, taken.entry, gate, effects);
+            self.hand_out(now, turn, taken, gate, effects);
         }
     }
 
     #[inline]
-    #[expect(clippy::too_many_arguments, reason = "the parts of a delivery and where it goes")]
-    fn hand_out(
-        &mut self,
-        now: Timestamp,
-        turn: Turn,
-        index: MessageIndex,
-        redelivered: bool,
-        entry: Entry,
-        gate: &mut impl Gate,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn hand_out(&mut self, now: Timestamp, turn: Turn, taken: Taken, gate: &mut impl Gate, effects: &mut Vec<Effect>) {
         let Some(holder) = self.consumers.holder(turn.slot) else { return };
+        let Taken { index, redelivered, entry, .. } = taken;
         let consumer = holder.id;
-        let message = if holder.no_ack {
-            gate.spend(consumer, entry.message.cost(), AckMode::Automatic);
-            entry.message
+        let no_ack = holder.no_ack;
+        self.delivered_through = self.delivered_through.max(index);
+        let cost = entry.message.cost();
+        let told = MessageIndex(index);
+        let deliver = |message| Effect::Deliver(Delivery { consumer, index: told, cost, redelivered, message });
+        // Made in its place: made first and then copied costs more than all else here.
+        if no_ack {
+            gate.spend(consumer, cost, AckMode::Automatic);
+            self.records.left(index, &entry.message);
+            effects.extend(iter::once_with(|| deliver(entry.message)));
         } else {
-            gate.spend(consumer, entry.message.cost(), AckMode::Manual);
-            let message = entry.message.clone();
-            self.hold(now, turn.slot, index.0, entry);
-            message
-        };
+            gate.spend(consumer, cost, AckMode::Manual);
+            effects.extend(iter::once_with(|| deliver(entry.message.clone())));
+            self.hold(now, turn.slot, index, entry);
+        }
         self.consumers.served(turn);
-        effects.push(Effect::Deliver(Delivery { consumer, index, redelivered, message }));
     }
 
     /// Keeps a message until its holder settles it.
@@ -381,8 +469,8 @@ impl Fifo {
     #[inline]
     fn expire(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         if self.ready.next_expiry() <= now {
-            while let Some(entry) = self.ready.take_expired(now) {
-                self.dead_letter(entry.message, entry.deaths, Reason::Expired, effects);
+            while let Some((index, entry)) = self.ready.take_expired(now) {
+                self.dead_letter(index, entry, Reason::Expired, effects);
             }
         }
     }
@@ -393,22 +481,24 @@ impl Fifo {
         self.expire(now, effects);
         if self.options.overflow == Overflow::DropHead {
             while limits::is_over(&self.options, &self.ready) {
-                let Some(taken) = self.ready.pop() else { break };
-                self.dead_letter(taken.entry.message, taken.entry.deaths, Reason::MaxLength, effects);
+                let Some(taken) = self.ready.pop() else {
+                    self.head_needed = ForHead::Needed;
+                    break;
+                };
+                self.dead_letter(taken.index, taken.entry, Reason::MaxLength, effects);
             }
             self.expire(now, effects);
         }
     }
 
-    fn dead_letter(
-        &self,
-        message: Message,
-        deaths: Option<Arc<DeathHistory>>,
-        reason: Reason,
-        effects: &mut Vec<Effect>,
-    ) {
+    /// Lets a message go, as a dead letter if there is a place for those.
+    fn dead_letter(&mut self, index: u64, entry: Entry, reason: Reason, effects: &mut Vec<Effect>) {
+        let Entry { message, deaths, .. } = entry;
         if self.options.dead_letter.is_some() {
-            effects.push(Effect::DeadLetter { message, reason, deaths });
+            let logged = self.records.release(index, &message);
+            effects.push(Effect::DeadLetter { message, reason, deaths, logged });
+        } else {
+            self.records.left(index, &message);
         }
     }
 
@@ -466,7 +556,8 @@ impl Fifo {
                 gate.settled(holder.id, holder.unacked);
             }
         }
-        self.ready.clear();
+        self.ready.clear(&mut self.records);
+        self.records.finish();
         self.unacked = UnackedMap::default();
         self.consumers = Consumers::new(Activity::All);
         self.next_timeout = NEVER;
@@ -485,7 +576,8 @@ fn answer_finished(command: &Command, effects: &mut Vec<Effect>) -> Reply {
         | Command::ChannelDown(_)
         | Command::ConnectionDown(_)
         | Command::Resume(_)
-        | Command::Tick => {}
+        | Command::Tick
+        | Command::Loaded { .. } => {}
     }
     Reply::None
 }

@@ -7,15 +7,21 @@
 //! ```
 
 mod backlog;
+mod cold;
 mod consumer;
 pub mod dead_letter;
 mod fifo;
 mod limits;
 mod ready;
+mod record;
 mod unacked;
 
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod naive_model;
+#[cfg(test)]
+mod paging_tests;
 #[cfg(test)]
 mod storage_tests;
 #[cfg(test)]
@@ -23,13 +29,14 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex};
+use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, Timestamp};
 use crate::model::message::Message;
 use crate::model::names::ConsumerTag;
 
 pub use consumer::ConsumerView;
 pub use dead_letter::DeathHistory;
 pub use fifo::Fifo;
+pub use record::{ColdChunk, Durability, IndexRange, Loaded, Members, RecoveredQueue, Spilled};
 
 /// A message on its way into a queue.
 #[derive(Clone, Debug)]
@@ -86,30 +93,21 @@ pub struct Subscription {
 /// All a queue can be asked for.
 #[derive(Clone, Debug)]
 pub enum Command {
+    /// Replies `Kept` when the message is in the queue afterwards and needs a record in the log.
     Enqueue(Publish),
     /// Settles deliveries of one consumer; indexes it does not hold are ignored (a late answer after a requeue).
-    Settle {
-        consumer: ConsumerId,
-        indexes: Vec<MessageIndex>,
-        outcome: Outcome,
-    },
+    Settle { consumer: ConsumerId, indexes: Vec<MessageIndex>, outcome: Outcome },
     /// Replies `Subscribed` or `Refused`.
     Subscribe(Subscription),
     /// Ends a consumer; what it holds stays unacknowledged. Replies `Cancelled`.
     Cancel(ConsumerId),
-    /// Takes one message on behalf of a channel; unless `no_ack` it stays unacknowledged under `holder`. Replies `Got`
-    /// or `Empty`.
-    Get {
-        holder: ConsumerId,
-        no_ack: bool,
-    },
+    /// Takes one message on behalf of a channel; unless `no_ack` it stays unacknowledged under `holder`. Replies `Got`,
+    /// `Empty` or `Later`.
+    Get { holder: ConsumerId, no_ack: bool },
     /// Drops all ready messages. Replies `Purged`.
     Purge,
     /// Replies `Deleted`, `InUse` or `NotEmpty`.
-    Delete {
-        if_unused: bool,
-        if_empty: bool,
-    },
+    Delete { if_unused: bool, if_empty: bool },
     /// Ends all consumers of the channel and requeues all its deliveries and gets.
     ChannelDown(ChannelRef),
     /// The same for all channels of the connection.
@@ -120,12 +118,21 @@ pub enum Command {
     Touch,
     /// Time has passed: expires messages, unacknowledged deliveries and the queue itself.
     Tick,
+    /// The answer to the `Effect::Load` with the same first and last index: the messages that were found, ascending.
+    /// Those that the queue does not miss any more are ignored; those it misses and that are not there are lost.
+    Loaded { first: u64, last: u64, entries: Vec<Loaded> },
 }
 
 /// The answer to the one who sent the command.
 #[derive(Clone, Debug)]
 pub enum Reply {
     None,
+    /// The enqueued message is in the queue, ready or unacknowledged, and is to have a record in the log under this
+    /// index, until the queue reports it settled or leaves it to a dead letter.
+    Kept {
+        index: MessageIndex,
+        expires: Option<Timestamp>,
+    },
     Subscribed,
     Refused(Refusal),
     Cancelled,
@@ -136,6 +143,8 @@ pub enum Reply {
         ready: u64,
     },
     Empty,
+    /// The message to get is in the log only and is being loaded: to be asked again after the next `Loaded`.
+    Later,
     Purged(u64),
     /// The queue is gone; the number of ready messages that went with it.
     Deleted(u64),
@@ -168,6 +177,21 @@ pub enum Effect {
         reason: Reason,
         /// The deaths before this one, for `dead_letter::rewrite`.
         deaths: Option<Arc<DeathHistory>>,
+        /// The message's record in the log of this queue, which is not reported as settled: whoever carries out this
+        /// effect settles it once the letter is in its new queues.
+        logged: Option<MessageIndex>,
+    },
+    /// Messages are needed that are in the log only: the records from `first` to `last` are to be read and answered
+    /// with `Command::Loaded`. A queue has at most four loads under way.
+    Load {
+        first: u64,
+        last: u64,
+        /// Bytes of memory that the messages will take.
+        bytes: u64,
+    },
+    /// That many messages were not found in the log and are lost; the queue goes on without them.
+    Lost {
+        count: u64,
     },
     /// The queue ended this consumer; its client is told with `basic.cancel`.
     ConsumerCancelled {
@@ -187,9 +211,15 @@ pub enum Effect {
 pub struct Delivery {
     pub consumer: ConsumerId,
     pub index: MessageIndex,
+    /// What the gate was told that it costs, in bytes.
+    pub cost: usize,
     pub redelivered: bool,
     pub message: Message,
 }
+
+// The kind of an effect has its place beside `redelivered`. An effect with more in it than comes before that would need
+// a byte of its own for it, and be copied by odd bytes: that takes longer than the rest of a delivery.
+const _: () = assert!(size_of::<Effect>() == size_of::<Delivery>());
 
 /// Why a message is a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,13 +4,23 @@
 //! Within a lane most messages expire in the order they arrived, so looking at the lane's head finds them. Only a
 //! message that expires before an earlier one of its lane, or that was requeued, is noted in an ordered index besides;
 //! notes of messages that left otherwise are skipped when met and swept out before they outnumber the messages.
+//!
+//! A cold block is noted with its earliest expiry until it is asked for. While it is being loaded, neither its messages
+//! nor those behind it that expire later are announced.
+
+mod loads;
+mod recovered;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use super::backlog::{Backlog, Entry, NEVER};
+use super::backlog::{Backlog, Entry, NEVER, Order, Standing, Taken, Totals};
+use super::cold::ColdState;
 use super::limits::ExpiryRule;
+use super::record::{Durability, IndexRange, Settled};
 use crate::model::ids::Timestamp;
+pub(super) use loads::ForHead;
+use loads::Loads;
 
 /// Notes about messages that are gone are tolerated up to this number, and up to the number of messages.
 const STALE_NOTES_MAX: usize = 64;
@@ -24,10 +34,18 @@ pub(super) struct Ready {
     /// The highest priority; higher ones count as this.
     priority_max: u8,
     rule: ExpiryRule,
+    durability: Durability,
     len: u64,
     /// Body bytes.
     bytes: u64,
-    /// Expiry, index and lane of messages that the heads of the lanes do not announce.
+    /// Those of the messages and bytes that are not in memory.
+    cold: Totals,
+    loads: Loads,
+    /// Messages up to this index may have been delivered before the broker started.
+    delivered_before: u64,
+    /// Records of messages that have none of their own and that left a spilled block.
+    strays: Settled,
+    /// Expiry, index and lane of messages that the heads of the lanes do not announce, and of cold blocks.
     notes: BinaryHeap<Reverse<(Timestamp, u64, u8)>>,
     /// Nothing is to expire before this time.
     next_expiry: Timestamp,
@@ -38,27 +56,22 @@ struct Lane {
     /// Requeued messages, all older than the backlog.
     returned: BTreeMap<u64, Entry>,
     backlog: Backlog,
-    /// The latest expiry in the backlog since it was last empty.
-    latest_expiry: Timestamp,
-}
-
-/// A message taken from the head of the queue.
-#[derive(Debug)]
-pub(super) struct Taken {
-    pub index: u64,
-    pub redelivered: bool,
-    pub entry: Entry,
 }
 
 impl Ready {
-    pub(super) fn new(priority_max: u8, rule: ExpiryRule) -> Self {
+    pub(super) fn new(priority_max: u8, rule: ExpiryRule, durability: Durability) -> Self {
         Self {
             lanes: Vec::new(),
             occupied: [0; 4],
             priority_max,
             rule,
+            durability,
             len: 0,
             bytes: 0,
+            cold: Totals::default(),
+            loads: Loads::default(),
+            delivered_before: 0,
+            strays: Settled::default(),
             notes: BinaryHeap::new(),
             next_expiry: NEVER,
         }
@@ -85,13 +98,11 @@ impl Ready {
     /// Appends a new message; `index` is above all before it.
     pub(super) fn push(&mut self, index: u64, entry: Entry) {
         let number = self.admit(&entry);
-        let lane = &mut self.lanes[usize::from(number)];
-        if lane.backlog.is_empty() || entry.expires >= lane.latest_expiry {
-            lane.latest_expiry = entry.expires;
-        } else if self.rule == ExpiryRule::Anywhere {
-            self.notes.push(Reverse((entry.expires, index, number)));
+        let expires = entry.expires;
+        let order = self.lanes[usize::from(number)].backlog.push_back(index, entry);
+        if order == Order::Early && self.rule == ExpiryRule::Anywhere {
+            self.notes.push(Reverse((expires, index, number)));
         }
-        lane.backlog.push_back(index, entry);
         self.sweep_notes();
     }
 
@@ -105,98 +116,103 @@ impl Ready {
         self.sweep_notes();
     }
 
-    /// Takes the first message of the highest priority.
+    /// Takes the first message of the highest priority; none when it is cold.
     pub(super) fn pop(&mut self) -> Option<Taken> {
         let number = self.highest()?;
         let lane = &mut self.lanes[usize::from(number)];
-        let taken = match lane.returned.pop_first() {
-            Some((index, entry)) => Taken { index, redelivered: true, entry },
-            None => {
-                let (index, entry) = lane.backlog.pop_front()?;
-                Taken { index, redelivered: false, entry }
-            }
+        let taken = if let Some((index, entry)) = lane.returned.pop_first() {
+            Taken { index, redelivered: true, spilled: false, entry }
+        } else {
+            let mut taken = lane.backlog.pop_front()?;
+            taken.redelivered = taken.index <= self.delivered_before;
+            taken
         };
+        if taken.spilled {
+            self.unspill(taken.index, &taken.entry);
+        }
         self.left(number, &taken.entry);
         Some(taken)
     }
 
     /// Takes one message that has expired at `now`: by time, then by index; in head-only mode the head alone.
-    pub(super) fn take_expired(&mut self, now: Timestamp) -> Option<Entry> {
+    pub(super) fn take_expired(&mut self, now: Timestamp) -> Option<(u64, Entry)> {
         if self.next_expiry > now {
             return None;
         }
         let taken = match self.rule {
-            ExpiryRule::HeadOnly => match self.head_expiry() {
-                expires if expires <= now => self.pop().map(|taken| taken.entry),
-                expires => {
-                    self.next_expiry = expires;
-                    None
-                }
-            },
-            ExpiryRule::Anywhere => match self.earliest() {
-                Some((expires, index, number)) if expires <= now => self.remove(number, index),
-                earliest => {
-                    self.next_expiry = earliest.map_or(NEVER, |(expires, ..)| expires);
-                    None
-                }
-            },
+            ExpiryRule::HeadOnly => self.take_expired_head(now),
+            ExpiryRule::Anywhere => self.take_earliest(now),
         };
         debug_assert!(taken.is_some() || self.next_expiry > now);
         taken
     }
 
-    /// Drops everything and answers how many messages that were.
-    pub(super) fn clear(&mut self) -> u64 {
-        let count = self.len;
-        *self = Self::new(self.priority_max, self.rule);
-        count
-    }
-
     pub(super) fn check_invariants(&self) {
         let mut len = 0;
         let mut bytes = 0;
+        let mut cold = Totals::default();
         for (number, lane) in self.lanes.iter().enumerate() {
             lane.backlog.check_invariants();
             let returned = lane.returned.iter().map(|(index, entry)| (*index, entry));
             let messages: Vec<(u64, &Entry)> = returned.chain(lane.backlog.iter()).collect();
             assert!(messages.windows(2).all(|pair| pair[0].0 < pair[1].0), "returned messages are older");
-            assert_eq!(!messages.is_empty(), self.occupied[number / 64] & (1 << (number % 64)) != 0, "lane marked");
+            let is_empty = messages.is_empty() && lane.backlog.is_empty();
+            assert_eq!(!is_empty, self.occupied[number / 64] & (1 << (number % 64)) != 0, "lane marked");
             for (_, entry) in &messages {
                 assert_eq!(usize::from(entry.message.priority().min(self.priority_max)), number, "in its lane");
-                if self.rule == ExpiryRule::Anywhere {
-                    assert!(self.next_expiry <= entry.expires, "the next expiry is a lower bound");
-                }
                 bytes += entry.message.body_length() as u64;
             }
             len += messages.len() as u64;
+            // Blocks that are asked for and those behind them are not announced.
+            let due = lane.returned.values().map(|entry| entry.expires).min();
+            if self.rule == ExpiryRule::Anywhere {
+                let due = due.into_iter().chain(lane.backlog.announced_expiry()).min();
+                assert!(due.is_none_or(|due| self.next_expiry <= due), "the next expiry is a lower bound");
+            }
+            lane.backlog.cold_blocks().for_each(|block| cold += Totals::of(block));
         }
-        assert_eq!((len, bytes), (self.len, self.bytes), "ready messages and bytes");
-        assert!(self.notes.len() as u64 <= 2 * self.len + 2 * STALE_NOTES_MAX as u64, "notes are bounded");
+        assert_eq!(cold, self.cold, "cold messages and bytes");
+        assert_eq!((len + cold.messages, bytes + cold.bytes), (self.len, self.bytes), "ready messages and bytes");
+        assert!(self.notes.len() as u64 <= self.notes_max(), "notes are bounded");
+        self.loads.check_invariants();
     }
 
     /// Counts a message in and makes its lane ready for it.
     fn admit(&mut self, entry: &Entry) -> u8 {
         let number = entry.message.priority().min(self.priority_max);
-        let at = usize::from(number);
-        if self.lanes.len() <= at {
-            self.lanes.resize_with(at + 1, Lane::default);
-        }
-        self.occupied[at / 64] |= 1 << (at % 64);
+        self.make_lane(number);
         self.len += 1;
         self.bytes += entry.message.body_length() as u64;
         self.next_expiry = self.next_expiry.min(entry.expires);
         number
     }
 
+    /// Makes sure that there is such a lane, and that it counts as occupied.
+    #[inline]
+    fn make_lane(&mut self, number: u8) {
+        let at = usize::from(number);
+        if self.lanes.len() <= at {
+            self.lanes.resize_with(at + 1, Lane::default);
+        }
+        self.occupied[at / 64] |= 1 << (at % 64);
+    }
+
     /// Counts out a message that was removed from its lane.
     fn left(&mut self, number: u8, entry: &Entry) {
+        self.len -= 1;
+        self.bytes -= entry.message.body_length() as u64;
+        self.fewer(number);
+        self.sweep_notes();
+    }
+
+    /// The lane has fewer messages than before.
+    #[inline]
+    fn fewer(&mut self, number: u8) {
         let at = usize::from(number);
         let lane = &self.lanes[at];
         if lane.backlog.is_empty() && lane.returned.is_empty() {
             self.occupied[at / 64] &= !(1 << (at % 64));
         }
-        self.len -= 1;
-        self.bytes -= entry.message.body_length() as u64;
         if self.len == 0 {
             self.next_expiry = NEVER;
             self.notes = BinaryHeap::new();
@@ -215,41 +231,114 @@ impl Ready {
             .and_then(|(at, word)| u8::try_from(at * 64 + 63 - word.leading_zeros() as usize).ok())
     }
 
+    /// The head, when it has expired.
+    fn take_expired_head(&mut self, now: Timestamp) -> Option<(u64, Entry)> {
+        loop {
+            let expires = self.head_expiry();
+            if expires > now {
+                self.next_expiry = expires;
+                return None;
+            }
+            if let Some(taken) = self.pop() {
+                return Some((taken.index, taken.entry));
+            }
+            // The head is cold and may have expired.
+            let number = self.highest()?;
+            let first = self.lanes[usize::from(number)].backlog.cold_front()?.first;
+            self.want(number, first);
+        }
+    }
+
+    /// The message that expires first, when it has. Cold blocks that may have some are asked for on the way.
+    fn take_earliest(&mut self, now: Timestamp) -> Option<(u64, Entry)> {
+        loop {
+            match self.earliest() {
+                Some((expires, index, number, standing)) if expires <= now => match standing {
+                    Standing::Cold => self.want(number, index),
+                    _ => return self.remove(number, index).map(|entry| (index, entry)),
+                },
+                earliest => {
+                    self.next_expiry = earliest.map_or(NEVER, |(expires, ..)| expires);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// When the head expires, or the first of its block if it is cold; never while it is being loaded.
     fn head_expiry(&self) -> Timestamp {
         let Some(number) = self.highest() else { return NEVER };
         let lane = &self.lanes[usize::from(number)];
-        let returned = lane.returned.first_key_value().map(|(_, entry)| entry);
-        returned.or_else(|| lane.backlog.front().map(|(_, entry)| entry)).map_or(NEVER, |entry| entry.expires)
+        if let Some((_, entry)) = lane.returned.first_key_value() {
+            return entry.expires;
+        }
+        match lane.backlog.cold_front() {
+            Some(block) if block.state == ColdState::Resting => block.expires,
+            Some(_) => NEVER,
+            None => lane.backlog.front().map_or(NEVER, |(_, entry)| entry.expires),
+        }
     }
 
-    /// The message that expires first.
-    fn earliest(&mut self) -> Option<(Timestamp, u64, u8)> {
-        while let Some(Reverse((_, index, number))) = self.notes.peek()
-            && !self.lanes[usize::from(*number)].holds(*index)
-        {
-            self.notes.pop();
-        }
-        let noted = self.notes.peek().map(|Reverse(note)| *note);
+    /// The message that expires first, or the cold block with it.
+    fn earliest(&mut self) -> Option<(Timestamp, u64, u8, Standing)> {
+        let noted = loop {
+            let Some(Reverse((expires, index, number))) = self.notes.peek().copied() else { break None };
+            match self.lanes.get(usize::from(number)).map_or(Standing::Gone, |lane| lane.standing(index, expires)) {
+                Standing::Gone => self.notes.pop(),
+                standing => break Some((expires, index, number, standing)),
+            };
+        };
         let heads = self.lanes.iter().enumerate().filter_map(|(number, lane)| {
             let (index, entry) = lane.backlog.front()?;
-            (entry.expires != NEVER).then_some((entry.expires, index, u8::try_from(number).unwrap_or(u8::MAX)))
+            let number = u8::try_from(number).unwrap_or(u8::MAX);
+            (entry.expires != NEVER).then_some((entry.expires, index, number, Standing::Hot))
         });
-        heads.chain(noted).min()
+        heads.chain(noted).min_by_key(|(expires, index, ..)| (*expires, *index))
     }
 
     fn remove(&mut self, number: u8, index: u64) -> Option<Entry> {
         let lane = &mut self.lanes[usize::from(number)];
-        let entry = lane.returned.remove(&index).or_else(|| lane.backlog.remove(index))?;
+        let entry = match lane.returned.remove(&index) {
+            Some(entry) => entry,
+            None => {
+                let taken = lane.backlog.remove(index)?;
+                if taken.spilled {
+                    self.unspill(index, &taken.entry);
+                }
+                taken.entry
+            }
+        };
         self.left(number, &entry);
         Some(entry)
     }
 
-    fn sweep_notes(&mut self) {
-        if self.notes.len() <= STALE_NOTES_MAX || self.notes.len() as u64 <= 2 * self.len {
-            return;
+    /// A message left a spilled block: if it has no record of its own, the one in the log is needed no more.
+    fn unspill(&mut self, index: u64, entry: &Entry) {
+        if !self.durability.logs(&entry.message) {
+            self.strays.add(IndexRange { first: index, last: index });
         }
+    }
+
+    /// More notes than this are too many.
+    fn notes_max(&self) -> u64 {
+        let noted = self.len - self.cold.messages + self.cold.blocks;
+        (2 * noted).max(STALE_NOTES_MAX as u64)
+    }
+
+    #[inline]
+    fn sweep_notes(&mut self) {
+        if self.notes.len() > STALE_NOTES_MAX && self.notes.len() as u64 > self.notes_max() {
+            self.drop_stale_notes();
+        }
+    }
+
+    #[cold]
+    fn drop_stale_notes(&mut self) {
         let mut notes = std::mem::take(&mut self.notes).into_vec();
-        notes.retain(|Reverse((_, index, number))| self.lanes[usize::from(*number)].holds(*index));
+        notes.retain(|Reverse((expires, index, number))| {
+            let lane = self.lanes.get(usize::from(*number));
+            lane.is_some_and(|lane| lane.standing(*index, *expires) != Standing::Gone)
+        });
         notes.sort_unstable();
         notes.dedup();
         notes.shrink_to(2 * notes.len());
@@ -258,7 +347,12 @@ impl Ready {
 }
 
 impl Lane {
-    fn holds(&self, index: u64) -> bool {
-        self.returned.contains_key(&index) || self.backlog.find(index).is_some()
+    /// What a note stands for.
+    fn standing(&self, index: u64, expires: Timestamp) -> Standing {
+        match self.returned.get(&index) {
+            Some(entry) if entry.expires == expires => Standing::Hot,
+            Some(_) => Standing::Gone,
+            None => self.backlog.standing(index, expires),
+        }
     }
 }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::backlog::{Backlog, Entry, NEVER};
 use super::limits::ExpiryRule;
 use super::ready::Ready;
+use super::record::Durability;
 use super::tests::message;
 use super::unacked::{Unacked, UnackedMap};
 use crate::model::ids::Timestamp;
@@ -64,13 +65,13 @@ proptest! {
                     next += 1 + skip;
                 },
                 Bulk::Pop(count) => for _ in 0..count {
-                    let popped = backlog.pop_front().map(|(index, entry)| (index, entry.expires.0));
+                    let popped = backlog.pop_front().map(|popped| (popped.index, popped.entry.expires.0));
                     prop_assert_eq!(popped, expected.pop_first());
                 },
                 Bulk::Remove { from_percent, every, count } => {
                     for index in chosen(&expected, from_percent, every, count) {
                         prop_assert_eq!(backlog.find(index).map(|entry| entry.expires.0), expected.get(&index).copied());
-                        prop_assert_eq!(backlog.remove(index).map(|entry| entry.expires.0), expected.remove(&index));
+                        prop_assert_eq!(backlog.remove(index).map(|popped| popped.entry.expires.0), expected.remove(&index));
                         prop_assert!(backlog.remove(index).is_none());
                     }
                 }
@@ -132,7 +133,7 @@ proptest! {
 
     #[test]
     fn messages_expire_by_time_then_index(ttls in prop::collection::vec(prop_oneof![Just(u64::MAX), 1u64..500], 1..3000)) {
-        let mut ready = Ready::new(0, ExpiryRule::Anywhere);
+        let mut ready = Ready::new(0, ExpiryRule::Anywhere, Durability::Transient);
         for (index, expires) in (1u64..).zip(&ttls) {
             ready.push(index, entry(*expires));
         }
@@ -140,7 +141,7 @@ proptest! {
         let mut expected: Vec<u64> = ttls.iter().copied().filter(|expires| *expires != u64::MAX).collect();
         expected.sort_unstable();
         for now in 1..500 {
-            while let Some(entry) = ready.take_expired(Timestamp(now)) {
+            while let Some((_, entry)) = ready.take_expired(Timestamp(now)) {
                 prop_assert_eq!(entry.expires, Timestamp(now));
                 prop_assert_eq!(expected.remove(0), now);
             }
@@ -154,7 +155,7 @@ proptest! {
 
 #[test]
 fn notes_about_expiry_do_not_pile_up() {
-    let mut ready = Ready::new(0, ExpiryRule::Anywhere);
+    let mut ready = Ready::new(0, ExpiryRule::Anywhere, Durability::Transient);
     ready.push(1, entry(u64::MAX));
     ready.push(2, entry(1_000_000));
     // One message is delivered and requeued again and again.
@@ -164,7 +165,7 @@ fn notes_about_expiry_do_not_pile_up() {
         ready.give_back(taken.index, taken.entry);
         ready.give_back(second.index, second.entry);
         ready.push(3, entry(5));
-        let expired = ready.take_expired(Timestamp(6)).unwrap();
+        let (_, expired) = ready.take_expired(Timestamp(6)).unwrap();
         assert_eq!(expired.expires, Timestamp(5));
     }
     ready.check_invariants();

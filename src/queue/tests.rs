@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::model::entity::{DeadLetterTarget, Overflow, QueueOptions};
 use crate::model::ids::Timestamp;
@@ -9,12 +11,19 @@ use crate::model::message::{Envelope, Properties};
 
 /// A message to exchange `amq.topic` with `name` as its routing key and a body of `size` bytes.
 pub(super) fn message(name: &str, priority: u8, size: usize) -> Message {
+    message_of(name, priority, None, size)
+}
+
+/// The same with a delivery mode. Bodies share their bytes, so that big ones cost nothing.
+pub(super) fn message_of(name: &str, priority: u8, delivery_mode: Option<u8>, size: usize) -> Message {
+    static BODY: [u8; 1 << 20] = [b'x'; 1 << 20];
     let mut raw = Vec::new();
-    let properties = Properties { priority: (priority > 0).then_some(priority), ..Properties::default() };
+    let properties =
+        Properties { priority: (priority > 0).then_some(priority), delivery_mode, ..Properties::default() };
     properties.encode(&mut raw);
     let properties = Properties { raw: &raw, ..properties };
     let envelope = Envelope { exchange: b"amq.topic", routing_key: name.as_bytes() };
-    Message::new(&mut Vec::new(), envelope, &properties, &vec![b'x'; size])
+    Message::with_slices(&mut Vec::new(), envelope, &properties, vec![Bytes::from_static(&BODY[..size])])
 }
 
 pub(super) fn tag(name: &str) -> ConsumerTag {
@@ -59,7 +68,7 @@ struct Player {
 
 impl Player {
     fn play(options: QueueOptions, script: &str) {
-        let fifo = Fifo::new(Arc::new(options), Timestamp(0));
+        let fifo = Fifo::new(Arc::new(options), Durability::Transient, Timestamp(0));
         let (names, indexes) = (HashMap::new(), HashMap::new());
         let mut player = Self { fifo, now: 0, gate: Valve::default(), names, indexes, sequence: 0 };
         for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -158,7 +167,7 @@ impl Player {
         };
         for effect in effects {
             texts.push(match effect {
-                Effect::Deliver(Delivery { consumer, index, redelivered, message }) => {
+                Effect::Deliver(Delivery { consumer, index, redelivered, message, .. }) => {
                     let again = if redelivered { " again" } else { "" };
                     let name = self.name(index, &message);
                     format!("{name} to {}{again}", self.names[&consumer])
@@ -173,6 +182,7 @@ impl Player {
                 }
                 Effect::ConsumerTimeout { consumer } => format!("{} timed out", self.names[&consumer]),
                 Effect::Gone => "gone".to_owned(),
+                other => format!("{other:?}").to_lowercase(),
             });
         }
         texts.join("; ")
@@ -650,7 +660,7 @@ fn deadlines_are_announced() {
         consumer_timeout_ms: Some(300),
         ..QueueOptions::default()
     };
-    let mut fifo = Fifo::new(Arc::new(options), Timestamp(0));
+    let mut fifo = Fifo::new(Arc::new(options), Durability::Transient, Timestamp(0));
     let mut apply = |now: u64, command: Command| {
         fifo.apply(Timestamp(now), command, &mut OpenGate, &mut Vec::new());
         fifo.next_deadline().map(|deadline| deadline.0)
@@ -674,7 +684,7 @@ fn deadlines_are_announced() {
 #[test]
 fn consumers_are_listed_in_order_of_registration() {
     let options = QueueOptions { single_active_consumer: true, ..QueueOptions::default() };
-    let mut fifo = Fifo::new(Arc::new(options), Timestamp(0));
+    let mut fifo = Fifo::new(Arc::new(options), Durability::Transient, Timestamp(0));
     for name in ["x", "y", "z"] {
         let subscription = Subscription {
             consumer: consumer(name),
@@ -709,7 +719,7 @@ fn the_history_of_deaths_travels_with_the_message() {
     );
     for (end, expected) in [("reject", Reason::Rejected), ("expire", Reason::Expired), ("drop", Reason::MaxLength)] {
         let options = QueueOptions { max_length: Some(1), ..traced() };
-        let mut fifo = Fifo::new(Arc::new(options), Timestamp(0));
+        let mut fifo = Fifo::new(Arc::new(options), Durability::Transient, Timestamp(0));
         let mut effects = Vec::new();
         let mut apply = |now: u64, command| fifo.apply(Timestamp(now), command, &mut OpenGate, &mut effects);
         let publish = |deaths| {
@@ -740,7 +750,7 @@ fn the_history_of_deaths_travels_with_the_message() {
 fn many_unanswered_deliveries_time_out_at_most_a_sixteenth_late() {
     const TIMEOUT_MS: u64 = 1600;
     let options = QueueOptions { consumer_timeout_ms: Some(TIMEOUT_MS), ..QueueOptions::default() };
-    let mut fifo = Fifo::new(Arc::new(options), Timestamp(0));
+    let mut fifo = Fifo::new(Arc::new(options), Durability::Transient, Timestamp(0));
     let mut delivered = HashMap::new();
     for at in 0..3000u64 {
         let origin = Origin::Untracked;

@@ -1,38 +1,93 @@
-//! The memory alarm: above the watermark, connections that publish are blocked until memory is free again.
+//! The alarms. Above the memory watermark, below the limit of free disk space, and while the log finds the disk full,
+//! connections that publish are blocked until that has passed.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
-use crate::config::{Memory, machine_memory};
+use dashmap::DashMap;
+
+use crate::broker::Outbox;
+use crate::config::{Memory, Storage, machine_memory};
+use crate::model::ids::ConnectionId;
 use crate::model::request::Event;
 
 use super::Shared;
 
-const LOW_ON_MEMORY: &str = "low on memory";
+/// What may be wrong; each is a bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    Memory = 1,
+    /// Less free space than configured.
+    FreeSpace = 2,
+    /// The WAL cannot be written.
+    WalFull = 4,
+    /// Segments or snapshots cannot be written.
+    LogFull = 8,
+}
+
+/// The free space is measured at least this often when there is little left.
+const CHECK_MIN: Duration = Duration::from_millis(100);
+/// As fast as disks are filled, in bytes a second.
+const FILLING_MAX: u64 = 1 << 30;
 
 #[derive(Debug, Default)]
-pub(super) struct Alarms {
-    memory: AtomicBool,
-}
+pub(super) struct Alarms(AtomicU8);
 
 impl Alarms {
     /// What a connection has to know when it begins.
     pub(super) fn current(&self) -> Option<Event> {
-        self.memory.load(Ordering::Acquire).then_some(Event::Blocked { reason: LOW_ON_MEMORY })
+        reason(self.0.load(Ordering::Acquire)).map(|reason| Event::Blocked { reason })
+    }
+
+    /// Sets or clears one of the causes, and tells the connections what that changes for them.
+    pub(super) fn set(&self, cause: Cause, holds: bool, connections: &DashMap<ConnectionId, Arc<Outbox>>) {
+        let bit = cause as u8;
+        let before =
+            if holds { self.0.fetch_or(bit, Ordering::AcqRel) } else { self.0.fetch_and(!bit, Ordering::AcqRel) };
+        let after = if holds { before | bit } else { before & !bit };
+        if reason(before) == reason(after) {
+            return;
+        }
+        for entry in connections {
+            entry.value().push_one(reason(after).map_or(Event::Unblocked, |reason| Event::Blocked { reason }));
+        }
+    }
+
+    fn holds(&self, cause: Cause) -> bool {
+        self.0.load(Ordering::Acquire) & cause as u8 != 0
     }
 }
 
-pub(super) fn start(shared: &Arc<Shared>, memory: &Memory) {
-    let Some(total) = machine_memory() else {
-        tracing::warn!("the machine's memory is not known: there is no memory alarm");
-        return;
-    };
-    let watermark = memory.high_watermark.bytes(total);
-    tracing::info!(watermark_mib = watermark >> 20, "memory alarm");
-    tokio::spawn(watch(Arc::clone(shared), watermark, memory.check_interval));
+/// As `connection.blocked` says it.
+fn reason(causes: u8) -> Option<&'static str> {
+    let memory = causes & Cause::Memory as u8 != 0;
+    let disk = causes & !(Cause::Memory as u8) != 0;
+    match (memory, disk) {
+        (false, false) => None,
+        (true, false) => Some("low on memory"),
+        (false, true) => Some("low on disk"),
+        (true, true) => Some("low on memory & low on disk"),
+    }
 }
 
-async fn watch(shared: Arc<Shared>, watermark: u64, interval: std::time::Duration) {
+pub(super) fn start(shared: &Arc<Shared>, memory: &Memory, storage: &Storage, data_dir: &Path) {
+    let total = machine_memory();
+    match total {
+        None => tracing::warn!("the machine's memory is not known: there is no memory alarm"),
+        Some(total) => {
+            let watermark = memory.high_watermark.bytes(total);
+            tracing::info!(watermark_mib = watermark >> 20, "memory alarm");
+            tokio::spawn(watch_memory(Arc::clone(shared), watermark, memory.check_interval));
+        }
+    }
+    let limit = storage.disk_free_limit.bytes(total.unwrap_or(0));
+    tracing::info!(limit_mib = limit >> 20, "disk alarm");
+    tokio::spawn(watch_disk(Arc::clone(shared), data_dir.to_owned(), limit, storage.disk_check_interval));
+}
+
+async fn watch_memory(shared: Arc<Shared>, watermark: u64, interval: Duration) {
     let mut usage = Usage::default();
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -41,7 +96,7 @@ async fn watch(shared: Arc<Shared>, watermark: u64, interval: std::time::Duratio
         let Some(resident) = resident() else { continue };
         let used = usage.used(resident, shared.broker.held());
         let alarm = used > watermark;
-        if shared.alarms.memory.swap(alarm, Ordering::AcqRel) == alarm {
+        if shared.alarms.holds(Cause::Memory) == alarm {
             continue;
         }
         let (used_mib, watermark_mib) = (used >> 20, watermark >> 20);
@@ -50,11 +105,37 @@ async fn watch(shared: Arc<Shared>, watermark: u64, interval: std::time::Duratio
         } else {
             tracing::info!(used_mib, watermark_mib, "memory alarm is cleared");
         }
-        for entry in &shared.connections {
-            let event = if alarm { Event::Blocked { reason: LOW_ON_MEMORY } } else { Event::Unblocked };
-            entry.value().push_one(event);
-        }
+        shared.alarms.set(Cause::Memory, alarm, &shared.connections);
     }
+}
+
+async fn watch_disk(shared: Arc<Shared>, data_dir: PathBuf, limit: u64, interval: Duration) {
+    loop {
+        let free = match rustix::fs::statvfs(&data_dir) {
+            Ok(system) => system.f_bavail.saturating_mul(system.f_frsize),
+            Err(error) => {
+                tracing::error!(%error, "the free disk space cannot be measured: there is no disk alarm");
+                return shared.alarms.set(Cause::FreeSpace, false, &shared.connections);
+            }
+        };
+        let alarm = free < limit;
+        if shared.alarms.holds(Cause::FreeSpace) != alarm {
+            let (free_mib, limit_mib) = (free >> 20, limit >> 20);
+            if alarm {
+                tracing::warn!(free_mib, limit_mib, "disk alarm is set: publishers are blocked");
+            } else {
+                tracing::info!(free_mib, limit_mib, "disk alarm is cleared");
+            }
+            shared.alarms.set(Cause::FreeSpace, alarm, &shared.connections);
+        }
+        tokio::time::sleep(next_check(free, limit, interval)).await;
+    }
+}
+
+/// Half the time in which the space above the limit could be filled; while the alarm is set, often, so that it ends soon.
+fn next_check(free: u64, limit: u64, interval: Duration) -> Duration {
+    let until_full = Duration::from_millis(free.saturating_sub(limit) / 2 / (FILLING_MAX / 1000));
+    until_full.clamp(CHECK_MIN, interval.max(CHECK_MIN))
 }
 
 /// How much of the resident memory is in use. The allocator keeps what messages have left behind for those to come: an
@@ -87,6 +168,26 @@ fn resident() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reasons_are_joined() {
+        assert_eq!(reason(0), None);
+        assert_eq!(reason(1), Some("low on memory"));
+        for disk in [2, 4, 8, 14] {
+            assert_eq!(reason(disk), Some("low on disk"));
+            assert_eq!(reason(disk | 1), Some("low on memory & low on disk"));
+        }
+    }
+
+    #[test]
+    fn free_space_is_measured_the_more_often_the_less_there_is() {
+        let interval = Duration::from_secs(10);
+        let check = |free_gib: u64, limit_gib: u64| next_check(free_gib << 30, limit_gib << 30, interval);
+        assert_eq!(check(1000, 1), interval);
+        assert!((4000..6000).contains(&check(11, 1).as_millis()));
+        assert_eq!(check(1, 1), CHECK_MIN);
+        assert_eq!(check(1, 5), CHECK_MIN);
+    }
 
     #[test]
     fn memory_left_behind_by_messages_is_not_in_use() {

@@ -191,7 +191,9 @@ impl Driver {
     async fn wait(&mut self) -> io::Result<Wake> {
         self.arm();
         let waiting = self.protocol.output().len();
-        let reading = self.protocol.wants_input() && self.session.has_credit();
+        // An alarm holds publishes back before they need credit, and acknowledgements are to get through.
+        let credit = self.session.has_credit() || self.protocol.is_alarmed();
+        let reading = self.protocol.wants_input() && credit;
         let writing = waiting > 0;
         let interest = match (reading, writing) {
             (true, true) => Some(Interest::READABLE | Interest::WRITABLE),

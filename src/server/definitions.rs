@@ -1,4 +1,4 @@
-//! The vhosts and users of the configuration.
+//! The vhosts and users of the configuration, which a new data directory begins with.
 
 use std::collections::BTreeMap;
 
@@ -32,5 +32,7 @@ pub(super) fn define(broker: &Broker, config: &Config) -> Result<(), ServerError
             name,
         })?;
     }
+    // They are all there, or none: a start that was interrupted here begins anew.
+    broker.store_definitions().map_err(DefinitionError::Store)?;
     Ok(())
 }

@@ -7,21 +7,26 @@ mod clock;
 mod connection;
 mod definitions;
 mod listener;
+mod log_threads;
 mod settings;
 mod shards;
+mod wal_writer;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use crate::broker::{Broker, DefinitionError, Outbox};
+use crate::broker::{Broker, DefinitionError, OpenError, Outbox};
 use crate::config::Config;
+use crate::disk::{Disk, DiskError};
+use crate::log::{LogError, SyncMode};
 use crate::model::ids::ConnectionId;
 use crate::model::request::Event;
 use crate::protocol::amqp091;
@@ -36,8 +41,14 @@ pub enum ServerError {
     Runtime(std::io::Error),
     #[error("amqp: cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: std::io::Error },
-    #[error("node.data_dir: cannot use {}: {error}", path.display())]
-    DataDirectory { path: PathBuf, error: std::io::Error },
+    #[error("node.data_dir: {0}")]
+    DataDirectory(#[from] DiskError),
+    #[error("{}: {error}", path.display())]
+    Open { path: PathBuf, error: OpenError },
+    #[error("the broker cannot go on without its log, in {}: {error}", path.display())]
+    Log { path: PathBuf, error: LogError },
+    #[error("a thread cannot be started: {0}")]
+    Thread(std::io::Error),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
     #[error("no random numbers from the system: {0}")]
@@ -57,6 +68,10 @@ struct Shared {
     alarms: Alarms,
     publish_credit: u64,
     delivery_credit: u64,
+    /// The log's threads are to end.
+    stopping: AtomicBool,
+    /// The log has work for the thread that maintains it.
+    care: log_threads::Care,
 }
 
 /// Runs the broker until a signal stops it.
@@ -69,11 +84,23 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
 
 async fn serve(config: &Config) -> Result<(), ServerError> {
     let path = &config.node.data_dir;
-    std::fs::create_dir_all(path).map_err(|error| ServerError::DataDirectory { path: path.clone(), error })?;
     raise_open_files();
     let clock = Clock::start();
-    let broker = Broker::new(settings::broker(config));
-    definitions::define(&broker, config)?;
+    let disk = Arc::new(Disk::open(path)?);
+    let begun = clock.now();
+    let options = settings::log(config);
+    if options.sync != SyncMode::Always {
+        tracing::warn!(
+            "storage.sync is \"{}\": UNSAFE: messages are confirmed before they are on the disk, and a power failure \
+             loses them",
+            config.storage.sync.name()
+        );
+    }
+    let broker = Broker::open(settings::broker(config), disk, options, begun)
+        .map_err(|error| ServerError::Open { path: path.clone(), error })?;
+    if broker.is_new() {
+        definitions::define(&broker, config)?;
+    }
     let shared = Arc::new(Shared {
         broker,
         clock,
@@ -83,11 +110,15 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
         alarms: Alarms::default(),
         publish_credit: config.memory.connection_publish_credit,
         delivery_credit: config.memory.connection_delivery_credit,
+        stopping: AtomicBool::new(false),
+        care: log_threads::Care::default(),
     });
     let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Signals)?;
+    let (failed, mut failure) = mpsc::channel(1);
+    let writer = log_threads::start(&shared, options.sync, &failed).map_err(ServerError::Thread)?;
     shards::start(&shared);
-    alarms::start(&shared, &config.memory);
+    alarms::start(&shared, &config.memory, &config.storage, path);
     let (stop, stopped) = watch::channel(false);
     let mut ready = String::from("ready");
     if let Some(address) = config.amqp.address() {
@@ -99,9 +130,20 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        // Nothing more is promised, and nobody is told: what was promised is on the disk.
+        Some(error) = failure.recv() => return Err(ServerError::Log { path: path.clone(), error }),
     }
     let _ = stop.send(true);
     close_connections(&shared, config.shutdown.timeout).await;
+    shared.stopping.store(true, Ordering::Release);
+    shared.broker.stop_log();
+    let written = tokio::task::spawn_blocking(|| writer.join()).await;
+    if let Ok(error) = failure.try_recv() {
+        return Err(ServerError::Log { path: path.clone(), error });
+    }
+    if !matches!(written, Ok(Ok(()))) {
+        tracing::error!("the thread that writes the log has ended before its time");
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::broker;
-use crate::config::{Config, DefaultQueueType, Expiry, Mechanism};
+use crate::config::{Config, DefaultQueueType, Expiry, Mechanism, Sync};
+use crate::log::{self, SyncMode};
 use crate::model::entity::QueueType;
 use crate::model::names::UserName;
 use crate::protocol::amqp091;
@@ -21,6 +22,7 @@ pub(super) fn broker(config: &Config) -> broker::Settings {
         expire_at_head_only: config.queues.expire == Expiry::Head,
         transient_nonexclusive_queues: config.compatibility.transient_nonexclusive_queues,
         node_name: config.cluster_name(),
+        memory_budget: config.storage.memory_budget,
         anonymous_user: (anonymous && !config.defaults.user.is_empty()).then(|| UserName::new(&config.defaults.user)),
         limits: broker::Limits {
             connections: limit(config.limits.connections),
@@ -30,6 +32,19 @@ pub(super) fn broker(config: &Config) -> broker::Settings {
             queues_per_vhost: limit(config.limits.queues_per_vhost),
             exchanges_per_vhost: limit(config.limits.exchanges_per_vhost),
         },
+    }
+}
+
+pub(super) fn log(config: &Config) -> log::Options {
+    let storage = &config.storage;
+    log::Options {
+        sync: match storage.sync {
+            Sync::Always => SyncMode::Always,
+            Sync::Interval => SyncMode::Interval(storage.sync_interval),
+            Sync::Os => SyncMode::Os,
+        },
+        wal_file_bytes: storage.wal_file_size,
+        segment_bytes: storage.segment_size,
     }
 }
 

@@ -1,12 +1,12 @@
-//! The memory alarm: who is blocked, when, and how it ends.
+//! The alarms: who is blocked, when, and how it ends.
 
 use std::time::{Duration, Instant};
 
 use crate::{
     client::{Client, Handshake, PATIENCE},
     harness::{Broker, own_broker},
-    methods::{basic, queue},
-    wire::{Reader, Table},
+    methods::{basic, channel, confirm, connection, queue},
+    wire::{Properties, Reader, Table},
 };
 
 const BLOCKED: (u16, u16) = (10, 60);
@@ -67,13 +67,18 @@ fn publishers_wait_and_consumers_go_on() {
     late.expect_silence(0);
     late.publish(1, "", "after", "late");
     late.expect(0, BLOCKED);
+    // What follows a held publish on its channel waits with it; other channels do not.
+    late.publish(1, "", "after", "held");
     late.send(1, &basic::qos(0, 1, 0));
     late.expect_silence(1);
-    // Without the capability the socket is not read either, but nothing is said.
+    late.open_channel(2);
+    late.call(2, &basic::qos(0, 1, 0));
+    // Without the capability publishes wait as well, but nothing is said.
     let silent = Handshake { capabilities: Table::new(), ..Handshake::default() };
     let mut unaware = broker.connect_with(&silent);
     unaware.publish(1, "", "after", "unaware");
     consumer.wait_for_count(1, "after", 2);
+    unaware.publish(1, "", "after", "held");
     unaware.send(1, &basic::qos(0, 1, 0));
     unaware.expect_silence(1);
     unaware.expect_silence(0);
@@ -90,7 +95,84 @@ fn publishers_wait_and_consumers_go_on() {
     unaware.expect(1, (60, 11));
     unaware.expect_silence(0);
     publisher.publish(1, "", "after", "again");
-    consumer.wait_for_count(1, "after", 3);
+    consumer.wait_for_count(1, "after", 5);
+}
+
+#[test]
+fn acknowledgements_overtake_publishes_that_wait() {
+    let Some(broker) = tight_broker(48 << 20) else { return };
+    let mut both = broker.connect();
+    queue_named(&mut both, "full");
+    queue_named(&mut both, "after");
+    both.open_channel(2);
+    both.call(2, &basic::qos(0, 1, 0));
+    both.call(1, &confirm::select(0));
+    publish_until_blocked(&mut both, "full");
+    while both.try_recv(1, Duration::from_millis(50)).is_ok() {}
+    let published = both.message_count(2, "full");
+    both.publish(1, "", "after", "held");
+    both.expect_silence(1);
+    // One at a time: each needs the acknowledgement of the one before, on the connection whose publish waits.
+    both.send(2, &basic::consume("full", "c", 0, &Table::new()));
+    both.expect(2, (60, 21));
+    for number in 1..=u64::from(published) {
+        assert_eq!(both.expect_delivery(2).content.body.len(), BODY);
+        both.send(2, &basic::ack(number, 0));
+    }
+    both.expect(0, UNBLOCKED);
+    both.wait_for_count(2, "after", 1);
+}
+
+#[test]
+fn a_channel_closes_after_the_publishes_that_wait_on_it() {
+    let Some(broker) = own_broker("[storage]\ndisk_free_limit = \"1000000GiB\"\n") else { return };
+    let mut client = broker.connect();
+    queue_named(&mut client, "after");
+    client.publish(1, "", "after", "first");
+    let blocked = client.expect(0, BLOCKED);
+    assert_eq!(Reader(&blocked.method.arguments).short_string(), "low on disk");
+    client.publish(1, "", "after", "held");
+    client.send(1, &channel::close());
+    client.expect_silence(1);
+    // The connection is closed at once, and what waited was never taken.
+    client.send(0, &connection::close());
+    client.expect(0, (10, 51));
+    let mut other = broker.connect();
+    assert_eq!(other.message_count(1, "after"), 1);
+}
+
+#[test]
+fn both_alarms_are_told_together() {
+    let Some(broker) = own_broker(
+        "[storage]\ndisk_free_limit = \"1000000GiB\"\n[memory]\nhigh_watermark = \"1MiB\"\ncheck_interval = \"10ms\"\n",
+    ) else {
+        return;
+    };
+    std::thread::sleep(Duration::from_millis(100));
+    let mut client = broker.connect();
+    queue_named(&mut client, "q");
+    client.publish(1, "", "q", "first");
+    let blocked = client.expect(0, BLOCKED);
+    assert_eq!(Reader(&blocked.method.arguments).short_string(), "low on memory & low on disk");
+}
+
+#[test]
+fn a_client_that_ignores_an_alarm_does_not_fill_the_broker() {
+    let Some(broker) = own_broker("[storage]\ndisk_free_limit = \"1000000GiB\"\n") else { return };
+    let mut client = broker.connect();
+    queue_named(&mut client, "q");
+    client.publish(1, "", "q", "first");
+    client.expect(0, BLOCKED);
+    let before = broker.resident_bytes().unwrap();
+    // More than the broker and both socket buffers may hold: the writes stop being taken.
+    let bytes = client.message_bytes(1, &basic::publish("", "q", 0), &Properties::default(), &vec![7; 1 << 20]);
+    let mut written = 0_u64;
+    while written < 200 << 20 && client.try_send_bytes(&bytes, Duration::from_millis(500)) {
+        written += bytes.len() as u64;
+    }
+    assert!(written < 100 << 20, "{written} bytes were taken");
+    let after = broker.resident_bytes().unwrap();
+    assert!(after < before + (16 << 20), "{before} bytes became {after}");
 }
 
 #[test]

@@ -234,6 +234,14 @@ impl Client {
         self.stream.write_all(bytes).expect("the broker reads");
     }
 
+    /// Sends unless the broker takes nothing for `patience`; whether it all went.
+    pub(crate) fn try_send_bytes(&mut self, bytes: &[u8], patience: Duration) -> bool {
+        self.stream.set_write_timeout(Some(patience)).unwrap();
+        let sent = self.stream.write_all(bytes).is_ok();
+        self.stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        sent
+    }
+
     pub(crate) fn send(&mut self, channel: u16, method: &Method) {
         self.send_bytes(&method.frame(channel));
     }

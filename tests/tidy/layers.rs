@@ -17,19 +17,20 @@ const fn narrow(name: &'static str, rank: u8, only: &'static [&'static str]) -> 
     Layer { name, rank, only: Some(only) }
 }
 
-const LAYERS: [Layer; 13] = [
+const LAYERS: [Layer; 14] = [
     layer("model", 0),
     narrow("routing", 1, &["model"]),
     narrow("queue", 1, &["model"]),
     narrow("log", 1, &["model"]),
     narrow("raft", 2, &["log", "model"]),
+    narrow("disk", 2, &["log"]),
     layer("broker", 3),
     // A front end cannot see the broker.
     narrow("protocol", 3, &["model"]),
     narrow("config", 3, &["model"]),
     narrow("management", 4, &["broker", "model"]),
     // The command line checks and prints configurations.
-    narrow("cli", 4, &["config", "model", "perf"]),
+    narrow("cli", 4, &["broker", "config", "disk", "log", "model", "perf"]),
     layer("server", 5),
     // A client of the broker: it knows the wire, not the broker's insides.
     narrow("perf", 3, &[]),

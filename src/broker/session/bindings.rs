@@ -2,16 +2,17 @@
 
 use crate::model::entity::{Binding, Destination, ExchangeKind};
 use crate::model::exception::Exception;
+use crate::model::ids::ChannelRef;
 use crate::model::request::{Answer, BindingRequest};
 use crate::model::table::FieldTable;
 use crate::routing::check_binding;
 
 use super::super::auth::{Access, ResourceKind};
 use super::super::shard::Envelope;
-use super::{Session, refuse_default};
+use super::{Answers, Session, refuse_default};
 
 impl Session {
-    pub(super) fn bind(&mut self, request: BindingRequest) -> Result<Option<Answer>, Exception> {
+    pub(super) fn bind(&mut self, channel: ChannelRef, request: BindingRequest) -> Result<Option<Answer>, Exception> {
         self.check_binding_access(&request)?;
         let vhost = self.login()?.vhost.clone();
         let snapshot = self.vhost()?;
@@ -49,10 +50,10 @@ impl Session {
         {
             self.send(0, Envelope::Replay { vhost, exchange: binding.source, target });
         }
-        Ok(Some(Answer::Done))
+        Ok(self.done(channel, Answers::of(source.durable)))
     }
 
-    pub(super) fn unbind(&mut self, request: BindingRequest) -> Result<Option<Answer>, Exception> {
+    pub(super) fn unbind(&mut self, channel: ChannelRef, request: BindingRequest) -> Result<Option<Answer>, Exception> {
         self.check_binding_access(&request)?;
         if let Destination::Queue(name) = &request.destination
             && self.vhost()?.queues.contains_key(name)
@@ -63,7 +64,7 @@ impl Session {
         let binding = binding_of(request);
         self.broker.define(|metadata| metadata.unbind(&vhost, &binding));
         self.refresh();
-        Ok(Some(Answer::Done))
+        Ok(self.done(channel, Answers::Durably))
     }
 
     /// Neither end is the default exchange; write on the destination, read on the source.

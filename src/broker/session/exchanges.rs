@@ -2,19 +2,22 @@
 
 use crate::model::entity::{Exchange, ExchangeKind, argument_difference};
 use crate::model::exception::Exception;
+use crate::model::ids::ChannelRef;
 use crate::model::names::{ExchangeName, VhostName};
 use crate::model::request::{Answer, DeclareExchange};
-use crate::model::table::FieldValue;
 use crate::routing::check_exchange_arguments;
 
 use super::super::auth::{Access, ResourceKind};
-use super::{Session, refuse_default};
-
-const ALTERNATE: &str = "alternate-exchange";
+use super::super::definitions::{ALTERNATE, alternate_exchange};
+use super::{Answers, Session, refuse_default};
 
 impl Session {
     /// The checks are in RabbitMQ's order.
-    pub(super) fn declare_exchange(&mut self, declare: DeclareExchange) -> Result<Option<Answer>, Exception> {
+    pub(super) fn declare_exchange(
+        &mut self,
+        channel: ChannelRef,
+        declare: DeclareExchange,
+    ) -> Result<Option<Answer>, Exception> {
         let name = declare.exchange.clone();
         let vhost = self.login()?.vhost.clone();
         if declare.passive {
@@ -29,22 +32,19 @@ impl Session {
         self.check(Access::Configure, ResourceKind::Exchange, name.as_str())?;
         let arguments = super::bindings::sorted(declare.arguments.clone());
         if let Some(existing) = self.vhost()?.exchanges.get(&name) {
-            return equivalent(existing, kind, &declare, &vhost).map(|()| Some(Answer::Done));
+            equivalent(existing, kind, &declare, &vhost)?;
+            return Ok(self.done(channel, Answers::of(declare.durable)));
         }
         if name.as_str().starts_with("amq.") {
             let text = format!("exchange name '{name}' contains reserved prefix 'amq.*'");
             return Err(Exception::access_refused(text));
         }
-        let alternate = match arguments.find(ALTERNATE) {
-            None => None,
-            Some(value @ FieldValue::LongString(_)) => value.as_str().map(ExchangeName::new),
-            Some(other) => {
-                return Err(Exception::precondition_failed(format!(
-                    "invalid type '{}' for arg '{ALTERNATE}' in exchange '{name}' in vhost '{vhost}'",
-                    other.type_name()
-                )));
-            }
-        };
+        let alternate = alternate_exchange(&arguments).map_err(|other| {
+            Exception::precondition_failed(format!(
+                "invalid type '{}' for arg '{ALTERNATE}' in exchange '{name}' in vhost '{vhost}'",
+                other.type_name()
+            ))
+        })?;
         if let Some(alternate) = &alternate {
             self.check(Access::Read, ResourceKind::Exchange, name.as_str())?;
             self.check(Access::Write, ResourceKind::Exchange, alternate.as_str())?;
@@ -75,11 +75,12 @@ impl Session {
         });
         self.refresh();
         existing.map_or(Ok(()), |existing| equivalent(&existing, kind, &declare, &vhost))?;
-        Ok(Some(Answer::Done))
+        Ok(self.done(channel, Answers::of(declare.durable)))
     }
 
     pub(super) fn delete_exchange(
         &mut self,
+        channel: ChannelRef,
         name: &ExchangeName,
         if_unused: bool,
     ) -> Result<Option<Answer>, Exception> {
@@ -104,7 +105,7 @@ impl Session {
             return Err(Exception::precondition_failed(format!("exchange '{name}' in vhost '{vhost}' in use")));
         }
         self.refresh();
-        Ok(Some(Answer::Done))
+        Ok(self.done(channel, Answers::Durably))
     }
 }
 

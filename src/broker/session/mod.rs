@@ -24,6 +24,7 @@ use crate::routing::Targets;
 
 use super::Broker;
 use super::auth::{Access, Permission, ResourceKind, User, refusal};
+use super::journal::{Held, Submission};
 use super::link::ChannelLimit;
 use super::metadata::shard_of;
 use super::outbox::Outbox;
@@ -37,6 +38,20 @@ struct Login {
     user: Arc<User>,
     vhost: VhostName,
     permission: Permission,
+}
+
+/// When a change of definitions is answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    Now,
+    /// Once all definitions so far are on the disk.
+    Durably,
+}
+
+impl Answers {
+    fn of(durable: bool) -> Self {
+        if durable { Self::Durably } else { Self::Now }
+    }
 }
 
 /// What the session keeps of a channel.
@@ -202,13 +217,13 @@ impl Session {
             state.asked = Some(ask.clone());
         }
         let outcome = match ask {
-            Ask::DeclareExchange(declare) => self.declare_exchange(declare),
-            Ask::DeleteExchange { exchange, if_unused } => self.delete_exchange(&exchange, if_unused),
+            Ask::DeclareExchange(declare) => self.declare_exchange(channel, declare),
+            Ask::DeleteExchange { exchange, if_unused } => self.delete_exchange(channel, &exchange, if_unused),
             Ask::DeclareQueue(declare) => self.declare_queue(channel, declare),
             Ask::DeleteQueue { queue, if_unused, if_empty } => self.delete_queue(channel, &queue, if_unused, if_empty),
             Ask::PurgeQueue { queue } => self.purge_queue(channel, &queue),
-            Ask::Bind(request) => self.bind(request),
-            Ask::Unbind(request) => self.unbind(request),
+            Ask::Bind(request) => self.bind(channel, request),
+            Ask::Unbind(request) => self.unbind(channel, request),
             Ask::Consume(request) => self.consume(channel, request),
             Ask::Cancel { consumer, .. } => self.cancel(channel, consumer),
             Ask::Get { queue, no_ack, holder } => self.get(channel, &queue, no_ack, holder),
@@ -220,7 +235,7 @@ impl Session {
             Ask::Commit { settlements } => {
                 self.commit(channel, events);
                 settlements.into_iter().for_each(|settlement| self.settle(settlement));
-                self.join(channel, Answer::Done)
+                self.join_with(channel, Answer::Done, Envelope::JoinDurably)
             }
             Ask::Proceed => Ok(Some(Answer::Done)),
             Ask::Rollback => {
@@ -323,12 +338,21 @@ impl Session {
 
     /// Answers once all shards have handled everything sent so far.
     fn join(&mut self, channel: ChannelRef, answer: Answer) -> Result<Option<Answer>, Exception> {
+        self.join_with(channel, answer, Envelope::Join)
+    }
+
+    fn join_with(
+        &mut self,
+        channel: ChannelRef,
+        answer: Answer,
+        envelope: impl Fn(ChannelRef) -> Envelope,
+    ) -> Result<Option<Answer>, Exception> {
         let attached: Vec<u16> = self.attached_shards().collect();
         if attached.is_empty() {
             return Ok(Some(answer));
         }
         for shard in &attached {
-            self.send(*shard, Envelope::Join(channel));
+            self.send(*shard, envelope(channel));
         }
         if let Some(state) = self.channels.get_mut(&channel.serial) {
             state.joining = Some((attached.len(), answer));
@@ -347,6 +371,17 @@ impl Session {
             self.channels.remove(&channel.serial);
         }
         events.push(Event::Answer { channel, answer });
+    }
+
+    /// The answer to a change of definitions, now or through the outbox once the change is durable.
+    fn done(&self, channel: ChannelRef, answers: Answers) -> Option<Answer> {
+        if answers == Answers::Now {
+            return Some(Answer::Done);
+        }
+        let event = Event::Answer { channel, answer: Answer::Done };
+        let held = Held { events: vec![(Arc::clone(&self.outbox), vec![event])], ..Held::default() };
+        self.broker.journal.submit(Submission { held, ..Submission::default() });
+        None
     }
 
     fn attached_shards(&self) -> impl Iterator<Item = u16> + use<> {

@@ -298,7 +298,7 @@ impl Session {
 
     fn send_publish(&mut self, target: QueueTarget, publish: Publish) {
         let cost = publish.message.cost();
-        self.send(target.shard, Envelope::Enqueue { queue: target.id, publish });
+        self.send(target.shard, Envelope::Enqueue { queue: target.id, publish, source: None });
         self.batches[usize::from(target.shard)].1 += cost;
     }
 

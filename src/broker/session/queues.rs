@@ -13,6 +13,7 @@ use crate::model::table::{FieldTable, FieldValue};
 use crate::queue::Command;
 
 use super::super::auth::{Access, ResourceKind};
+use super::super::definitions::queue_options;
 use super::super::replies::{REPLY_TO, token_of};
 use super::super::shard::{AskKind, Envelope};
 use super::Session;
@@ -188,12 +189,7 @@ impl Session {
                         anymore.\nSet compatibility.transient_nonexclusive_queues = true to permit it.";
             return Err(Exception::new(ReplyCode::InternalError, text));
         }
-        Ok(QueueOptions {
-            auto_delete: declare.auto_delete,
-            consumer_timeout_ms: settings.consumer_timeout_ms,
-            expire_at_head_only: settings.expire_at_head_only,
-            ..QueueOptions::from_arguments(&declare.arguments)
-        })
+        Ok(queue_options(&declare.arguments, declare.auto_delete, settings))
     }
 
     fn create_queue(
@@ -213,7 +209,7 @@ impl Session {
         let arguments = sorted(declare.arguments.clone());
         let broker = Arc::clone(&self.broker);
         let connection = self.connection;
-        let outcome = broker.define(|metadata| {
+        let outcome = broker.define_and_post(|metadata, envelopes| {
             let snapshot = metadata.vhost(&vhost);
             if let Some(existing) = snapshot.and_then(|snapshot| snapshot.queues.get(&declare.queue)) {
                 return Err(Some(Arc::clone(existing)));
@@ -234,7 +230,7 @@ impl Session {
             // The shard hears of the queue before anybody can route to it.
             let shard = super::shard_of(queue.id, shards);
             let envelope = Envelope::Create { queue: Arc::clone(&queue), ask: Some(channel) };
-            broker.shards[usize::from(shard)].mailbox.push(&mut vec![envelope]);
+            envelopes.push((shard, envelope));
             metadata.add_queue(queue);
             Ok(shard)
         });

@@ -94,9 +94,11 @@ impl Simulation {
         }
     }
 
-    /// What the shards' own tasks do: they run when they were woken, and not otherwise. Whether any was.
+    /// What the shards' own tasks do, and the log's threads: they run when they were woken, and not otherwise. Whether any
+    /// was.
     fn run_shard_tasks(&self) -> bool {
-        let mut any = false;
+        let mut any = self.broker.write_log().unwrap();
+        self.broker.maintain_log().unwrap();
         for shard in 0..self.broker.shard_count() {
             let needed = pin!(self.broker.shard_needed(shard));
             if needed.poll(&mut Context::from_waker(Waker::noop())).is_ready() {

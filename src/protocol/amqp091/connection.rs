@@ -91,8 +91,10 @@ pub struct Connection {
     /// Deliveries written to `output` whose credit has not been returned, in bytes.
     delivered: usize,
     alarm: Option<&'static str>,
-    /// Publishes wait for the alarm to end: the socket is not read.
+    /// Publishes wait for the alarm to end, and what follows them on their channels; acknowledgements do not.
     blocked: bool,
+    /// Channels with publishes that wait for the alarm to end, in the order they began to.
+    held_back: Vec<u16>,
     deadline: Option<Timestamp>,
     heard: bool,
     silent_checks: u8,
@@ -130,6 +132,7 @@ impl Connection {
             delivered: 0,
             alarm: None,
             blocked: false,
+            held_back: Vec::new(),
             deadline,
             heard: false,
             silent_checks: 0,
@@ -151,13 +154,18 @@ impl Connection {
         if self.state == State::Closed { Status::Closed } else { Status::Open }
     }
 
-    /// Whether the socket should be read: not while publishes are blocked or too much waits for answers.
+    /// Whether the socket should be read: not while too much waits for answers or for the end of an alarm.
     #[must_use]
     pub fn wants_input(&self) -> bool {
-        !self.blocked
-            && self.kept < KEPT_MAX
+        self.kept < KEPT_MAX
             && self.output.len() < OUTPUT_MAX
             && !matches!(self.state, State::LoggingIn | State::OpeningVhost | State::Silent | State::Closed)
+    }
+
+    /// Whether an alarm holds publishes back, so that the socket can be read although they have no credit.
+    #[must_use]
+    pub fn is_alarmed(&self) -> bool {
+        self.alarm.is_some()
     }
 
     /// What the client said of itself.
@@ -213,6 +221,7 @@ impl Connection {
                 decoder.payload_max = self.decoder.payload_max;
             }
             if self.state == State::Running
+                && !self.blocked
                 && decoder.at_boundary()
                 && let Some(publish) = WholePublish::parse(input, decoder.payload_max)
                 && self.channels.get(&publish.channel).is_some_and(Channel::takes_publishes)
@@ -290,13 +299,14 @@ impl Connection {
     }
 
     fn on_channel_frame(&mut self, number: u16, frame: &Frame<'_>, now: Timestamp, requests: &mut Vec<Request>) {
+        let blocked = self.blocked;
         let Some(channel) = self.channels.get_mut(&number) else {
             return self.on_unopened(number, frame, now, requests);
         };
         match channel.phase {
             Phase::Closing => self.on_closing_channel(number, frame, now, requests),
             Phase::Ending => {}
-            Phase::Open if channel.is_waiting() => {
+            Phase::Open if channel.is_waiting() || blocked && is_held(channel, frame) => {
                 let kept = match *frame {
                     Frame::Method { payload, .. } => Kept::Method(payload.into()),
                     Frame::Header { payload, .. } => Kept::Header(payload.into()),
@@ -305,6 +315,9 @@ impl Connection {
                 };
                 self.kept += kept.cost();
                 channel.kept.push_back(kept);
+                if blocked && !self.held_back.contains(&number) {
+                    self.held_back.push(number);
+                }
             }
             Phase::Open => self.with_channel(number, now, requests, |channel, turn| channel.frame(turn, frame)),
         }
@@ -594,7 +607,7 @@ impl Connection {
             }
             Event::Internal(_) => {}
             Event::Blocked { reason } => self.alarm = Some(reason),
-            Event::Unblocked => self.unblock(now),
+            Event::Unblocked => self.unblock(now, requests),
             Event::LoggedIn | Event::LoginRefused | Event::VhostOpened | Event::SecretUpdated => {
                 self.on_login_event(&event, now, requests);
             }
@@ -680,6 +693,9 @@ impl Connection {
         loop {
             let Some(channel) = self.channels.get_mut(&number) else { return };
             if channel.phase != Phase::Open || channel.is_waiting() {
+                return;
+            }
+            if self.blocked && channel.kept.front().is_some_and(Kept::is_publish) {
                 return;
             }
             let Some(kept) = channel.kept.pop_front() else { return };
@@ -773,7 +789,7 @@ impl Connection {
         }
     }
 
-    fn unblock(&mut self, now: Timestamp) {
+    fn unblock(&mut self, now: Timestamp, requests: &mut Vec<Request>) {
         self.alarm = None;
         if mem::take(&mut self.blocked) {
             self.silent_checks = 0;
@@ -781,6 +797,9 @@ impl Connection {
             if self.client.connection_blocked {
                 let unblocked = connection::AMQPMethod::Unblocked(connection::Unblocked {});
                 self.send(0, &AMQPClass::Connection(unblocked));
+            }
+            for number in mem::take(&mut self.held_back) {
+                self.replay(number, now, requests);
             }
         }
     }
@@ -842,7 +861,23 @@ impl Connection {
     }
 }
 
+/// Whether a blocked connection holds the frame back: a publish, and what follows one on its channel. Acknowledgements
+/// overtake them, so that consumers go on.
+fn is_held(channel: &Channel, frame: &Frame<'_>) -> bool {
+    const PUBLISH: (u16, u16) = (60, 40);
+    const SETTLEMENTS: [(u16, u16); 3] = [(60, 80), (60, 90), (60, 120)];
+    match *frame {
+        Frame::Method { payload, .. } if SETTLEMENTS.contains(&method::ids(payload)) => false,
+        Frame::Method { payload, .. } => !channel.kept.is_empty() || method::ids(payload) == PUBLISH,
+        _ => !channel.kept.is_empty(),
+    }
+}
+
 impl Kept {
+    fn is_publish(&self) -> bool {
+        matches!(self, Self::Method(payload) if method::ids(payload) == (60, 40))
+    }
+
     fn body(body: &BodyPiece<'_>) -> Self {
         Self::Body { piece: body.piece.into(), left: body.left, end: body.end }
     }

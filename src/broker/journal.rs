@@ -1,0 +1,213 @@
+//! What waits for the log: batches to be written, and the events and credit that go out once everything submitted before
+//! them is durable. The order of submission is the order in the log.
+//!
+//! ```text
+//! shard turn, definition ── submit ──► pending ── write (the log's thread) ──► WAL, synced ──► held events ──► outboxes
+//! ```
+//!
+//! A batch that nobody waits for (acknowledgements) goes with the next one that somebody waits for, or after a short while.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::log::{Batch, CommitError, LogError, Writer};
+use crate::model::request::Event;
+
+use super::outbox::Outbox;
+
+/// How long a batch that nobody waits for may wait for company.
+const LAZY: Duration = Duration::from_millis(50);
+/// Bytes of such batches that are enough company.
+const LAZY_BYTES: usize = 1024 * 1024;
+/// Bytes written at once, if there is more than one batch: a sync of more takes longer than a millisecond.
+const COMMIT_BYTES: usize = 4 * 1024 * 1024;
+/// Emptied batches kept for reuse, and the largest worth keeping.
+const SPARE_MAX: usize = 4;
+const SPARE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// What goes out once everything submitted up to here is durable.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) events: Vec<(Arc<Outbox>, Vec<Event>)>,
+    /// Publish credit, in bytes.
+    pub(super) credit: Vec<(Arc<Outbox>, usize)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Submission {
+    pub(super) batch: Batch,
+    pub(super) held: Held,
+}
+
+#[derive(Default)]
+struct Pending {
+    submissions: VecDeque<Submission>,
+    bytes: usize,
+    /// Somebody waits for one of them.
+    urgent: bool,
+    /// Some were taken and are not durable yet.
+    writing: bool,
+    stopping: bool,
+    spare: Vec<Batch>,
+}
+
+struct Writing {
+    writer: Writer,
+    /// Taken, and to be written first.
+    taken: VecDeque<Submission>,
+}
+
+/// See the module's documentation.
+pub(super) struct Journal {
+    pending: Mutex<Pending>,
+    submitted: Condvar,
+    writing: Mutex<Writing>,
+}
+
+impl Journal {
+    pub(super) fn new(writer: Writer) -> Self {
+        Self {
+            pending: Mutex::default(),
+            submitted: Condvar::new(),
+            writing: Mutex::new(Writing { writer, taken: VecDeque::new() }),
+        }
+    }
+
+    /// An empty batch.
+    pub(super) fn spare(&self) -> Batch {
+        self.pending.lock().spare.pop().unwrap_or_default()
+    }
+
+    /// Takes over what is to be written and what waits for it.
+    pub(super) fn submit(&self, submission: Submission) {
+        let mut pending = self.pending.lock();
+        if submission.batch.is_empty() && pending.submissions.is_empty() && !pending.writing {
+            drop(pending);
+            submission.held.release();
+            return;
+        }
+        let first = pending.submissions.is_empty();
+        let was_urgent = pending.urgent;
+        pending.bytes += submission.batch.length();
+        pending.urgent |= submission.batch.is_urgent() || !submission.held.is_empty();
+        pending.submissions.push_back(submission);
+        let wake = first || pending.urgent && !was_urgent || pending.bytes >= LAZY_BYTES;
+        drop(pending);
+        if wake {
+            self.submitted.notify_one();
+        }
+    }
+
+    /// Waits until there is something to write, at most `timeout`. Batches nobody waits for get their short while. For the
+    /// thread that calls `write`.
+    pub(super) fn wait(&self, timeout: Duration) {
+        let mut pending = self.pending.lock();
+        // An error left some over.
+        if pending.writing {
+            return;
+        }
+        if pending.submissions.is_empty() && !pending.stopping {
+            self.submitted.wait_for(&mut pending, timeout);
+        }
+        if !pending.submissions.is_empty() && !pending.is_due() {
+            self.submitted.wait_for(&mut pending, LAZY.min(timeout));
+        }
+    }
+
+    /// Makes every wait short from here on.
+    pub(super) fn stop(&self) {
+        self.pending.lock().stopping = true;
+        self.submitted.notify_one();
+    }
+
+    /// Writes what is pending, group by group, and lets go what waited for it. Whether there was anything.
+    ///
+    /// After an error nothing of the group has gone out, and the next call tries it again.
+    pub(super) fn write(&self) -> Result<bool, CommitError> {
+        let mut writing = self.writing.lock();
+        let Writing { writer, taken } = &mut *writing;
+        // What an error left over comes first.
+        let mut any = self.write_taken(writer, taken)?;
+        let mut pending = self.pending.lock();
+        mem::swap(taken, &mut pending.submissions);
+        pending.bytes = 0;
+        pending.urgent = false;
+        pending.writing = !taken.is_empty();
+        drop(pending);
+        any |= self.write_taken(writer, taken)?;
+        self.pending.lock().writing = false;
+        Ok(any)
+    }
+
+    fn write_taken(&self, writer: &mut Writer, taken: &mut VecDeque<Submission>) -> Result<bool, CommitError> {
+        let any = !taken.is_empty();
+        while !taken.is_empty() {
+            let count = group(taken);
+            let batches: Vec<&Batch> = taken.iter().take(count).map(|submission| &submission.batch).collect();
+            writer.commit(&batches)?;
+            for submission in taken.drain(..count) {
+                submission.held.release();
+                self.recycle(submission.batch);
+            }
+        }
+        Ok(any)
+    }
+
+    /// Syncs what was written without a sync.
+    pub(super) fn sync(&self) -> Result<(), LogError> {
+        let mut writing = self.writing.lock();
+        if writing.writer.unsynced() { writing.writer.sync() } else { Ok(()) }
+    }
+
+    fn recycle(&self, mut batch: Batch) {
+        if batch.capacity() > SPARE_BYTES_MAX {
+            return;
+        }
+        batch.clear();
+        let mut pending = self.pending.lock();
+        if pending.spare.len() < SPARE_MAX {
+            pending.spare.push(batch);
+        }
+    }
+}
+
+impl Submission {
+    pub(super) fn is_empty(&self) -> bool {
+        self.batch.is_empty() && self.held.is_empty()
+    }
+}
+
+impl Pending {
+    fn is_due(&self) -> bool {
+        self.urgent || self.stopping || self.bytes >= LAZY_BYTES
+    }
+}
+
+impl Held {
+    fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.credit.is_empty()
+    }
+
+    fn release(self) {
+        for (outbox, mut events) in self.events {
+            outbox.push(&mut events);
+        }
+        for (outbox, bytes) in self.credit {
+            outbox.return_publish_credit(bytes);
+        }
+    }
+}
+
+/// How many of the first submissions are written at once.
+fn group(taken: &VecDeque<Submission>) -> usize {
+    let mut bytes = 0;
+    let fits = taken.iter().take_while(|submission| {
+        bytes += submission.batch.length();
+        bytes <= COMMIT_BYTES
+    });
+    fits.count().max(1)
+}

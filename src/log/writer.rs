@@ -1,0 +1,104 @@
+//! The end of the log that is written: one write and one sync for many batches.
+
+use std::io;
+use std::sync::Arc;
+
+use super::batch::Batch;
+use super::facade::Shared;
+use super::wal::{self, WalWriter};
+use super::{CommitError, LogError, SyncMode};
+
+/// Belongs to one thread.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    wal: WalWriter,
+    /// Where the first batch of a file goes.
+    begin: u64,
+    is_unsynced: bool,
+    /// A write or sync failed: nothing is known about the file any more.
+    has_failed: bool,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, wal: WalWriter) -> Self {
+        let begin = wal.offset();
+        Self { shared, wal, begin, is_unsynced: false, has_failed: false }
+    }
+
+    /// Writes batches, all or none, and in [`SyncMode::Always`] makes them durable. Their changes are known to readers
+    /// afterwards. When there is no space or no file nothing has happened, and the same batches are to be committed again.
+    pub fn commit(&mut self, batches: &[&Batch]) -> Result<(), CommitError> {
+        self.check()?;
+        let bytes: usize = batches.iter().map(|batch| batch.length()).sum();
+        if bytes == 0 {
+            return Ok(());
+        }
+        let is_begun = self.wal.offset() > self.begin;
+        if !self.wal.fits(bytes) || (is_begun && self.shared.state.lock().wal.is_sealed()) {
+            self.roll()?;
+        }
+        if let Err(error) = self.wal.write(batches) {
+            self.has_failed |= matches!(error, CommitError::Failed(_));
+            return Err(error);
+        }
+        self.is_unsynced = true;
+        if self.shared.options.sync == SyncMode::Always {
+            self.sync()?;
+        }
+        let mut state = self.shared.state.lock();
+        state.wal.grow(self.wal.offset());
+        for change in batches.iter().flat_map(|batch| &batch.changes) {
+            state.index.apply(change);
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was only written.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        self.check()?;
+        if self.is_unsynced {
+            self.has_failed = true;
+            self.wal.sync()?;
+            (self.has_failed, self.is_unsynced) = (false, false);
+        }
+        Ok(())
+    }
+
+    /// Whether something was written that is not known to be durable.
+    #[must_use]
+    pub fn unsynced(&self) -> bool {
+        self.is_unsynced
+    }
+
+    #[cfg(test)]
+    pub(super) fn log(&self) -> super::Log {
+        super::Log::new(self.shared.clone())
+    }
+
+    /// Goes on in a prepared file.
+    fn roll(&mut self) -> Result<(), CommitError> {
+        if !self.shared.state.lock().wal.has_prepared() {
+            return Err(CommitError::Full);
+        }
+        self.sync()?;
+        if let Err(error) = self.wal.clean() {
+            self.has_failed |= matches!(error, CommitError::Failed(_));
+            return Err(error);
+        }
+        let mut state = self.shared.state.lock();
+        let Some(next) = state.wal.take_prepared() else { return Err(CommitError::Full) };
+        let full = self.wal.roll(next);
+        let touched = std::mem::take(&mut state.index.touched);
+        state.wal.push_full(full, touched);
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), LogError> {
+        if !self.has_failed {
+            return Ok(());
+        }
+        let error = io::Error::other("an earlier write or sync failed");
+        Err(LogError::Io { path: wal::path(self.wal.sequence()), action: "write", error })
+    }
+}

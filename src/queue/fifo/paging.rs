@@ -1,0 +1,120 @@
+//! What the queue and its log do for each other: records that may go, messages that leave memory and come back, and the
+//! queue as it begins after a restart.
+
+use std::mem;
+use std::sync::Arc;
+
+use super::super::backlog::{MESSAGE_MEMORY, NEVER};
+use super::super::record::Spilled;
+use super::super::{Durability, Effect, Gate, IndexRange, Loaded, RecoveredQueue};
+use super::Fifo;
+use crate::model::entity::QueueOptions;
+use crate::model::ids::{MessageIndex, Timestamp};
+
+impl Fifo {
+    /// A durable queue after a restart: all its messages are ready, and in the log only. Its lease starts at `now`.
+    #[must_use]
+    pub fn recovered(options: Arc<QueueOptions>, now: Timestamp, queue: RecoveredQueue) -> Self {
+        let mut fifo = Self::new(options, Durability::Durable, now);
+        let highest = fifo.ready.recover(queue.chunks, queue.delivered_through);
+        fifo.next_index = queue.next_index.max(queue.delivered_through + 1).max(highest + 1);
+        fifo.delivered_through = queue.delivered_through;
+        fifo.flushed = fifo.next_index - 1;
+        fifo
+    }
+
+    /// Moves out the indexes of records that are needed no more since the last call: of messages that left for good.
+    /// Indexes that follow each other come as one range, mostly; ranges do not overlap, and are in no particular order.
+    pub fn take_settled(&mut self, into: &mut Vec<IndexRange>) {
+        self.records.take_settled(into);
+        self.ready.take_strays(into);
+    }
+
+    /// Records up to this index can be read back from now on.
+    pub fn flushed(&mut self, through: MessageIndex) {
+        if through.0 > self.flushed {
+            self.flushed = through.0;
+            self.may_page_out = true;
+        }
+    }
+
+    /// Gives about `bytes_max` bytes of memory back by keeping messages in the log only, if there are as many that can
+    /// be read back and are not about to be delivered. The bytes freed. Cheap when there is nothing to be done.
+    pub fn page_out(&mut self, bytes_max: u64) -> u64 {
+        if !self.may_page_out {
+            return 0;
+        }
+        let freed = self.ready.page_out(bytes_max, self.flushed);
+        self.may_page_out = freed >= bytes_max;
+        freed
+    }
+
+    /// Hands out copies of messages that have no record, so that their blocks can be paged out: of blocks that take about
+    /// `bytes_max` bytes of memory and are not about to be delivered, those farthest from it first. They are to be
+    /// written to the log under their indexes, as records that end with the broker. When such a message leaves its
+    /// block, its index is among the settled ones; from then on it has no record again.
+    ///
+    /// Nothing is handed out until `spill_flushed` said that what was handed out before can be read back: its indexes
+    /// may be lower than those of records that could be read back long ago, so `flushed` cannot tell.
+    pub fn spill(&mut self, bytes_max: u64, into: &mut Vec<Spilled>) {
+        if self.is_spilling {
+            return;
+        }
+        self.ready.spill(bytes_max, |index, entry| {
+            let expires = (entry.expires != NEVER).then_some(entry.expires);
+            into.push((MessageIndex(index), entry.message.clone(), expires, entry.deaths.clone()));
+            self.is_spilling = true;
+        });
+    }
+
+    /// All that `spill` handed out before can be read back, and with it whatever was written to the log earlier.
+    pub fn spill_flushed(&mut self) {
+        if mem::take(&mut self.is_spilling) {
+            self.ready.spill_flushed();
+            self.may_page_out = true;
+        }
+    }
+
+    /// Bytes of memory that the messages in memory take, roughly, and a little for those in the log only.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.ready.memory() + self.unacked.len() as u64 * MESSAGE_MEMORY + self.unacked.bytes()
+    }
+
+    /// The highest index ever handed to a consumer or get; 0 for none.
+    #[must_use]
+    pub fn delivered_through(&self) -> u64 {
+        self.delivered_through
+    }
+
+    /// The index that the next message gets.
+    #[must_use]
+    pub fn next_index(&self) -> u64 {
+        self.next_index
+    }
+
+    /// Takes what was found of a load, and goes on with it.
+    pub(super) fn loaded(
+        &mut self,
+        now: Timestamp,
+        range: IndexRange,
+        entries: Vec<Loaded>,
+        gate: &mut impl Gate,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.may_page_out = true;
+        let count = self.ready.load(range, entries, &mut self.records);
+        if count > 0 {
+            effects.push(Effect::Lost { count });
+        }
+        self.trim(now, effects);
+        self.checkout(now, gate, effects);
+    }
+
+    /// Asks for the messages that are needed and not in memory.
+    pub(super) fn request_loads(&mut self, effects: &mut Vec<Effect>) {
+        self.ready.request_loads(self.head_needed, |IndexRange { first, last }, bytes| {
+            effects.push(Effect::Load { first, last, bytes });
+        });
+    }
+}

@@ -1,0 +1,65 @@
+//! The thread that writes the log: whatever was submitted while it synced is its next batch.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::log::{CommitError, LogError, SyncMode};
+
+use super::Shared;
+use super::alarms::Cause;
+
+/// The longest wait for something to write.
+const WAIT: Duration = Duration::from_secs(1);
+/// How long a write that found no room is left alone.
+const RETRY: Duration = Duration::from_millis(100);
+/// How long the other thread is given to make room in the WAL.
+const ROOM: Duration = Duration::from_millis(1);
+
+/// Runs until the broker stops, or something fails that must stop it.
+pub(super) fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogError> {
+    let mut synced = Instant::now();
+    let mut full = false;
+    loop {
+        let timeout = match mode {
+            SyncMode::Interval(interval) => interval.min(WAIT),
+            SyncMode::Always | SyncMode::Os => WAIT,
+        };
+        shared.broker.wait_for_log(timeout);
+        match shared.broker.write_log() {
+            Ok(wrote) => {
+                if full {
+                    full = false;
+                    shared.alarms.set(Cause::WalFull, false, &shared.connections);
+                }
+                if wrote && shared.broker.log_wants_care() {
+                    shared.care.want();
+                }
+                if !wrote && shared.stopping.load(Ordering::Acquire) {
+                    return shared.broker.sync_log();
+                }
+            }
+            Err(CommitError::Failed(error)) => return Err(error),
+            Err(CommitError::NoSpace { path }) => {
+                if !full {
+                    tracing::error!(path, "no space left on the disk: nothing durable is confirmed until there is");
+                }
+                full = true;
+                shared.alarms.set(Cause::WalFull, true, &shared.connections);
+                thread::sleep(RETRY);
+            }
+            // The one who maintains the log makes room, and tells when the disk is full.
+            Err(CommitError::Full) => {
+                shared.care.want();
+                thread::sleep(ROOM);
+            }
+        }
+        if let SyncMode::Interval(interval) = mode
+            && synced.elapsed() >= interval
+        {
+            shared.broker.sync_log()?;
+            synced = Instant::now();
+        }
+    }
+}
