@@ -40,7 +40,7 @@ pub use outbox::Outbox;
 pub use session::Session;
 pub use topology::{Topology, VhostTopology};
 
-use crate::log::{CommitError, Log, LogError, Report, Severity, Storage};
+use crate::log::{CommitError, Log, LogError, METADATA, Report, Severity, Storage};
 use crate::model::ids::{ConnectionId, MessageIndex, QueueId, Timestamp};
 use crate::model::names::{UserName, VhostName};
 
@@ -304,6 +304,7 @@ impl Broker {
     pub fn maintain_log(&self) -> Result<bool, CommitError> {
         let done = self.log.maintain()?;
         tell(&done.reports);
+        let definitions_left = done.flushed.iter().any(|(log, _)| *log == METADATA);
         let mut flushed: Vec<Vec<(QueueId, MessageIndex)>> = vec![Vec::new(); self.shards.len()];
         for (log, index) in done.flushed {
             let queue = QueueId(log.0);
@@ -316,7 +317,7 @@ impl Broker {
                 self.post(shard, Envelope::Flushed(list));
             }
         }
-        let stored = self.store_definitions_if_due()?;
+        let stored = self.store_definitions_if_due(definitions_left)?;
         Ok(done.worked || stored)
     }
 

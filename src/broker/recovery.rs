@@ -76,7 +76,7 @@ impl Broker {
         let mut logs: BTreeMap<u64, RecoveredLog> = opened.logs.into_iter().map(|log| (log.log.0, log)).collect();
         let own = logs.remove(&METADATA.0);
         let next_index = own.as_ref().map_or(1, |log| log.next_index).max(through + 1);
-        let since_snapshot = read_changes(&opened.log, own.as_ref(), through, &mut metadata)?;
+        let (since_snapshot, is_complete) = read_changes(&opened.log, own.as_ref(), through, &mut metadata)?;
 
         let shares = settings.memory_budget / u64::from(count);
         let mut shards: Vec<Shard> = (0..count).map(|index| Shard::new(index, count, shares)).collect();
@@ -87,8 +87,16 @@ impl Broker {
                 shard.inbox.push_back(Envelope::Adopt { queue, machine: Box::new(machine) });
             }
         }
-        // What is left are queues whose deletion is in the definitions, and whose records were still there at the end.
-        let _ = opened.log.retain(&|log| !logs.contains_key(&log.0));
+        // What is left are queues whose deletion is in the definitions, and whose records were still there at the end. But
+        // when definitions are lost, these may be messages of a queue that was: they are kept for whoever can tell.
+        if is_complete {
+            let _ = opened.log.retain(&|log| !logs.contains_key(&log.0));
+        } else {
+            for log in logs.keys() {
+                let text = format!("log {log} has messages, and no queue is known for it: they are kept on the disk");
+                tell(&[Report { severity: Severity::Loss, text }]);
+            }
+        }
 
         let topology = ArcSwap::from_pointee(metadata.topology().clone());
         let cell = |shard| ShardCell {
@@ -153,10 +161,12 @@ impl Broker {
         self.journal.submit(Submission { batch, held: Held::default() });
     }
 
-    /// Stores a snapshot when enough has changed since the last. Whether it did.
-    pub(super) fn store_definitions_if_due(&self) -> Result<bool, CommitError> {
+    /// Stores a snapshot when enough has changed since the last, or when changes have left the WAL: they are in two files
+    /// then, of which one may be damaged. Whether it did.
+    pub(super) fn store_definitions_if_due(&self, have_left_the_wal: bool) -> Result<bool, CommitError> {
         let log = self.definitions.lock();
-        let due = log.since_snapshot >= SNAPSHOT_CHANGES_MIN.max(log.snapshot_changes);
+        let many = log.since_snapshot >= SNAPSHOT_CHANGES_MIN.max(log.snapshot_changes);
+        let due = many || have_left_the_wal && log.since_snapshot > 0;
         drop(log);
         if due {
             self.store_definitions()?;
@@ -241,14 +251,15 @@ fn replay(metadata: &mut Metadata, changes: Vec<Change>) {
     }
 }
 
-/// Replays what the log has beyond the snapshot. How many changes that were.
+/// Replays what the log has beyond the snapshot. How many changes that were, and whether all were there.
 fn read_changes(
     log: &Log,
     recovered: Option<&RecoveredLog>,
     through: u64,
     metadata: &mut Metadata,
-) -> Result<u64, OpenError> {
-    let Some(recovered) = recovered else { return Ok(0) };
+) -> Result<(u64, bool), OpenError> {
+    let Some(recovered) = recovered else { return Ok((0, true)) };
+    let mut is_complete = true;
     let mut expected = through + 1;
     while expected < recovered.next_index {
         let last = (expected + READ_ENTRIES - 1).min(recovered.next_index - 1);
@@ -256,22 +267,24 @@ fn read_changes(
         tell(&read.reports);
         for entry in read.entries {
             let index = entry.head.index;
-            report_gap(expected, index);
+            is_complete &= !report_gap(expected, index);
             expected = index + 1;
             let change = Change::decode(&entry.payload).map_err(|error| OpenError::Change { index, error })?;
             replay(metadata, vec![change]);
         }
-        report_gap(expected, last + 1);
+        is_complete &= !report_gap(expected, last + 1);
         expected = last + 1;
     }
-    Ok(recovered.next_index - 1 - through.min(recovered.next_index - 1))
+    Ok((recovered.next_index - 1 - through.min(recovered.next_index - 1), is_complete))
 }
 
-fn report_gap(expected: u64, found: u64) {
+/// Whether changes are missing.
+fn report_gap(expected: u64, found: u64) -> bool {
     if found > expected {
         let text = format!("definitions: the changes {expected} to {} are not in the log: they are lost", found - 1);
         tell(&[Report { severity: Severity::Loss, text }]);
     }
+    found > expected
 }
 
 /// A durable queue with the messages that the log has for it.

@@ -1,9 +1,12 @@
 //! Looking at a data directory without changing it: everything is read and checked.
 
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use super::entry::{Header, Kind};
+use roaring::RoaringTreemap;
+
+use super::entry::{Header, Kind, LogId};
 use super::storage::{File, Storage};
 use super::{LogError, Report, Severity, segment, wal};
 
@@ -54,21 +57,53 @@ pub fn dump(disk: &Arc<dyn Storage>, line: &mut dyn FnMut(&str)) -> Result<Verif
 
 fn read(disk: &Arc<dyn Storage>, visit: &mut dyn FnMut(&str, &Header)) -> Result<Verified, LogError> {
     let mut verified = Verified::default();
+    let mut contents = BTreeMap::new();
     let listed = |path: &str, error| LogError::Io { path: path.to_owned(), action: "list", error };
     let names = disk.list(segment::DIRECTORY).map_err(|error| listed(segment::DIRECTORY, error))?;
     let mut flushed = 0;
     for number in names.iter().filter_map(|name| segment::number_of(name)) {
-        flushed = flushed.max(read_segment(disk, number, &mut verified, visit)?);
+        flushed = flushed.max(read_segment(disk, number, &mut verified, &mut contents, visit)?);
         verified.segments += 1;
     }
     let unchanged = Unchanged(Arc::clone(disk));
     let records = &mut verified.wal_records;
-    let replay = wal::replay(&unchanged, flushed, &mut |sequence, header, _| {
+    let replay = wal::replay(&unchanged, flushed, &mut |sequence, header, payload| {
         *records += 1;
+        settle(&mut contents, header, payload);
         visit(&wal::path(sequence), header);
     })?;
     verified.reports.extend(replay.reports);
+    for (log, Contents { expected, present }) in contents {
+        let missing = (expected - present).len();
+        if missing > 0 {
+            let text = format!("log {}: {missing} entries are in no file", log.0);
+            verified.reports.push(Report { severity: Severity::Loss, text });
+        }
+    }
     Ok(verified)
+}
+
+/// What segments have of a log.
+#[derive(Debug, Default)]
+struct Contents {
+    /// Live as of its newest checkpoint, less what the WAL says.
+    expected: RoaringTreemap,
+    present: RoaringTreemap,
+}
+
+fn settle(contents: &mut BTreeMap<LogId, Contents>, header: &Header, payload: &[u8]) {
+    match header.kind {
+        Kind::Dropped => _ = contents.remove(&header.head.log),
+        Kind::Settled => {
+            let Some(log) = contents.get_mut(&header.head.log) else { return };
+            for pair in payload.chunks_exact(16) {
+                let number = |half: &[u8]| half.try_into().map_or(0, u64::from_le_bytes);
+                let (first, last) = pair.split_at(8);
+                log.expected.remove_range(number(first)..=number(last));
+            }
+        }
+        Kind::Entry | Kind::Again | Kind::Delivered => {}
+    }
 }
 
 /// Reads a segment; returns up to which WAL file it says that all is flushed.
@@ -76,19 +111,29 @@ fn read_segment(
     disk: &Arc<dyn Storage>,
     number: u64,
     verified: &mut Verified,
+    contents: &mut BTreeMap<LogId, Contents>,
     visit: &mut dyn FnMut(&str, &Header),
 ) -> Result<u64, LogError> {
     let path = segment::path(number);
     let failed = |error| LogError::Io { path: path.clone(), action: "read", error };
     let loaded = segment::load(&**disk, number)?;
-    verified.reports.extend(loaded.reports);
+    // Nothing of a segment may be damaged, also what can be done without.
+    verified.reports.extend(loaded.reports.into_iter().map(|report| Report { severity: Severity::Loss, ..report }));
     let file = disk.open(&path).map_err(failed)?;
     for log in &loaded.footer.logs {
+        if log.dropped {
+            contents.remove(&log.log);
+        }
+        let known = contents.entry(log.log).or_default();
+        if let Some(checkpoint) = &log.checkpoint {
+            known.expected.clone_from(&checkpoint.live);
+        }
         for chunk in &log.chunks {
             let bytes = segment::read_up_to(&file, chunk.place.offset, chunk.place.length as usize).map_err(failed)?;
             let entries = &mut verified.segment_entries;
             let damage = segment::chunk_records(&bytes, log.log, &chunk.place, &mut |header, _| {
                 *entries += 1;
+                known.present.insert(header.head.index);
                 visit(&path, header);
             });
             if let Some(damage) = damage {

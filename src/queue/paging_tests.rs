@@ -1,7 +1,7 @@
 //! Paging when the log answers late: loads are answered out of order, after purges, or with damaged records. What comes
 //! out must be the head of what is in, whatever is in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
 
@@ -10,6 +10,7 @@ use super::tests::{message_of, tag};
 use super::*;
 use crate::model::entity::{DeadLetterTarget, QueueOptions};
 use crate::model::ids::Timestamp;
+use crate::model::message::{Envelope, Properties};
 
 /// What happens to the queue.
 #[derive(Clone, Debug)]
@@ -550,4 +551,60 @@ fn chunks_of_priorities_that_are_one_to_the_queue_are_joined() {
         fifo.check_invariants();
     }
     assert_eq!((fifo.counts().ready_bytes, fifo.memory()), (0, 0));
+}
+
+/// More lanes than loads may be under way at a time.
+#[test]
+fn every_lane_of_a_recovered_queue_is_loaded() {
+    let options = QueueOptions { max_priority: Some(5), ..QueueOptions::default() };
+    let lane_of = |number: u64| u8::try_from((number % 7).min(5)).unwrap();
+    let chunks = (0..=5)
+        .map(|lane| ColdChunk {
+            lane,
+            members: Members::Sparse((1..=70).filter(|index| lane_of(index - 1) == lane).collect()),
+            bytes: 10,
+            expires: None,
+        })
+        .collect();
+    let recovered = RecoveredQueue { next_index: 71, delivered_through: 0, chunks };
+    let mut queue = Fifo::recovered(Arc::new(options), Timestamp(0), recovered);
+    let holder = ConsumerId { connection: ConnectionId(1), serial: 1, channel: 1 };
+    let (mut loads, mut got) = (VecDeque::new(), 0);
+    for _ in 0..1000 {
+        let mut effects = Vec::new();
+        let reply = queue.apply(Timestamp(1), Command::Get { holder, no_ack: true }, &mut OpenGate, &mut effects);
+        match reply {
+            Reply::Got { .. } => got += 1,
+            Reply::Empty => break,
+            Reply::Later => {}
+            other => panic!("{other:?}"),
+        }
+        let note = |loads: &mut VecDeque<(u64, u64)>, effects: &mut Vec<Effect>| {
+            for effect in effects.drain(..) {
+                if let Effect::Load { first, last, .. } = effect {
+                    loads.push_back((first, last));
+                }
+            }
+        };
+        note(&mut loads, &mut effects);
+        if matches!(reply, Reply::Later) {
+            let (first, last) = loads.pop_front().unwrap_or_else(|| panic!("nothing is loaded after {got} messages"));
+            let entries = (first..=last)
+                .map(|index| Loaded {
+                    index: MessageIndex(index),
+                    message: Message::new(
+                        &mut Vec::new(),
+                        Envelope::default(),
+                        &Properties::parse(&[0x18, 0, 2, u8::try_from((index - 1) % 7).unwrap()]).unwrap(),
+                        b"x",
+                    ),
+                    expires: None,
+                    deaths: None,
+                })
+                .collect();
+            queue.apply(Timestamp(1), Command::Loaded { first, last, entries }, &mut OpenGate, &mut effects);
+            note(&mut loads, &mut effects);
+        }
+    }
+    assert_eq!(got, 70);
 }

@@ -64,7 +64,7 @@ def batches(file: Path) -> list[WalBatch]:
         magic, _, _, sequence, _, _, length, count = struct.unpack_from("<4sHHQQQQI", content, at)
         checksum = struct.unpack_from("<I", content, at + 60)[0]
         is_ours = magic == BATCH_MAGIC and sequence == int(file.stem)
-        if is_ours and checksum == crc32c(content[at : at + 60]):
+        if is_ours and checksum == crc32c(content[at : at + 60] + struct.pack("<Q", at)):
             records = at + BATCH_HEADER + 8 * count
             found.append(WalBatch(file, at, records, records + length))
             at = -(-(records + length) // BLOCK) * BLOCK

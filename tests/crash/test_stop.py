@@ -133,7 +133,7 @@ def test_messages_come_back_as_they_were(broker, name, how):
 @pytest.mark.timeout(120)
 def test_large_messages_come_back(broker, name, how):
     queue = name("large")
-    body = random.Random(2).randbytes(15 * MIB if broker.is_given else 20 * MIB)
+    body = random.Random(2).randbytes(15 * MIB)
     connection = connect(broker)
     channel = confirming(connection)
     channel.queue_declare(queue, durable=True)

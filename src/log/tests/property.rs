@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::model::{Entry, Model, Step};
+use super::model::{Entry, Model, ModelLog, Step};
 use super::*;
 use crate::log::memory::Operation;
 use crate::log::{LogError, Range, RecoveredLog};
@@ -427,12 +427,12 @@ fn difference(expected: &Model, found: &Model) -> String {
     let mut text = String::new();
     for log in logs {
         let (before, after) = (expected.logs.get(log), found.logs.get(log));
-        let live = |model: Option<&super::model::ModelLog>, other: Option<&super::model::ModelLog>| {
-            let of = |model: Option<&super::model::ModelLog>| model.map(|model| model.live.clone()).unwrap_or_default();
+        let live = |model: Option<&ModelLog>, other: Option<&ModelLog>| {
+            let of = |model: Option<&ModelLog>| model.map(|model| model.live.clone()).unwrap_or_default();
             let other = of(other);
             of(model).into_keys().filter(|index| !other.contains_key(index)).collect::<Vec<u64>>()
         };
-        let numbers = |model: Option<&super::model::ModelLog>| model.map(|model| (model.next_index, model.delivered));
+        let numbers = |model: Option<&ModelLog>| model.map(|model| (model.next_index, model.delivered));
         if before != after {
             text += &format!(
                 "{log:?}: {:?} became {:?}, lost {:?}, came {:?}; ",

@@ -140,6 +140,10 @@ impl Backlog {
             if window.is_full() {
                 return None;
             }
+            // A lane that was emptied may keep a block, which is none of those to be delivered next.
+            if block.hot().is_some_and(|block| block.slots.is_empty()) {
+                continue;
+            }
             if matches!(block, Block::Cold(block) if block.state != ColdState::Loading) {
                 return self.request(at, |block| block.state != ColdState::Loading);
             }
