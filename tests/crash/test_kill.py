@@ -62,7 +62,9 @@ class Scene:
             Publisher("to-rejecting", oracle, child(), "", "rejecting", ("rejecting",)),
         ]
         self.consumers = [
-            Consumer(queue, oracle, child(), rejects=queue == "rejecting", dead_from="rejecting" if queue == "dead" else None)
+            Consumer(
+                queue, oracle, child(), rejects=queue == "rejecting", dead_from="rejecting" if queue == "dead" else None
+            )
             for queue in ORDERED + UNORDERED
         ]
 
@@ -141,7 +143,10 @@ class Scene:
         last = loop.time()
         while loop.time() < last + CERTAIN_SECONDS + 0.3:
             await asyncio.sleep(0.1)
-            last = max([copy.settled_at or 0 for queue in self.oracle.queues.values() for copy in queue.copies.values()] + [last])
+            last = max(
+                [copy.settled_at or 0 for queue in self.oracle.queues.values() for copy in queue.copies.values()]
+                + [last]
+            )
 
     async def check_empty(self):
         link = await Link.open(self.broker.url)
