@@ -45,9 +45,7 @@ class Broker:
 
     def start(self) -> None:
         """Starts the broker on the port it had before, a free one the first time, and waits until it is ready."""
-        self.launch()
-        lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read_output, args=(self._process, lines), daemon=True).start()
+        lines = self.launch()
         try:
             line = lines.get(timeout=START_SECONDS)
         except queue.Empty:
@@ -59,10 +57,13 @@ class Broker:
             raise AssertionError(f"the broker did not become ready: {line!r}\n{self.log_end()}")
         self.port = int(listener[1])
 
-    def launch(self) -> None:
-        """Starts the broker without waiting for anything."""
+    def launch(self) -> "queue.Queue[str]":
+        """Starts the broker without waiting for anything; what it will write to standard output."""
         with open(self._log_file, "ab") as log:
             self._process = subprocess.Popen(self._command_line(), stdout=subprocess.PIPE, stderr=log, text=True)
+        lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._read_output, args=(self._process, lines), daemon=True).start()
+        return lines
 
     def start_refused(self) -> tuple[int, str]:
         """Starts the broker, which must end by itself; the exit code, and what it wrote to standard error."""

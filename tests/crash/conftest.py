@@ -14,6 +14,7 @@ logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 SMALL_FILES = ["--set", "storage.wal_file_size=1MiB"]
 """Flags that make the log use many files."""
+LARGE_MESSAGES = ["--set", "amqp.max_message_size=32MiB"]
 
 
 def pytest_sessionstart(session):
@@ -31,7 +32,7 @@ def broker(tmp_path):
             pytest.skip("BROKER_STOP, BROKER_KILL and BROKER_START do not say how to restart the given broker")
         yield given
         return
-    own = Broker(tmp_path, *SMALL_FILES)
+    own = Broker(tmp_path, *SMALL_FILES, *LARGE_MESSAGES)
     own.start()
     yield own
     own.close()

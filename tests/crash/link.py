@@ -31,17 +31,14 @@ class Link:
         """Done when the connection is gone; the reason."""
 
     @classmethod
-    async def open(cls, url, attempts_until=None):
-        """Connects; tries again while nobody listens, until that time of the loop's clock."""
-        while True:
-            link = cls()
-            try:
-                await link._connect(url)
-                return link
-            except AMQPError:
-                if attempts_until is None or asyncio.get_running_loop().time() > attempts_until:
-                    raise
-                await asyncio.sleep(0.02)
+    async def open(cls, url):
+        """Connects; raises LinkLost when that fails."""
+        link = cls()
+        try:
+            await link._connect(url)
+        except AMQPError as error:
+            raise LinkLost(str(error)) from None
+        return link
 
     async def _connect(self, url):
         opened = self._loop.create_future()

@@ -33,8 +33,8 @@ class Churn:
         """The object of the call that has not been answered."""
         self._count = 0
 
-    async def run(self, url, epoch, until):
-        link = await Link.open(url, until)
+    async def run(self, url, epoch):
+        link = await Link.open(url)
         await link.call("queue_declare", f"exclusive-{epoch}", exclusive=True)
         await link.call("queue_declare", f"transient-{epoch}")
         await link.call("exchange_declare", f"transient-{epoch}")
@@ -88,9 +88,9 @@ class Churn:
         await self._sure((kind, name), link.call(f"{kind}_delete", name))
         self.gone[kind].append(name)
 
-    async def check(self, url, epoch, until):
+    async def check(self, url, epoch):
         """Looks for everything after a restart; `epoch` is the one before."""
-        link = await Link.open(url, until)
+        link = await Link.open(url)
         await self._settle_doubt(link)
         for kind in ("queue", "exchange"):
             if kind == "queue" or self.exchanges_vanish:

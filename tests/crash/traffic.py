@@ -23,8 +23,8 @@ class Publisher:
         self.exchange, self.routing_key, self.queues, self.priorities = exchange, routing_key, queues, priorities
         self.number = 0
 
-    async def run(self, url, epoch, until):
-        link = await Link.open(url, until)
+    async def run(self, url, epoch):
+        link = await Link.open(url)
         unconfirmed, tag = {}, 0
 
         def on_confirm(tags, acked):
@@ -79,10 +79,10 @@ class Consumer:
         self._held = []
         self._link = None
 
-    async def run(self, url, epoch, until, manner):
+    async def run(self, url, epoch, manner):
         """`manner` is one of: each (acks every message), batch (some at once), hold (none), absent."""
         self._unanswered, self._held = [], []
-        self._link = link = await Link.open(url, until)
+        self._link = link = await Link.open(url)
         if manner != "absent":
             prefetch = self.dice.choice([1, 5, 30, 200]) if manner != "batch" else 40
             await link.call("basic_qos", prefetch_count=prefetch)
