@@ -54,6 +54,7 @@ pub(in crate::log) fn replay(
         }
     }
     let mut recovery = Recovery::new(flushed, &candidates);
+    recovery.unknown_content(&candidates);
     for at in 0..candidates.len() {
         recovery.file(&mut candidates, at, visit)?;
     }
@@ -78,6 +79,8 @@ pub(in crate::log) fn replay(
 struct Candidate {
     file: WalFile,
     survey: Survey,
+    /// Its first bytes are no header, nor zeros, and there are no batches in it.
+    is_unknown: bool,
 }
 
 struct Recovery {
@@ -117,9 +120,19 @@ impl Recovery {
         }
     }
 
+    /// Names files of which it cannot be known what they were. One that was being made when the node died has a header or
+    /// none; after a torn write of it there may be half of one, which is no loss.
+    fn unknown_content(&mut self, candidates: &[Candidate]) {
+        let unknown = candidates.iter().filter(|candidate| candidate.is_unknown);
+        self.reports.extend(unknown.map(|Candidate { file, .. }| {
+            let text = format!("{}: not a WAL file: taken for one that was never finished", path(file.sequence));
+            Report { severity: Severity::Notice, text }
+        }));
+    }
+
     /// Reads the batches of a file.
     fn file(&mut self, files: &mut [Candidate], at: usize, visit: &mut ReplayVisit<'_>) -> Result<(), LogError> {
-        let Some(Candidate { file, survey }) = files.get(at) else { return Ok(()) };
+        let Some(Candidate { file, survey, .. }) = files.get(at) else { return Ok(()) };
         let (mut file, found) = (file.clone(), survey.found.clone());
         let Some(first) = found.first() else { return Ok(()) };
         self.between_files(files, &file, first);
@@ -226,7 +239,7 @@ impl Recovery {
 
     /// Makes unfinished batches such that nobody finds them again.
     fn cut_off(&mut self, files: &[Candidate]) -> Result<(), LogError> {
-        for (at, Candidate { file, survey }) in files.iter().enumerate() {
+        for (at, Candidate { file, survey, .. }) in files.iter().enumerate() {
             // In a damaged file it may be what was lost: nothing more can be known of it.
             let remnant = survey.remnant.filter(|_| !file.damaged);
             self.cut.extend(remnant.map(|offset| (at, offset)));
@@ -277,16 +290,20 @@ fn open(disk: &dyn Storage, sequence: u64, flushed: u64) -> Result<Candidate, Lo
     let length = file.length().map_err(failed("open"))?;
     let mut file = WalFile { sequence, file, length, last: 0, damaged: false, salt: None };
     if sequence <= flushed {
-        return Ok(Candidate { file, survey: Survey::default() });
+        return Ok(Candidate { file, survey: Survey::default(), is_unknown: false });
     }
-    match FileHeader::read(&Reader::new(&file, length).bytes(0, FILE_HEADER)?) {
+    let first = Reader::new(&file, length).bytes(0, FILE_HEADER)?;
+    let mut is_unknown = false;
+    match FileHeader::read(&first) {
         Read::Valid(header) if header.sequence == sequence => file.salt = Some(header.salt),
         Read::Newer(found) => return Err(LogError::Version { path, found, known: VERSION }),
         // Made or recycled, and never finished.
-        Read::Valid(_) | Read::Foreign | Read::Damaged => {}
+        Read::Valid(_) => {}
+        Read::Foreign | Read::Damaged => is_unknown = first.iter().any(|byte| *byte != 0),
     }
     let survey = survey(&file)?;
-    Ok(Candidate { file, survey })
+    is_unknown &= survey.found.is_empty();
+    Ok(Candidate { file, survey, is_unknown })
 }
 
 fn overwrite(file: &WalFile, offset: u64, bytes: &[u8]) -> Result<(), LogError> {

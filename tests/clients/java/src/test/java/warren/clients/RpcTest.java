@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.rabbitmq.client.AMQP;
 import com.rabbitmq.client.Channel;
+import com.rabbitmq.client.DefaultConsumer;
 import com.rabbitmq.client.Delivery;
 import com.rabbitmq.client.RpcClient;
 import com.rabbitmq.client.RpcClientParams;
@@ -108,6 +109,9 @@ class RpcTest extends BrokerTest {
         RpcClient mandatory = new RpcClient(new RpcClientParams().channel(connection.createChannel()).exchange("")
                 .routingKey(uniqueName("nobody")).timeout(10_000).useMandatory());
         assertThrows(com.rabbitmq.client.UnroutableRpcRequestException.class, () -> mandatory.stringCall("anybody?"));
+        // The client learns its consumer's tag on another thread than the one that hears of the return.
+        DefaultConsumer replies = (DefaultConsumer) mandatory.getConsumer();
+        awaitTrue("the client knows its consumer tag", () -> replies.getConsumerTag() != null);
         mandatory.close();
     }
 
