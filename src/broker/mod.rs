@@ -210,6 +210,20 @@ impl Broker {
         cell.wake.notify_one();
     }
 
+    /// Runs a turn of every shard that has mail. Whether any had: it may have written to others.
+    pub fn finish_turns(&self, now: Timestamp) -> bool {
+        let mut any = false;
+        for (shard, cell) in (0..).zip(&self.shards) {
+            // Whoever runs a turn at present ends it before this one is looked at.
+            let is_busy = !cell.state.lock().inbox.is_empty() || !cell.mailbox.is_empty();
+            if is_busy {
+                self.drive(shard, now);
+            }
+            any |= is_busy;
+        }
+        any
+    }
+
     fn dispatch(&self, shard: u16, state: &mut Shard) {
         let output = &mut state.output;
         if !output.removed.is_empty() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::broker::{Outbox, Session};
 use crate::model::ids::{ConnectionId, Timestamp};
@@ -26,6 +26,10 @@ const OUTPUT_LOW: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 /// Reads of at most 4 KiB while a closed socket lingers.
 const LINGER_READS: usize = 64;
+/// How long what a client had sent before the broker stopped is still taken.
+const LAST_READS: Duration = Duration::from_secs(1);
+/// After such a silence, all of it has been taken.
+const LAST_SILENCE: Duration = Duration::from_millis(20);
 /// Lists that grew longer than this are given back after a while.
 const LIST_KEEP: usize = 256;
 
@@ -46,6 +50,8 @@ struct Driver {
     /// What the timer is set to.
     armed: Option<Timestamp>,
     end_of_input: bool,
+    /// The broker is stopping: says so once what the client sent before is taken, at this time at the latest.
+    farewell: Option<(Event, Instant)>,
 }
 
 /// Goes to the end of this thread's queue. Those that the last batch woke run first; otherwise a flooding publisher would
@@ -95,6 +101,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAd
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         armed: None,
         end_of_input: false,
+        farewell: None,
         shared,
     });
     let outcome = driver.run().await;
@@ -117,6 +124,10 @@ impl Driver {
             if self.protocol.status() == Status::Closed || self.end_of_input {
                 return Ok(());
             }
+            if let Some((_, until)) = self.farewell {
+                self.take_leave(until).await?;
+                continue;
+            }
             if matches!(self.wait().await?, Wake::Readable) {
                 self.read()?;
                 self.work(self.shared.clock.now());
@@ -136,6 +147,7 @@ impl Driver {
             }
             for event in self.events.drain(..) {
                 match event {
+                    Event::Shutdown { .. } => self.farewell = Some((event, Instant::now() + LAST_READS)),
                     Event::Internal(internal) => self.session.internal(&internal, &mut self.immediate, now),
                     event => self.protocol.handle(event, now, &mut self.requests),
                 }
@@ -172,20 +184,45 @@ impl Driver {
         }
     }
 
-    fn read(&mut self) -> io::Result<()> {
+    /// Whether anything had arrived.
+    fn read(&mut self) -> io::Result<bool> {
         READ_BUFFER.with_borrow_mut(|buffer| match self.stream.try_read(buffer) {
             Ok(0) => {
                 self.end_of_input = true;
-                Ok(())
+                Ok(true)
             }
             Ok(length) => {
                 let now = self.shared.clock.now();
                 self.protocol.receive(&buffer[..length], now, &mut self.requests);
-                Ok(())
+                Ok(true)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
         })
+    }
+
+    /// Takes some of what the client sent before the broker stopped; the farewell comes after all of it. After that
+    /// nothing more is looked at.
+    async fn take_leave(&mut self, until: Instant) -> io::Result<()> {
+        let is_late = Instant::now() >= until;
+        if self.protocol.wants_input() && !is_late {
+            if !self.session.has_credit() {
+                let _ = tokio::time::timeout_at(until, self.outbox.changed()).await;
+                return Ok(());
+            }
+            if self.read()? {
+                return Ok(());
+            }
+            // That nothing was there means little: more than fits the socket's buffers comes in pieces.
+            let until = until.min(Instant::now() + LAST_SILENCE);
+            if tokio::time::timeout_at(until, self.stream.readable()).await.is_ok() {
+                return Ok(());
+            }
+        }
+        if let Some((event, _)) = self.farewell.take() {
+            self.protocol.handle(event, self.shared.clock.now(), &mut self.requests);
+        }
+        Ok(())
     }
 
     async fn wait(&mut self) -> io::Result<Wake> {

@@ -165,7 +165,7 @@ fn announce(ready: &str) {
     let _ = writeln!(stdout, "{ready}").and_then(|()| stdout.flush());
 }
 
-/// Closes every connection with 320 and waits until they are gone, at most `timeout`.
+/// Closes every connection with 320 and waits until they are gone and what they sent is in the queues, at most `timeout`.
 async fn close_connections(shared: &Shared, timeout: Duration) {
     shared.broker.stop();
     for entry in &shared.connections {
@@ -175,6 +175,9 @@ async fn close_connections(shared: &Shared, timeout: Duration) {
     let gone = async {
         while !shared.connections.is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        while shared.broker.finish_turns(shared.clock.now()) {
+            tokio::task::yield_now().await;
         }
     };
     if tokio::time::timeout(timeout, gone).await.is_err() {

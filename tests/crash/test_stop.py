@@ -59,6 +59,16 @@ def take(channel, queue, count):
     return found
 
 
+def publish_frames(channel_number, queue, body):
+    method = pika.spec.Basic.Publish(routing_key=queue)
+    frames = [
+        pika.frame.Method(channel_number, method),
+        pika.frame.Header(channel_number, len(body), PERSISTENT),
+        pika.frame.Body(channel_number, body),
+    ]
+    return b"".join(frame.marshal() for frame in frames)
+
+
 def bodies_of(messages):
     return [body for _method, _properties, body in messages]
 
@@ -520,6 +530,26 @@ def test_a_queue_declared_anew_is_empty(broker, name, how):
     connection = restart(broker, how, connection)
     assert bodies_of(take(connection.channel(), queue, 1)) == [b"new"]
     connection.close()
+
+
+def test_what_was_sent_before_a_stop_is_taken(broker, name):
+    """Without confirms: all that the broker's socket had received when it was told to stop is in the queue afterwards."""
+    queue = name("burst")
+    for round_number in range(5):
+        connection = connect(broker)
+        channel = connection.channel()
+        channel.queue_declare(queue, durable=True)
+        burst = b"".join(publish_frames(channel.channel_number, queue, bytes(1000)) for _number in range(2000))
+        # At once: one call of pika a message is slower than the broker.
+        connection._impl._output_marshaled_frames([burst])
+        connection._flush_output()
+        end(broker, "stop", connection)
+        broker.start()
+        connection = connect(broker)
+        channel = connection.channel()
+        assert depth(channel, queue) == 2000, round_number
+        channel.queue_purge(queue)
+        connection.close()
 
 
 def test_many_restarts_change_nothing(broker, name):

@@ -54,7 +54,7 @@ pub(in crate::log) fn replay(
         }
     }
     let mut recovery = Recovery::new(flushed, &candidates);
-    recovery.unknown_content(&candidates);
+    recovery.unknown_content(&candidates)?;
     for at in 0..candidates.len() {
         recovery.file(&mut candidates, at, visit)?;
     }
@@ -120,14 +120,16 @@ impl Recovery {
         }
     }
 
-    /// Names files of which it cannot be known what they were. One that was being made when the node died has a header or
-    /// none; after a torn write of it there may be half of one, which is no loss.
-    fn unknown_content(&mut self, candidates: &[Candidate]) {
-        let unknown = candidates.iter().filter(|candidate| candidate.is_unknown);
-        self.reports.extend(unknown.map(|Candidate { file, .. }| {
+    /// Names files of which it cannot be known what they were, and makes them empty. One that was being made when the node
+    /// died has a header or none; after a torn write of it there may be half of one, which is no loss.
+    fn unknown_content(&mut self, candidates: &[Candidate]) -> Result<(), LogError> {
+        for Candidate { file, .. } in candidates.iter().filter(|candidate| candidate.is_unknown) {
+            overwrite(file, 0, &[0; BLOCK as usize])?;
+            file.file.sync().map_err(|error| failed(file, "sync", error))?;
             let text = format!("{}: not a WAL file: taken for one that was never finished", path(file.sequence));
-            Report { severity: Severity::Notice, text }
-        }));
+            self.reports.push(Report { severity: Severity::Notice, text });
+        }
+        Ok(())
     }
 
     /// Reads the batches of a file.
