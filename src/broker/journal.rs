@@ -2,7 +2,7 @@
 //! them is durable. The order of submission is the order in the log.
 //!
 //! ```text
-//! shard turn, definition ── submit ──► pending ── write (the log's thread) ──► WAL, synced ──► held events ──► outboxes
+//! shard turn, definition ── submit ──► pending ── write (the log's task) ──► WAL, synced ──► held events ──► outboxes
 //! ```
 //!
 //! A batch that nobody waits for (acknowledgements) goes with the next one that somebody waits for, or after a short while.
@@ -12,7 +12,8 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::log::{Batch, CommitError, LogError, Writer};
 use crate::model::request::Event;
@@ -64,7 +65,7 @@ struct Writing {
 /// See the module's documentation.
 pub(super) struct Journal {
     pending: Mutex<Pending>,
-    submitted: Condvar,
+    submitted: Notify,
     writing: Mutex<Writing>,
 }
 
@@ -72,7 +73,7 @@ impl Journal {
     pub(super) fn new(writer: Writer) -> Self {
         Self {
             pending: Mutex::default(),
-            submitted: Condvar::new(),
+            submitted: Notify::new(),
             writing: Mutex::new(Writing { writer, taken: VecDeque::new() }),
         }
     }
@@ -103,19 +104,22 @@ impl Journal {
     }
 
     /// Waits until there is something to write, at most `timeout`. Batches nobody waits for get their short while. For the
-    /// thread that calls `write`.
-    pub(super) fn wait(&self, timeout: Duration) {
-        let mut pending = self.pending.lock();
-        // An error left some over.
-        if pending.writing {
-            return;
+    /// task that calls `write`.
+    pub(super) async fn wait(&self, timeout: Duration) {
+        loop {
+            let (is_due, timeout) = {
+                let pending = self.pending.lock();
+                (pending.is_due(), if pending.submissions.is_empty() { timeout } else { LAZY.min(timeout) })
+            };
+            if is_due || tokio::time::timeout(timeout, self.submitted.notified()).await.is_err() {
+                return;
+            }
         }
-        if pending.submissions.is_empty() && !pending.stopping {
-            self.submitted.wait_for(&mut pending, timeout);
-        }
-        if !pending.submissions.is_empty() && !pending.is_due() {
-            self.submitted.wait_for(&mut pending, LAZY.min(timeout));
-        }
+    }
+
+    /// Whether `wait` would not wait.
+    pub(super) fn is_due(&self) -> bool {
+        self.pending.lock().is_due()
     }
 
     /// Makes every wait short from here on.
@@ -183,7 +187,8 @@ impl Submission {
 
 impl Pending {
     fn is_due(&self) -> bool {
-        self.urgent || self.stopping || self.bytes >= LAZY_BYTES
+        // `writing` outside of `write` means that an error has left some over.
+        self.urgent || self.stopping || self.writing || self.bytes >= LAZY_BYTES
     }
 }
 

@@ -292,8 +292,14 @@ impl Broker {
     }
 
     /// Waits until there is something for `write_log`, at most `timeout`.
-    pub fn wait_for_log(&self, timeout: Duration) {
-        self.journal.wait(timeout);
+    pub async fn wait_for_log(&self, timeout: Duration) {
+        self.journal.wait(timeout).await;
+    }
+
+    /// Whether `wait_for_log` would not wait.
+    #[must_use]
+    pub fn log_is_due(&self) -> bool {
+        self.journal.is_due()
     }
 
     /// Writes what was submitted to the log, and lets go what waited for it. Whether there was anything.

@@ -20,6 +20,8 @@ use super::Shared;
 
 /// Bytes read at once, into a buffer that all connections of a thread share.
 const READ_MAX: usize = 128 * 1024;
+/// Who sends as many bytes at once is likely to send more.
+const FLOOD: usize = 16 * 1024;
 /// Once fewer bytes than this wait for the socket, the deliveries among them count as sent.
 const OUTPUT_LOW: usize = 64 * 1024;
 /// How long a closed socket is read on, so that the peer gets what was written last.
@@ -129,9 +131,12 @@ impl Driver {
                 continue;
             }
             if matches!(self.wait().await?, Wake::Readable) {
-                self.read()?;
+                let length = self.read()?;
                 self.work(self.shared.clock.now());
-                let_others_run().await;
+                // To wake another thread takes its time, too.
+                if length >= FLOOD {
+                    let_others_run().await;
+                }
             }
             self.tick();
         }
@@ -184,19 +189,19 @@ impl Driver {
         }
     }
 
-    /// Whether anything had arrived.
-    fn read(&mut self) -> io::Result<bool> {
+    /// How many bytes had arrived.
+    fn read(&mut self) -> io::Result<usize> {
         READ_BUFFER.with_borrow_mut(|buffer| match self.stream.try_read(buffer) {
             Ok(0) => {
                 self.end_of_input = true;
-                Ok(true)
+                Ok(0)
             }
             Ok(length) => {
                 let now = self.shared.clock.now();
                 self.protocol.receive(&buffer[..length], now, &mut self.requests);
-                Ok(true)
+                Ok(length)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             Err(error) => Err(error),
         })
     }
@@ -210,7 +215,7 @@ impl Driver {
                 let _ = tokio::time::timeout_at(until, self.outbox.changed()).await;
                 return Ok(());
             }
-            if self.read()? {
+            if self.read()? > 0 || self.end_of_input {
                 return Ok(());
             }
             // That nothing was there means little: more than fits the socket's buffers comes in pieces.

@@ -1,5 +1,5 @@
-//! The threads that wait for the disk: one writes the log, one keeps it in order, some read for queues that page in.
-//! When one of them fails the broker stops.
+//! Those who wait for the disk: a task writes the log, a thread keeps it in order, some read for queues that page in. When
+//! one of them fails the broker stops.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use tokio::task::JoinHandle;
 
 use crate::log::{CommitError, LogError, SyncMode};
 
@@ -42,14 +43,14 @@ impl Care {
     }
 }
 
-/// Starts the threads, and returns the one that writes. `failed` hears of the first error.
+/// Starts them, and returns the one that writes. `failed` hears of the first error.
 pub(super) fn start(
     shared: &Arc<Shared>,
     mode: SyncMode,
     failed: &tokio::sync::mpsc::Sender<LogError>,
-) -> std::io::Result<thread::JoinHandle<()>> {
+) -> std::io::Result<JoinHandle<()>> {
     let (writing, heard) = (Arc::clone(shared), failed.clone());
-    let writer = spawn("wal", move || report(wal_writer::run(&writing, mode), &heard))?;
+    let writer = tokio::spawn(async move { report(wal_writer::run(&writing, mode).await, &heard) });
     let (keeper, heard) = (Arc::clone(shared), failed.clone());
     spawn("log", move || report(maintain(&keeper), &heard))?;
     for _ in 0..READERS {

@@ -14,6 +14,7 @@ mod wal_writer;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,7 +77,10 @@ struct Shared {
 
 /// Runs the broker until a signal stops it.
 pub fn run(config: &Config) -> Result<(), ServerError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServerError::Runtime)?;
+    // One thread more than processors: the log's task blocks one while the disk is at work.
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get) + 1;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(workers).enable_all().build().map_err(ServerError::Runtime)?;
     let outcome = runtime.block_on(serve(config));
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
@@ -137,12 +141,12 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     close_connections(&shared, config.shutdown.timeout).await;
     shared.stopping.store(true, Ordering::Release);
     shared.broker.stop_log();
-    let written = tokio::task::spawn_blocking(|| writer.join()).await;
+    let written = writer.await;
     if let Ok(error) = failure.try_recv() {
         return Err(ServerError::Log { path: path.clone(), error });
     }
-    if !matches!(written, Ok(Ok(()))) {
-        tracing::error!("the thread that writes the log has ended before its time");
+    if let Err(error) = written {
+        tracing::error!(%error, "the task that writes the log has ended before its time");
     }
     tracing::info!("stopped");
     Ok(())

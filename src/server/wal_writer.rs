@@ -1,8 +1,11 @@
-//! The thread that writes the log: whatever was submitted while it synced is its next batch.
+//! The task that writes the log: whatever was submitted while it synced is its next batch.
+//!
+//! It blocks the thread it runs on while it writes and syncs, and the runtime has one thread more for that. So a confirm
+//! wakes no thread on its way: the connection that published, this task, and the connection again, which sends the
+//! confirm, follow one another on one thread, where a thread of its own took two wake-ups, each a third of a sync.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::log::{CommitError, LogError, SyncMode};
@@ -18,7 +21,7 @@ const RETRY: Duration = Duration::from_millis(100);
 const ROOM: Duration = Duration::from_millis(1);
 
 /// Runs until the broker stops, or something fails that must stop it.
-pub(super) fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogError> {
+pub(super) async fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogError> {
     let mut synced = Instant::now();
     let mut full = false;
     loop {
@@ -26,7 +29,7 @@ pub(super) fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogError> 
             SyncMode::Interval(interval) => interval.min(WAIT),
             SyncMode::Always | SyncMode::Os => WAIT,
         };
-        shared.broker.wait_for_log(timeout);
+        shared.broker.wait_for_log(timeout).await;
         match shared.broker.write_log() {
             Ok(wrote) => {
                 if full {
@@ -35,6 +38,10 @@ pub(super) fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogError> 
                 }
                 if wrote && shared.broker.log_wants_care() {
                     shared.care.want();
+                }
+                if wrote && shared.broker.log_is_due() {
+                    // Those that the batch has let go are first.
+                    tokio::task::yield_now().await;
                 }
                 if !wrote && shared.stopping.load(Ordering::Acquire) {
                     return shared.broker.sync_log();
@@ -47,12 +54,12 @@ pub(super) fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogError> 
                 }
                 full = true;
                 shared.alarms.set(Cause::WalFull, true, &shared.connections);
-                thread::sleep(RETRY);
+                tokio::time::sleep(RETRY).await;
             }
             // The one who maintains the log makes room, and tells when the disk is full.
             Err(CommitError::Full) => {
                 shared.care.want();
-                thread::sleep(ROOM);
+                tokio::time::sleep(ROOM).await;
             }
         }
         if let SyncMode::Interval(interval) = mode
