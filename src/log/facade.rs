@@ -7,12 +7,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::batch::Range;
 use super::entry::{LogId, Stored};
+use super::flush::Source;
 use super::handles::Handles;
 use super::index::{Extent, Index};
 use super::segment::{self, Damage, Reading};
 use super::storage::{File, Storage};
-use super::wal::{PrepareError, WalFile};
+use super::wal::{BatchPlace, PrepareError, WalFile};
 use super::writer::Writer;
 use super::{
     CommitError, LogError, Maintained, Options, RecoveredLog, Report, Severity, SyncMode, Usage, flush, merge,
@@ -86,6 +88,16 @@ pub(super) struct Full {
     pub(super) file: WalFile,
     /// The logs that its records are about, with the highest index appended.
     pub(super) touched: Arc<IdMap<LogId, u64>>,
+    /// All entries in it; none when that is not known.
+    pub(super) appended: Option<Arc<Vec<Appended>>>,
+}
+
+/// Entries of a WAL file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Appended {
+    pub(super) place: BatchPlace,
+    pub(super) log: LogId,
+    pub(super) range: Range,
 }
 
 /// The WAL files there are.
@@ -136,8 +148,8 @@ impl WalFiles {
         self.is_sealed
     }
 
-    pub(super) fn push_full(&mut self, file: WalFile, touched: IdMap<LogId, u64>) {
-        self.full.push_back(Full { file, touched: Arc::new(touched) });
+    pub(super) fn push_full(&mut self, file: WalFile, touched: IdMap<LogId, u64>, appended: Option<Vec<Appended>>) {
+        self.full.push_back(Full { file, touched: Arc::new(touched), appended: appended.map(Arc::new) });
     }
 
     /// The current file is that long at least.
@@ -369,7 +381,7 @@ impl Shared {
         let Some(full) = self.state.lock().wal.full.front().cloned() else { return Ok(None) };
         let number = maintenance.next_segment;
         maintenance.next_segment += 1;
-        let done = flush::flush(self, number, Some(&full.file), &full.touched)?;
+        let done = flush::flush(self, number, Some(Source::of(&full)), &full.touched)?;
         self.state.lock().wal.full.pop_front();
         if full.file.damaged || !done.reports.is_empty() {
             flush::keep_damaged(self, &full.file)?;

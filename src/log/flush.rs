@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
+use super::batch::Range;
 use super::entry::{self, Header, Kind, LogId};
-use super::facade::Shared;
+use super::facade::{Appended, Full, Shared};
 use super::index::Survivors;
 use super::segment::{self, Footer, Identity, SegmentWriter, Written, put_entry};
-use super::wal::{self, WalFile};
+use super::wal::{self, BatchPlace, WalFile};
 use super::{CommitError, LogError, Report, Severity};
 use crate::model::hash::IdMap;
 
@@ -24,6 +27,44 @@ pub(super) struct Flushed {
     pub(super) reports: Vec<Report>,
 }
 
+/// A WAL file, and what there is to read in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source<'a> {
+    All(&'a WalFile),
+    /// Those batches in which something lives.
+    Appended(&'a WalFile, &'a [Appended]),
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn of(full: &'a Full) -> Self {
+        match &full.appended {
+            Some(appended) => Self::Appended(&full.file, appended),
+            None => Self::All(&full.file),
+        }
+    }
+
+    fn file(&self) -> &'a WalFile {
+        match self {
+            Self::All(file) | Self::Appended(file, _) => file,
+        }
+    }
+
+    fn read(&self, gathered: &mut Gathered) -> Result<Vec<Report>, LogError> {
+        let alive = match self {
+            Self::All(_) => Vec::new(),
+            Self::Appended(_, appended) => gathered.places(appended),
+        };
+        let mut visit = |header: &Header, payload: &Bytes| {
+            gathered.take(header, payload);
+            Ok(())
+        };
+        match self {
+            Self::All(file) => wal::records(file, &mut visit),
+            Self::Appended(file, _) => wal::records_of(file, &alive, &mut visit),
+        }
+    }
+}
+
 /// Flushes a WAL file to the segment `number`; `touched` are the logs its records are about, with the highest index
 /// appended. Without a file only checkpoints are written.
 ///
@@ -32,7 +73,7 @@ pub(super) struct Flushed {
 pub(super) fn flush(
     shared: &Shared,
     number: u64,
-    file: Option<&WalFile>,
+    source: Option<Source<'_>>,
     touched: &IdMap<LogId, u64>,
 ) -> Result<Flushed, CommitError> {
     let mut touched: Vec<(LogId, u64)> = touched.iter().map(|(log, last)| (*log, *last)).collect();
@@ -40,12 +81,9 @@ pub(super) fn flush(
     let mut gathered = Gathered { survivors: survivors(shared, &touched), ..Gathered::default() };
     let mut reports = Vec::new();
     let flushed = shared.state.lock().index.flushed;
-    let sequence = file.map_or(0, |file| file.sequence);
-    if let Some(file) = file {
-        reports = wal::records(file, &mut |header, payload| {
-            gathered.take(header, payload);
-            Ok(())
-        })?;
+    let sequence = source.map_or(0, |source| source.file().sequence);
+    if let Some(source) = source {
+        reports = source.read(&mut gathered)?;
     }
     gathered.sort();
     if !reports.is_empty() {
@@ -130,6 +168,17 @@ struct GatheredEntry {
 }
 
 impl Gathered {
+    /// The batches in which something lives.
+    fn places(&self, appended: &[Appended]) -> Vec<BatchPlace> {
+        let lives = |run: &&Appended| {
+            let Range { first, last } = run.range;
+            self.survivors.get(&run.log).is_some_and(|alive| alive.any_in(first, last))
+        };
+        let mut places: Vec<BatchPlace> = appended.iter().filter(lives).map(|run| run.place).collect();
+        places.dedup();
+        places
+    }
+
     fn take(&mut self, header: &Header, payload: &[u8]) {
         let head = &header.head;
         let is_entry = matches!(header.kind, Kind::Entry | Kind::Again);

@@ -153,6 +153,12 @@ impl Survivors {
         self.first <= index && index <= self.last && self.set.as_ref().is_none_or(|set| set.contains(index))
     }
 
+    /// Whether there is one from `first` to `last`.
+    pub(super) fn any_in(&self, first: u64, last: u64) -> bool {
+        let (first, last) = (first.max(self.first), last.min(self.last));
+        first <= last && self.set.as_ref().is_none_or(|set| set.range_cardinality(first..=last) > 0)
+    }
+
     /// The indexes, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = u64> {
         let all = self.set.is_none().then_some(self.first..=self.last);

@@ -11,7 +11,7 @@ use super::batch::Range;
 use super::chunks;
 use super::entry::{Header, Kind, LogId};
 use super::facade::{Log, Maintenance, Opened, Shared, State, WalFiles};
-use super::flush;
+use super::flush::{self, Source};
 use super::handles::Handles;
 use super::index::Index;
 use super::segment;
@@ -141,7 +141,7 @@ fn flush_all(
         for (log, last) in std::mem::take(&mut changed) {
             touched.entry(log).or_insert(last);
         }
-        let done = flush::flush(shared, maintenance.next_segment, Some(&file), &touched).map_err(plain)?;
+        let done = flush::flush(shared, maintenance.next_segment, Some(Source::All(&file)), &touched).map_err(plain)?;
         maintenance.next_segment += 1;
         adopt::summarise(summaries, &done.footer);
         if file.damaged {

@@ -3,10 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
-use super::batch::Batch;
-use super::facade::Shared;
-use super::wal::{self, WalWriter};
+use super::batch::{Batch, Change};
+use super::facade::{Appended, Shared};
+use super::wal::{self, BatchPlace, WalWriter};
 use super::{CommitError, LogError, SyncMode};
+
+/// Runs of entries remembered of a file: two MiB of them.
+const APPENDED_MAX: usize = 2 << 20 >> 6;
 
 /// Belongs to one thread.
 #[derive(Debug)]
@@ -16,6 +19,8 @@ pub struct Writer {
     /// Where the first batch of a file goes.
     begin: u64,
     is_unsynced: bool,
+    /// What is in the file; none when that is too much to remember.
+    appended: Option<Vec<Appended>>,
     /// A write or sync failed: nothing is known about the file any more.
     has_failed: bool,
 }
@@ -23,7 +28,7 @@ pub struct Writer {
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, wal: WalWriter) -> Self {
         let begin = wal.offset();
-        Self { shared, wal, begin, is_unsynced: false, has_failed: false }
+        Self { shared, wal, begin, is_unsynced: false, appended: Some(Vec::new()), has_failed: false }
     }
 
     /// Writes batches, all or none, and in [`SyncMode::Always`] makes them durable. Their changes are known to readers
@@ -38,11 +43,13 @@ impl Writer {
         if !self.wal.fits(bytes) || (is_begun && self.shared.state.lock().wal.is_sealed()) {
             self.roll()?;
         }
+        let place = self.wal.place();
         if let Err(error) = self.wal.write(batches) {
             self.has_failed |= matches!(error, CommitError::Failed(_));
             return Err(error);
         }
         self.is_unsynced = true;
+        self.note_appended(place, batches);
         if self.shared.options.sync == SyncMode::Always {
             self.sync()?;
         }
@@ -90,8 +97,21 @@ impl Writer {
         let Some(next) = state.wal.take_prepared() else { return Err(CommitError::Full) };
         let full = self.wal.roll(next);
         let touched = std::mem::take(&mut state.index.touched);
-        state.wal.push_full(full, touched);
+        state.wal.push_full(full, touched, self.appended.replace(Vec::new()));
         Ok(())
+    }
+
+    /// Remembers where entries are, for the flush of the file.
+    fn note_appended(&mut self, place: BatchPlace, batches: &[&Batch]) {
+        let Some(appended) = &mut self.appended else { return };
+        for change in batches.iter().flat_map(|batch| &batch.changes) {
+            if let Change::Appended { log, range, .. } = *change {
+                appended.push(Appended { place, log, range });
+            }
+        }
+        if appended.len() > APPENDED_MAX {
+            self.appended = None;
+        }
     }
 
     fn check(&self) -> Result<(), LogError> {

@@ -16,7 +16,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use self::header::{BATCH_HEADER, BLOCK, BatchHeader, FileHeader, round_up};
-pub(super) use self::read::records;
+pub(super) use self::read::{records, records_of};
 pub(super) use self::replay::{Replay, replay};
 use super::batch::{Batch, TABLE_ENTRY};
 use super::storage::{File, Storage};
@@ -46,6 +46,13 @@ pub(super) struct WalFile {
     pub(super) damaged: bool,
     /// See `header`. None when the file has no good header.
     salt: Option<u32>,
+}
+
+/// Where a batch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BatchPlace {
+    pub(super) offset: u64,
+    pub(super) number: u64,
 }
 
 /// Why there is no file to write into.
@@ -240,6 +247,11 @@ impl WalWriter {
             self.behind.push(full.clone());
         }
         full
+    }
+
+    /// Where the next batch goes.
+    pub(super) fn place(&self) -> BatchPlace {
+        BatchPlace { offset: self.offset, number: self.next }
     }
 
     /// The number of the last batch written.

@@ -5,7 +5,7 @@ use std::ops;
 use bytes::Bytes;
 
 use super::header::{BATCH_HEADER, BLOCK, BatchHeader, Read, VERSION, round_up};
-use super::{WalFile, path};
+use super::{BatchPlace, WalFile, path};
 use crate::log::batch::TABLE_ENTRY;
 use crate::log::entry::{self, Header, Kind, RecordError};
 use crate::log::storage::File;
@@ -13,6 +13,8 @@ use crate::log::{LogError, Report, Severity};
 
 /// Bytes read at once, where a batch is not longer.
 const PIECE: usize = 256 * 1024;
+/// The same where not all batches are read.
+const SPARSE_PIECE: usize = 32 * 1024;
 
 /// Who is told a record and its payload; that of a record of kind [`Kind::Again`] is the one it refers to.
 pub(in crate::log) type Visit<'a> = dyn FnMut(&Header, &Bytes) -> Result<(), LogError> + 'a;
@@ -38,6 +40,33 @@ pub(in crate::log) fn records(file: &WalFile, visit: &mut Visit<'_>) -> Result<V
     }
     if file.last > 0 && expected <= file.last {
         reports.push(lost_batches(&path(file.sequence), end, expected, file.last));
+    }
+    Ok(reports)
+}
+
+/// Reads the records of some batches of a full file, in order. They are verified; what is damaged is left out and reported.
+pub(in crate::log) fn records_of(
+    file: &WalFile,
+    places: &[BatchPlace],
+    visit: &mut Visit<'_>,
+) -> Result<Vec<Report>, LogError> {
+    let mut reports = Vec::new();
+    let mut reader = Reader { piece_length: SPARSE_PIECE, ..Reader::new(file, file.length) };
+    for place in places {
+        let bytes = reader.bytes(place.offset, BATCH_HEADER)?;
+        let header = match BatchHeader::read(&bytes, place.offset, file.sequence, file.salt) {
+            Read::Valid(header) if header.number == place.number => header,
+            _ => {
+                reports.push(lost_batches(&path(file.sequence), place.offset, place.number, place.number));
+                continue;
+            }
+        };
+        let found = Found { offset: place.offset, header };
+        let body = read_batch(&mut reader, &found)?;
+        reports.extend(body.report(&path(file.sequence), &found));
+        for (header, payload) in &body.records {
+            visit(header, payload)?;
+        }
     }
     Ok(reports)
 }
@@ -224,6 +253,8 @@ pub(super) struct Reader<'a> {
     sequence: u64,
     /// Of the file.
     length: u64,
+    /// Bytes read at once, or more.
+    piece_length: usize,
     /// Where `piece` begins.
     start: u64,
     piece: Bytes,
@@ -231,7 +262,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(file: &'a WalFile, length: u64) -> Self {
-        Self { file: &*file.file, sequence: file.sequence, length, start: 0, piece: Bytes::new() }
+        Self { file: &*file.file, sequence: file.sequence, length, piece_length: PIECE, start: 0, piece: Bytes::new() }
     }
 
     /// Bytes of the file; fewer when it ends before.
@@ -242,7 +273,7 @@ impl<'a> Reader<'a> {
             return Ok(self.piece.slice(begin..end));
         }
         let left = usize::try_from(self.length.saturating_sub(at)).unwrap_or(usize::MAX);
-        let mut buffer = vec![0; length.max(PIECE).min(left)];
+        let mut buffer = vec![0; length.max(self.piece_length).min(left)];
         let mut filled = 0;
         while filled < buffer.len() {
             let failed = |error| LogError::Io { path: path(self.sequence), action: "read", error };
