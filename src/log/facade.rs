@@ -29,7 +29,7 @@ const READ_ATTEMPTS: usize = 100;
 /// WAL files kept ready to be written.
 const PREPARED: usize = 2;
 /// Segments of this many bytes are left in the system's cache, for those who will read them soon.
-const READ_SOON: u64 = 256 << 20;
+const READ_SOON: u64 = 64 << 20;
 /// WAL files there are at most, unless they are full: the one being written, prepared ones, and one to be recycled.
 const FILES: usize = PREPARED + 2;
 
