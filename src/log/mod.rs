@@ -6,7 +6,7 @@
 //!                                                                  Log::read ◄── an owner that pages in
 //! ```
 //!
-//! - `Writer` belongs to one thread. `Log` is shared: readers, and the one who maintains.
+//! - `Writer` belongs to one task. `Log` is shared: readers, and the one who maintains.
 //! - What is live is known in memory: a compressed set of indexes per log. A WAL file that is full is *flushed*: its live
 //!   entries go to one segment, sorted by log, with a checkpoint of each log it touched; then the file is used again.
 //! - Recovery reads the segments' footers, replays the WAL and flushes it.

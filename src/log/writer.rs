@@ -8,10 +8,10 @@ use super::facade::{Appended, Shared};
 use super::wal::{self, BatchPlace, WalWriter};
 use super::{CommitError, LogError, SyncMode};
 
-/// Runs of entries remembered of a file: two MiB of them.
-const APPENDED_MAX: usize = 2 << 20 >> 6;
+/// Runs of entries remembered of a file, at most.
+const APPENDED_MAX: usize = 32 * 1024;
 
-/// Belongs to one thread.
+/// Belongs to one task.
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,

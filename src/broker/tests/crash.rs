@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::super::{Broker, Outbox, Session};
@@ -619,11 +620,17 @@ fn seeds(usual: u64) -> std::ops::Range<u64> {
 
 #[test]
 fn what_was_confirmed_survives_any_crash() {
-    for seed in seeds(1000) {
-        let outcome = std::panic::catch_unwind(|| run(seed));
-        if let Err(panic) = outcome {
-            eprintln!("SEED={seed}");
-            std::panic::resume_unwind(panic);
+    let all = seeds(10_000);
+    let next = AtomicU64::new(all.start);
+    let work = || {
+        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| all.contains(seed)) {
+            let outcome = std::panic::catch_unwind(|| run(seed));
+            if let Err(panic) = outcome {
+                eprintln!("WARREN_SEED={seed} WARREN_SEEDS=1");
+                std::panic::resume_unwind(panic);
+            }
         }
-    }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| (0..threads).for_each(|_| _ = scope.spawn(work)));
 }

@@ -67,12 +67,11 @@ struct Run {
 
 #[test]
 fn random_histories_keep_what_was_confirmed() {
-    let count = std::env::var("WARREN_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000);
-    let first = std::env::var("SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
-    let seeds = first.map_or(0..count, |seed| seed..seed + 1);
-    for seed in seeds {
+    let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let first = variable("WARREN_SEED").unwrap_or(0);
+    for seed in first..first + variable("WARREN_SEEDS").unwrap_or(2_000) {
         let run = std::panic::catch_unwind(|| run(seed));
-        assert!(run.is_ok(), "failed with SEED={seed}");
+        assert!(run.is_ok(), "failed with WARREN_SEED={seed} WARREN_SEEDS=1");
     }
 }
 
