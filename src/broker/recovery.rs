@@ -92,7 +92,7 @@ impl Broker {
         if is_complete {
             let _ = opened.log.retain(&|log| !logs.contains_key(&log.0));
         } else {
-            for log in logs.keys() {
+            for (log, _) in logs.iter().filter(|(_, log)| !log.chunks.is_empty()) {
                 let text = format!("log {log} has messages, and no queue is known for it: they are kept on the disk");
                 tell(&[Report { severity: Severity::Loss, text }]);
             }

@@ -34,6 +34,9 @@ use super::topology::Topology;
 const TURN_MAX: usize = 16 * 1024;
 /// Bytes for the log after which a turn ends, so that no batch takes long to write.
 const TURN_LOG_BYTES: usize = 1024 * 1024;
+/// Memory of a queue's messages above which those that would have no record may get one, so that they can leave it; with a
+/// small budget less.
+const RECORDING_MIN: u64 = 1024 * 1024;
 /// Recent-history exchanges keep at most this many messages, whatever their argument says.
 const HISTORY_MAX: usize = 10_000;
 
@@ -150,6 +153,10 @@ struct OwnedQueue {
     machine: Fifo,
     /// The delivery mark in the log.
     marked: u64,
+    /// Messages that would have no record get one.
+    recording: bool,
+    /// The log has records of it, or had, or knows that it is there.
+    recorded: bool,
     /// Asks that wait for the next `Loaded`.
     waiting: Vec<(Command, Option<(ChannelRef, AskKind)>)>,
     /// When the shard will look at it for expiry.
@@ -386,7 +393,10 @@ impl Shard {
     fn adopt(&mut self, queue: Arc<Queue>, machine: Fifo) {
         let id = queue.id;
         let marked = machine.delivered_through();
-        let owned = OwnedQueue { definition: queue, machine, marked, waiting: Vec::new(), alarm: None, held: 0 };
+        let (recording, recorded) = (false, queue.durable);
+        let waiting = Vec::new();
+        let owned =
+            OwnedQueue { definition: queue, machine, marked, recording, recorded, waiting, alarm: None, held: 0 };
         self.queues.insert(id, owned);
         self.dirty.push(id);
     }
@@ -399,39 +409,33 @@ impl Shard {
             }
             return;
         };
-        let logged = (owned.definition.durable && publish.message.is_persistent())
-            .then(|| (publish.message.clone(), publish.deaths.clone()));
+        let durably = owned.definition.durable && publish.message.is_persistent();
+        let logged = (durably || owned.recording).then(|| (publish.message.clone(), publish.deaths.clone()));
         let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
         let reply = owned.machine.apply(now, Command::Enqueue(publish), &mut gate, &mut self.effects);
         if let Reply::Kept { index, expires } = reply
             && let Some((message, deaths)) = logged
         {
-            self.append(queue, index, expires, message, deaths, now);
-            self.hold_confirm();
+            let head = Head {
+                log: LogId(queue.0),
+                index: index.0,
+                time: now.0,
+                deadline: expires.map_or(u64::MAX, |at| at.0),
+                cost: u32::try_from(message.body_length()).unwrap_or(u32::MAX),
+                class: owned.machine.lane_of(&message),
+                transient: !durably,
+            };
+            owned.recorded = true;
+            self.append(&head, message, deaths);
+            if durably {
+                self.hold_confirm();
+            }
         }
         self.after(queue, now, topology);
     }
 
     /// Adds the record of a message to the turn's batch; a body that several queues got one after the other is there once.
-    fn append(
-        &mut self,
-        queue: QueueId,
-        index: MessageIndex,
-        expires: Option<Timestamp>,
-        message: Message,
-        deaths: Option<Arc<DeathHistory>>,
-        now: Timestamp,
-    ) {
-        let Some(owned) = self.queues.get(&queue) else { return };
-        let head = Head {
-            log: LogId(queue.0),
-            index: index.0,
-            time: now.0,
-            deadline: expires.map_or(u64::MAX, |at| at.0),
-            cost: u32::try_from(message.body_length()).unwrap_or(u32::MAX),
-            class: owned.machine.lane_of(&message),
-            transient: false,
-        };
+    fn append(&mut self, head: &Head, message: Message, deaths: Option<Arc<DeathHistory>>) {
         let same_deaths = |other: &Option<Arc<DeathHistory>>| match (other, &deaths) {
             (None, None) => true,
             (Some(a), Some(b)) => Arc::ptr_eq(a, b),
@@ -439,12 +443,14 @@ impl Shard {
         };
         let shared =
             matches!(&self.last_logged, Some((last, of_last)) if last.is_same(&message) && same_deaths(of_last));
-        if !shared || !self.batch.append_again(&head) {
-            stored::append(&mut self.batch, &head, &message, deaths.as_deref());
+        if !shared || !self.batch.append_again(head) {
+            stored::append(&mut self.batch, head, &message, deaths.as_deref());
             self.last_logged = Some((message, deaths));
         }
-        // Nobody may wait for it to be durable, but it is not to wait for long either.
-        self.batch.set_urgent();
+        if !head.transient {
+            // Nobody may wait for it to be durable, but it is not to wait for long either.
+            self.batch.set_urgent();
+        }
     }
 
     /// The confirm among the effects of the last publish waits for the log.
@@ -670,7 +676,7 @@ impl Shard {
 
     fn remove(&mut self, queue: QueueId) {
         let Some(owned) = self.queues.remove(&queue) else { return };
-        if owned.definition.durable {
+        if owned.recorded {
             self.batch.drop_log(LogId(queue.0));
         }
         for (_, ask) in owned.waiting {
@@ -767,13 +773,13 @@ impl Shard {
     fn end_turn(&mut self) {
         for queue in self.dirty.drain(..) {
             let Some(owned) = self.queues.get_mut(&queue) else { continue };
-            if owned.definition.durable {
+            if owned.recorded {
                 owned.machine.take_settled(&mut self.settled);
                 self.ranges.extend(self.settled.drain(..).map(|range| Range { first: range.first, last: range.last }));
                 self.batch.settle(LogId(queue.0), &self.ranges);
                 self.ranges.clear();
                 let delivered = owned.machine.delivered_through();
-                if delivered > owned.marked {
+                if delivered > owned.marked && owned.definition.durable {
                     owned.marked = delivered;
                     self.batch.delivered(LogId(queue.0), delivered);
                 }
@@ -781,6 +787,11 @@ impl Shard {
             let held = owned.machine.memory();
             self.held = self.held - owned.held + held;
             owned.held = held;
+            let is_deep = self.held > self.memory_budget / 2 && held > RECORDING_MIN.min(self.memory_budget / 32);
+            if owned.recording != is_deep && (is_deep || owned.machine.counts().ready == 0) {
+                owned.recording = is_deep;
+                owned.machine.record_all(is_deep);
+            }
             let Some(next) = owned.machine.next_deadline() else { continue };
             if owned.alarm.is_none_or(|alarm| next < alarm) {
                 if let Some(alarm) = owned.alarm {

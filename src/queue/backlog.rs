@@ -73,21 +73,12 @@ enum Block {
 pub(super) struct HotBlock {
     slots: VecDeque<Slot>,
     holes: u32,
-    pub spill: Spill,
+    /// All its messages have records, those too that have none of their own.
+    pub recorded: bool,
     /// Body bytes.
     bytes: u64,
     /// No message in this block or before it in its lane expires later.
     latest: Timestamp,
-}
-
-/// Whether the messages of a block that have no record of their own were written to the log with the others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Spill {
-    #[default]
-    No,
-    /// Handed out, and not readable yet.
-    Started,
-    Done,
 }
 
 #[derive(Debug)]
@@ -113,8 +104,8 @@ pub(super) enum Order {
 pub(super) struct Taken {
     pub index: u64,
     pub redelivered: bool,
-    /// Whether its block was spilled, so that it has a record in any case.
-    pub spilled: bool,
+    /// It was in a block of which all messages have records.
+    pub recorded: bool,
     pub entry: Entry,
 }
 
@@ -138,8 +129,8 @@ impl Backlog {
         }
     }
 
-    /// Appends; `index` is above all before it.
-    pub(super) fn push_back(&mut self, index: u64, entry: Entry) -> Order {
+    /// Appends; `index` is above all before it. Messages that are `recorded` in any case and others are in different blocks.
+    pub(super) fn push_back(&mut self, index: u64, entry: Entry, recorded: bool) -> Order {
         let order = if entry.expires >= self.latest || self.is_empty() {
             self.latest = entry.expires;
             Order::Last
@@ -147,14 +138,18 @@ impl Backlog {
             Order::Early
         };
         match self.blocks.back_mut() {
-            Some(Block::Hot(block)) if block.is_open() => block.push(index, entry, self.latest),
+            Some(Block::Hot(block)) if block.takes(recorded) => {
+                block.recorded = recorded;
+                block.push(index, entry, self.latest);
+            }
             None => {
-                let mut block = HotBlock::default();
+                let mut block = HotBlock { recorded, ..HotBlock::default() };
                 block.push(index, entry, self.latest);
                 self.blocks.push_back(Block::Hot(block));
             }
             Some(_) => {
                 let mut block = self.spare.take().unwrap_or_else(|| self.next_block());
+                block.recorded = recorded;
                 block.push(index, entry, self.latest);
                 self.blocks.push_back(Block::Hot(block));
             }
@@ -183,11 +178,11 @@ impl Backlog {
         let slot = block.slots.pop_front()?;
         let entry = slot.entry?;
         block.bytes -= entry.message.body_length() as u64;
-        let spilled = block.spill != Spill::No;
+        let recorded = block.recorded;
         if block.slots.front().is_none_or(|slot| slot.entry.is_none()) {
             self.trim_front();
         }
-        Some(Taken { index: slot.index, redelivered: false, spilled, entry })
+        Some(Taken { index: slot.index, redelivered: false, recorded, entry })
     }
 
     /// A message that is in memory.
@@ -220,7 +215,7 @@ impl Backlog {
         let (at, slot) = self.locate(index)?;
         let Block::Hot(block) = &mut self.blocks[at] else { return None };
         let entry = block.slots[slot].entry.take()?;
-        let spilled = block.spill != Spill::No;
+        let recorded = block.recorded;
         block.bytes -= entry.message.body_length() as u64;
         block.holes += 1;
         if block.holes as usize * 2 > block.slots.len() {
@@ -233,7 +228,7 @@ impl Backlog {
                 self.blocks.remove(at);
             }
         }
-        Some(Taken { index, redelivered: false, spilled, entry })
+        Some(Taken { index, redelivered: false, recorded, entry })
     }
 
     /// The messages that are in memory.
@@ -306,15 +301,13 @@ impl Backlog {
                 }
                 None if blocks == 1 => {
                     self.spare = None;
-                    block.spill = Spill::No;
                     if block.slots.capacity() > IDLE_SLOTS_MAX {
                         self.blocks = VecDeque::new();
                     }
                     return;
                 }
                 None => {
-                    let Some(Block::Hot(mut block)) = self.blocks.pop_front() else { return };
-                    block.spill = Spill::No;
+                    let Some(Block::Hot(block)) = self.blocks.pop_front() else { return };
                     self.spare = Some(block);
                     blocks -= 1;
                 }
@@ -359,7 +352,12 @@ impl HotBlock {
     }
 
     fn is_open(&self) -> bool {
-        self.slots.len() < BLOCK_SLOTS && self.bytes < BLOCK_BYTES && self.spill == Spill::No
+        self.slots.len() < BLOCK_SLOTS && self.bytes < BLOCK_BYTES
+    }
+
+    /// Whether it has room for a message that is recorded in any case, or is not.
+    fn takes(&self, recorded: bool) -> bool {
+        self.is_open() && (self.recorded == recorded || self.slots.is_empty())
     }
 
     fn push(&mut self, index: u64, entry: Entry, latest: Timestamp) {

@@ -15,8 +15,8 @@ pub(super) struct ColdBlock {
     pub last: u64,
     pub count: u32,
     pub state: ColdState,
-    /// Messages without a record of their own were written to the log with the others, so that all have one.
-    pub spilled: bool,
+    /// All its messages have records, those too that have none of their own.
+    pub recorded: bool,
     /// Body bytes.
     pub bytes: u64,
     /// The earliest expiry of its messages.
@@ -58,7 +58,7 @@ impl ColdBlock {
             last,
             count,
             state: ColdState::Resting,
-            spilled: false,
+            recorded: false,
             bytes,
             expires,
             latest: Timestamp(u64::MAX),

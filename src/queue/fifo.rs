@@ -44,8 +44,8 @@ pub struct Fifo {
     flushed: u64,
     /// Something may have become possible to page out since nothing was.
     may_page_out: bool,
-    /// What was spilled is not known to be readable yet.
-    is_spilling: bool,
+    /// Somebody has got a message, or tried to, since the queue last paged out.
+    is_polled: bool,
     /// Whether the current command needs messages at the head, or will soon.
     head_needed: ForHead,
     /// Deleted or gone.
@@ -67,7 +67,7 @@ impl Fifo {
             next_timeout: NEVER,
             flushed: 0,
             may_page_out: false,
-            is_spilling: false,
+            is_polled: false,
             head_needed: ForHead::Idle,
             finished: false,
             options,
@@ -247,7 +247,7 @@ impl Fifo {
         let expires = limits::expiry(&self.options, now, expiration_ms);
         self.records.arrive(index, &message);
         let entry = Entry { message, expires, deaths };
-        self.place(now, Taken { index, redelivered: false, spilled: false, entry }, gate, effects);
+        self.place(now, Taken { index, redelivered: false, recorded: false, entry }, gate, effects);
         if self.records.arrived() {
             Reply::Kept { index: MessageIndex(index), expires: (expires != NEVER).then_some(expires) }
         } else {
@@ -267,7 +267,8 @@ impl Fifo {
         if entry.expires <= now && !self.options.expire_at_head_only {
             return self.dead_letter(index, entry, Reason::Expired, effects);
         }
-        self.ready.push(index, entry);
+        let recorded = self.records.keep(index);
+        self.ready.push(index, entry, recorded);
         self.trim(now, effects);
         if self.ready.has_cold() {
             // It may be more urgent than one that is being loaded, for which a consumer waits.
@@ -317,6 +318,7 @@ impl Fifo {
 
     fn get(&mut self, now: Timestamp, holder: ConsumerId, no_ack: bool, gate: &mut impl Gate) -> Reply {
         self.used = now;
+        self.is_polled = true;
         if self.ready.is_empty() {
             return Reply::Empty;
         }

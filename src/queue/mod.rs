@@ -36,7 +36,7 @@ use crate::model::names::ConsumerTag;
 pub use consumer::ConsumerView;
 pub use dead_letter::DeathHistory;
 pub use fifo::Fifo;
-pub use record::{ColdChunk, Durability, IndexRange, Loaded, Members, RecoveredQueue, Spilled};
+pub use record::{ColdChunk, Durability, IndexRange, Loaded, Members, RecoveredQueue};
 
 /// A message on its way into a queue.
 #[derive(Clone, Debug)]

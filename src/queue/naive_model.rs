@@ -544,21 +544,24 @@ impl Model {
 #[derive(Default)]
 pub(super) struct Disk {
     pub(super) records: BTreeMap<u64, Record>,
+    /// The highest index ever written.
+    last: u64,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Record {
     pub(super) loaded: Loaded,
     /// It was written only to get the message out of memory.
-    pub(super) spilled: bool,
+    pub(super) transient: bool,
 }
 
 impl Disk {
     /// Writes a message that its queue kept.
-    pub(super) fn append(&mut self, loaded: Loaded, spilled: bool) {
+    pub(super) fn append(&mut self, loaded: Loaded, transient: bool) {
         let index = loaded.index.0;
-        let before = self.records.insert(index, Record { loaded, spilled });
-        assert!(before.is_none(), "{index} is in the log twice");
+        assert!(index > self.last, "{index} comes after {}", self.last);
+        self.last = index;
+        self.records.insert(index, Record { loaded, transient });
     }
 
     pub(super) fn settle(&mut self, index: u64) {
@@ -578,16 +581,16 @@ impl Disk {
 
     /// The indexes of records that outlive a restart.
     pub(super) fn logged(&self) -> Vec<u64> {
-        self.records.iter().filter(|(_, record)| !record.spilled).map(|(index, _)| *index).collect()
+        self.records.iter().filter(|(_, record)| !record.transient).map(|(index, _)| *index).collect()
     }
 
-    pub(super) fn spilled(&self) -> Vec<u64> {
-        self.records.iter().filter(|(_, record)| record.spilled).map(|(index, _)| *index).collect()
+    pub(super) fn transient(&self) -> Vec<u64> {
+        self.records.iter().filter(|(_, record)| record.transient).map(|(index, _)| *index).collect()
     }
 
     /// What a restart finds, in chunks of this many messages.
     pub(super) fn recover(&mut self, next_index: u64, delivered_through: u64, chunk: usize) -> RecoveredQueue {
-        self.records.retain(|_, record| !record.spilled);
+        self.records.retain(|_, record| !record.transient);
         let mut lanes: BTreeMap<u8, Vec<&Loaded>> = BTreeMap::new();
         for record in self.records.values() {
             lanes.entry(record.loaded.message.priority()).or_default().push(&record.loaded);

@@ -38,8 +38,7 @@ enum Step {
     Tick,
     Flush(u64),
     PageOut(u64),
-    Spill(u64),
-    SpillFlushed,
+    RecordAll(bool),
     /// Answers one of the loads under way; the records whose index leaves this remainder by 7 are damaged.
     Answer {
         which: usize,
@@ -115,14 +114,7 @@ impl Harness {
                 let freed = self.fifo.page_out(bytes);
                 assert_eq!(self.fifo.memory(), before - freed);
             }
-            Step::Spill(bytes) => {
-                let mut spilled = Vec::new();
-                self.fifo.spill(bytes, &mut spilled);
-                for (index, message, expires, deaths) in spilled {
-                    self.disk.append(Loaded { index, message, expires, deaths }, true);
-                }
-            }
-            Step::SpillFlushed => self.fifo.spill_flushed(),
+            Step::RecordAll(all) => self.fifo.record_all(all),
             Step::Answer { which, damaged } => self.answer(which, damaged),
             Step::Restart(chunk) => self.restart(chunk),
         }
@@ -240,7 +232,8 @@ impl Harness {
         let mut effects = Vec::new();
         let reply = self.fifo.apply(Timestamp(self.now), command, &mut OpenGate, &mut effects);
         if let (Reply::Kept { index, expires }, Some(message)) = (&reply, enqueued) {
-            self.disk.append(Loaded { index: *index, message, expires: *expires, deaths: None }, false);
+            let transient = !message.is_persistent() || self.durability == Durability::Transient;
+            self.disk.append(Loaded { index: *index, message, expires: *expires, deaths: None }, transient);
         }
         let mut settled = Vec::new();
         self.fifo.take_settled(&mut settled);
@@ -284,7 +277,7 @@ impl Harness {
         let settled = settled.iter().flat_map(|range| range.first..=range.last);
         let lost: Vec<u64> = settled.filter(|index| self.damaged.contains(index) && !delivered(*index)).collect();
         let told: u64 = effects.iter().map(|effect| if let Effect::Lost { count } = effect { *count } else { 0 }).sum();
-        // A spilled message that leaves its block as a dead letter settles its record as well.
+        // A message that has a record only in its block settles it when it leaves as a dead letter.
         let letters = |index: &u64| {
             let is_it =
                 |effect: &Effect| matches!(effect, Effect::DeadLetter { message, .. } if index_of(message) == *index);
@@ -332,9 +325,9 @@ impl Harness {
         assert_eq!((counts.ready_bytes, counts.unacked_bytes), (bytes(false), bytes(true)));
         let logged: Vec<u64> = self.held.iter().filter(|(_, held)| held.logged).map(|(index, _)| *index).collect();
         assert_eq!(self.disk.logged(), logged, "logged messages have records");
-        for index in self.disk.spilled() {
+        for index in self.disk.transient() {
             let held = &self.held[&index];
-            assert!(held.holder.is_none() && !held.logged, "spilled messages are in their blocks");
+            assert!(held.holder.is_none() && !held.logged, "transient records are of messages in their blocks");
         }
         if !self.automatic.is_empty() && counts.ready > 0 {
             assert!(!self.loads.is_empty(), "somebody waits and nothing is loaded");
@@ -392,8 +385,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Tick),
         6 => (0u64..4).prop_map(Step::Flush),
         8 => prop_oneof![1u64..500_000, Just(u64::MAX)].prop_map(Step::PageOut),
-        2 => (1u64..1_000_000).prop_map(Step::Spill),
-        2 => Just(Step::SpillFlushed),
+        2 => any::<bool>().prop_map(Step::RecordAll),
         8 => (0usize..4, prop_oneof![9 => Just(None), 1 => (0u64..7).prop_map(Some)])
             .prop_map(|(which, damaged)| Step::Answer { which, damaged }),
         1 => (1usize..6).prop_map(Step::Restart),
@@ -498,8 +490,8 @@ fn a_purge_reports_ranges() {
         enqueue(&mut fifo, (index % 3) as u8, 12);
     }
     fifo.flushed(MessageIndex(20_000));
-    assert!(fifo.page_out(u64::MAX) > 0);
     fifo.apply(Timestamp(0), Command::Get { holder: GETTER, no_ack: false }, &mut OpenGate, &mut Vec::new());
+    assert!(fifo.page_out(u64::MAX) > 0);
     let reply = fifo.apply(Timestamp(0), Command::Purge, &mut OpenGate, &mut Vec::new());
     assert!(matches!(reply, Reply::Purged(19_999)));
     // All but the one that is unacknowledged, the first of the highest priority.

@@ -43,7 +43,7 @@ pub(super) struct Ready {
     loads: Loads,
     /// Messages up to this index may have been delivered before the broker started.
     delivered_before: u64,
-    /// Records of messages that have none of their own and that left a spilled block.
+    /// Records of messages that have none of their own and that left a block of which all have.
     strays: Settled,
     /// Expiry, index and lane of messages that the heads of the lanes do not announce, and of cold blocks.
     notes: BinaryHeap<Reverse<(Timestamp, u64, u8)>>,
@@ -95,11 +95,12 @@ impl Ready {
         self.next_expiry
     }
 
-    /// Appends a new message; `index` is above all before it.
-    pub(super) fn push(&mut self, index: u64, entry: Entry) {
+    /// Appends a new message; `index` is above all before it. It is `recorded` when it gets a record in any case, for as
+    /// long as it is here.
+    pub(super) fn push(&mut self, index: u64, entry: Entry, recorded: bool) {
         let number = self.admit(&entry);
         let expires = entry.expires;
-        let order = self.lanes[usize::from(number)].backlog.push_back(index, entry);
+        let order = self.lanes[usize::from(number)].backlog.push_back(index, entry, recorded);
         if order == Order::Early && self.rule == ExpiryRule::Anywhere {
             self.notes.push(Reverse((expires, index, number)));
         }
@@ -121,14 +122,14 @@ impl Ready {
         let number = self.highest()?;
         let lane = &mut self.lanes[usize::from(number)];
         let taken = if let Some((index, entry)) = lane.returned.pop_first() {
-            Taken { index, redelivered: true, spilled: false, entry }
+            Taken { index, redelivered: true, recorded: false, entry }
         } else {
             let mut taken = lane.backlog.pop_front()?;
             taken.redelivered = taken.index <= self.delivered_before;
             taken
         };
-        if taken.spilled {
-            self.unspill(taken.index, &taken.entry);
+        if taken.recorded {
+            self.forget_record(taken.index, &taken.entry);
         }
         self.left(number, &taken.entry);
         Some(taken)
@@ -302,8 +303,8 @@ impl Ready {
             Some(entry) => entry,
             None => {
                 let taken = lane.backlog.remove(index)?;
-                if taken.spilled {
-                    self.unspill(index, &taken.entry);
+                if taken.recorded {
+                    self.forget_record(index, &taken.entry);
                 }
                 taken.entry
             }
@@ -312,8 +313,8 @@ impl Ready {
         Some(entry)
     }
 
-    /// A message left a spilled block: if it has no record of its own, the one in the log is needed no more.
-    fn unspill(&mut self, index: u64, entry: &Entry) {
+    /// A message left a block of which all have records: if it has none of its own, the one in the log is needed no more.
+    fn forget_record(&mut self, index: u64, entry: &Entry) {
         if !self.durability.logs(&entry.message) {
             self.strays.add(IndexRange { first: index, last: index });
         }

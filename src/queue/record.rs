@@ -42,9 +42,6 @@ pub struct Loaded {
     pub deaths: Option<Arc<DeathHistory>>,
 }
 
-/// A message that gets a record only so that it can leave memory.
-pub type Spilled = (MessageIndex, Message, Option<Timestamp>, Option<Arc<DeathHistory>>);
-
 /// What is known of a queue after a restart, without its messages.
 #[derive(Clone, Debug, Default)]
 pub struct RecoveredQueue {
@@ -87,11 +84,13 @@ pub(super) struct Records {
     settled: Settled,
     /// The message that is being enqueued, when it will need a record if it is kept; 0 otherwise.
     arriving: u64,
+    /// Ready messages get records that would have none.
+    all: bool,
 }
 
 impl Records {
     pub(super) fn new(durability: Durability) -> Self {
-        Self { durability, settled: Settled::default(), arriving: 0 }
+        Self { durability, settled: Settled::default(), arriving: 0, all: false }
     }
 
     /// Whether the queue keeps a record of this message, as long as it keeps the message.
@@ -104,6 +103,19 @@ impl Records {
     #[inline]
     pub(super) fn arrive(&mut self, index: u64, message: &Message) {
         self.arriving = if self.is_logged(message) { index } else { 0 };
+    }
+
+    pub(super) fn set_all(&mut self, all: bool) {
+        self.all = all;
+    }
+
+    /// The message that came in becomes a ready one. Whether it gets a record in any case.
+    #[inline]
+    pub(super) fn keep(&mut self, index: u64) -> bool {
+        if self.all {
+            self.arriving = index;
+        }
+        self.all
     }
 
     /// Whether the message that came in needs a record: it would have one, and did not leave at once.

@@ -60,7 +60,7 @@ proptest! {
         for step in steps {
             match step {
                 Bulk::Add { count, skip } => for _ in 0..count {
-                    backlog.push_back(next, entry(next * 7));
+                    backlog.push_back(next, entry(next * 7), false);
                     expected.insert(next, next * 7);
                     next += 1 + skip;
                 },
@@ -135,7 +135,7 @@ proptest! {
     fn messages_expire_by_time_then_index(ttls in prop::collection::vec(prop_oneof![Just(u64::MAX), 1u64..500], 1..3000)) {
         let mut ready = Ready::new(0, ExpiryRule::Anywhere, Durability::Transient);
         for (index, expires) in (1u64..).zip(&ttls) {
-            ready.push(index, entry(*expires));
+            ready.push(index, entry(*expires), false);
         }
         ready.check_invariants();
         let mut expected: Vec<u64> = ttls.iter().copied().filter(|expires| *expires != u64::MAX).collect();
@@ -156,15 +156,15 @@ proptest! {
 #[test]
 fn notes_about_expiry_do_not_pile_up() {
     let mut ready = Ready::new(0, ExpiryRule::Anywhere, Durability::Transient);
-    ready.push(1, entry(u64::MAX));
-    ready.push(2, entry(1_000_000));
+    ready.push(1, entry(u64::MAX), false);
+    ready.push(2, entry(1_000_000), false);
     // One message is delivered and requeued again and again.
     for _ in 0..100_000 {
         let taken = ready.pop().unwrap();
         let second = ready.pop().unwrap();
         ready.give_back(taken.index, taken.entry);
         ready.give_back(second.index, second.entry);
-        ready.push(3, entry(5));
+        ready.push(3, entry(5), false);
         let (_, expired) = ready.take_expired(Timestamp(6)).unwrap();
         assert_eq!(expired.expires, Timestamp(5));
     }

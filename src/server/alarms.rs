@@ -84,7 +84,10 @@ pub(super) fn start(shared: &Arc<Shared>, memory: &Memory, storage: &Storage, da
     }
     let limit = storage.disk_free_limit.bytes(total.unwrap_or(0));
     tracing::info!(limit_mib = limit >> 20, "disk alarm");
-    tokio::spawn(watch_disk(Arc::clone(shared), data_dir.to_owned(), limit, storage.disk_check_interval));
+    // Before the first client comes.
+    if let Some(free) = check_disk(shared, data_dir, limit) {
+        tokio::spawn(watch_disk(Arc::clone(shared), data_dir.to_owned(), limit, storage.disk_check_interval, free));
+    }
 }
 
 async fn watch_memory(shared: Arc<Shared>, watermark: u64, interval: Duration) {
@@ -109,26 +112,37 @@ async fn watch_memory(shared: Arc<Shared>, watermark: u64, interval: Duration) {
     }
 }
 
-async fn watch_disk(shared: Arc<Shared>, data_dir: PathBuf, limit: u64, interval: Duration) {
-    loop {
-        let free = match rustix::fs::statvfs(&data_dir) {
-            Ok(system) => system.f_bavail.saturating_mul(system.f_frsize),
-            Err(error) => {
-                tracing::error!(%error, "the free disk space cannot be measured: there is no disk alarm");
-                return shared.alarms.set(Cause::FreeSpace, false, &shared.connections);
-            }
-        };
-        let alarm = free < limit;
-        if shared.alarms.holds(Cause::FreeSpace) != alarm {
-            let (free_mib, limit_mib) = (free >> 20, limit >> 20);
-            if alarm {
-                tracing::warn!(free_mib, limit_mib, "disk alarm is set: publishers are blocked");
-            } else {
-                tracing::info!(free_mib, limit_mib, "disk alarm is cleared");
-            }
-            shared.alarms.set(Cause::FreeSpace, alarm, &shared.connections);
+/// Bytes free; none when they cannot be measured.
+fn check_disk(shared: &Shared, data_dir: &Path, limit: u64) -> Option<u64> {
+    let free = match rustix::fs::statvfs(data_dir) {
+        Ok(system) => system.f_bavail.saturating_mul(system.f_frsize),
+        Err(error) => {
+            tracing::error!(%error, "the free disk space cannot be measured: there is no disk alarm");
+            shared.alarms.set(Cause::FreeSpace, false, &shared.connections);
+            return None;
         }
+    };
+    let alarm = free < limit;
+    if shared.alarms.holds(Cause::FreeSpace) != alarm {
+        let (free_mib, limit_mib) = (free >> 20, limit >> 20);
+        if alarm {
+            tracing::warn!(free_mib, limit_mib, "disk alarm is set: publishers are blocked");
+        } else {
+            tracing::info!(free_mib, limit_mib, "disk alarm is cleared");
+        }
+        shared.alarms.set(Cause::FreeSpace, alarm, &shared.connections);
+    }
+    Some(free)
+}
+
+async fn watch_disk(shared: Arc<Shared>, data_dir: PathBuf, limit: u64, interval: Duration, free: u64) {
+    let mut free = free;
+    loop {
         tokio::time::sleep(next_check(free, limit, interval)).await;
+        match check_disk(&shared, &data_dir, limit) {
+            Some(measured) => free = measured,
+            None => return,
+        }
     }
 }
 

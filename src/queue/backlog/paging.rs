@@ -4,10 +4,11 @@ use std::ops::{AddAssign, SubAssign};
 
 use super::super::cold::{COLD_BLOCK_MEMORY, ColdBlock, ColdState};
 use super::super::record::{IndexRange, Loaded};
-use super::{
-    BLOCK_SLOTS, Backlog, Block, Entry, HotBlock, MESSAGE_MEMORY, NEVER, Slot, Spill, WINDOW_BLOCKS, WINDOW_MEMORY,
-};
+use super::{BLOCK_SLOTS, Backlog, Block, Entry, HotBlock, MESSAGE_MEMORY, NEVER, Slot, WINDOW_BLOCKS, WINDOW_MEMORY};
 use crate::model::ids::Timestamp;
+
+/// Memory of the last block's messages below which it stays, to be filled.
+const OPEN_MEMORY: u64 = 16 * 1024;
 
 /// Cold blocks and what is in them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,21 +49,22 @@ impl Backlog {
         self.blocks.push_back(Block::Cold(block));
     }
 
-    /// Turns blocks cold that `may` be, the last ones first, until that many bytes of memory are freed. `each` sees them.
-    /// The bytes freed.
+    /// Turns blocks cold that `may` be and are not in the head window, the last ones first, until that many bytes of memory
+    /// are freed. `each` sees them. The bytes freed.
     pub(in crate::queue) fn page_out(
         &mut self,
+        window: Window,
         bytes_max: u64,
         may: impl Fn(&HotBlock) -> bool,
         mut each: impl FnMut(&ColdBlock),
     ) -> u64 {
         let mut freed = 0;
         let end = self.blocks.len();
-        self.each_hot_from_the_back(|at, block| {
+        self.each_hot_from_the_back(window, |at, block| {
             if freed >= bytes_max {
                 return Step::Stop;
             }
-            let is_open = at + 1 == end && block.is_open();
+            let is_open = at + 1 == end && block.is_open() && block.memory() < OPEN_MEMORY;
             if is_open || !may(block) {
                 return Step::Next;
             }
@@ -72,43 +74,6 @@ impl Backlog {
             Step::Cool(cold)
         });
         freed
-    }
-
-    /// Spills closed blocks outside the head window that have messages without a record of their own, the last ones
-    /// first, until they take that many bytes of memory. `each` sees those messages. The bytes of memory.
-    pub(in crate::queue) fn spill(
-        &mut self,
-        bytes_max: u64,
-        is_logged: impl Fn(&Entry) -> bool,
-        mut each: impl FnMut(u64, &Entry),
-    ) -> u64 {
-        let end = self.blocks.len();
-        let mut spilled = 0;
-        self.each_hot_from_the_back(|at, block| {
-            if spilled >= bytes_max {
-                return Step::Stop;
-            }
-            let is_open = at + 1 == end && block.is_open();
-            if is_open || block.spill != Spill::No || block.entries().all(|(_, entry)| is_logged(entry)) {
-                return Step::Next;
-            }
-            block.entries().filter(|(_, entry)| !is_logged(entry)).for_each(|(index, entry)| each(index, entry));
-            block.spill = Spill::Started;
-            spilled += block.memory();
-            Step::Next
-        });
-        spilled
-    }
-
-    /// What was spilled can be read back.
-    pub(in crate::queue) fn spill_flushed(&mut self) {
-        for block in &mut self.blocks {
-            if let Block::Hot(block) = block
-                && block.spill == Spill::Started
-            {
-                block.spill = Spill::Done;
-            }
-        }
     }
 
     /// Notes that the resting cold block that begins with this index is to be loaded.
@@ -192,9 +157,10 @@ impl Backlog {
         is_logged: impl Fn(&Entry) -> bool + Copy + 'a,
     ) -> impl Iterator<Item = IndexRange> + 'a {
         self.blocks.iter().flat_map(move |block| {
-            let hot = block.hot().into_iter().flat_map(move |block| {
-                block.entries().filter(move |(_, entry)| block.spill != Spill::No || is_logged(entry))
-            });
+            let hot = block
+                .hot()
+                .into_iter()
+                .flat_map(move |block| block.entries().filter(move |(_, entry)| block.recorded || is_logged(entry)));
             let cold = match block {
                 Block::Cold(block) => Some(block.ranges()),
                 Block::Hot(_) => None,
@@ -221,9 +187,8 @@ impl Backlog {
     }
 
     /// Calls `step` with the hot blocks outside the head window, the last first.
-    fn each_hot_from_the_back(&mut self, mut step: impl FnMut(usize, &mut HotBlock) -> Step) {
+    fn each_hot_from_the_back(&mut self, mut window: Window, mut step: impl FnMut(usize, &mut HotBlock) -> Step) {
         let end = self.blocks.len();
-        let mut window = Window::default();
         let start = self.blocks.iter().position(|block| !window.take(block)).unwrap_or(end);
         let is_hot = |at: &usize| self.blocks[*at].hot().is_some();
         // The cold blocks lie together, mostly: hot blocks before them, hot blocks behind them.
@@ -279,7 +244,7 @@ fn warm(
     mut latest: Timestamp,
     warmed: &mut Warmed,
 ) -> HotBlock {
-    let mut block = HotBlock { spill: if cold.spilled { Spill::Done } else { Spill::No }, ..HotBlock::default() };
+    let mut block = HotBlock { recorded: cold.recorded, ..HotBlock::default() };
     block.slots.reserve_exact((cold.count as usize).min(BLOCK_SLOTS));
     for index in cold.indexes() {
         while entries.next_if(|entry| entry.index.0 < index).is_some() {}
@@ -308,7 +273,7 @@ impl HotBlock {
         let expires = self.entries().map(|(_, entry)| entry.expires).min()?;
         let mut cold = ColdBlock::new(self.entries().map(|(index, _)| index), self.bytes, expires)?;
         cold.latest = self.latest;
-        cold.spilled = self.spill == Spill::Done;
+        cold.recorded = self.recorded;
         Some(cold)
     }
 }
@@ -327,6 +292,9 @@ impl Default for Window {
 }
 
 impl Window {
+    /// Of a queue that nobody reads.
+    pub(in crate::queue) const NONE: Self = Self { blocks: 0, memory: 0 };
+
     /// Counts a block in, if there is room.
     fn take(&mut self, block: &Block) -> bool {
         if self.is_full() {

@@ -4,8 +4,7 @@
 use std::mem;
 use std::sync::Arc;
 
-use super::super::backlog::{MESSAGE_MEMORY, NEVER};
-use super::super::record::Spilled;
+use super::super::backlog::{MESSAGE_MEMORY, Window};
 use super::super::{Durability, Effect, Gate, IndexRange, Loaded, RecoveredQueue};
 use super::Fifo;
 use crate::model::entity::QueueOptions;
@@ -39,40 +38,22 @@ impl Fifo {
     }
 
     /// Gives about `bytes_max` bytes of memory back by keeping messages in the log only, if there are as many that can
-    /// be read back and are not about to be delivered. The bytes freed. Cheap when there is nothing to be done.
+    /// be read back and are not about to be delivered: to a consumer, or to somebody who got one since the last time. The bytes freed. Cheap when there is nothing to be done.
     pub fn page_out(&mut self, bytes_max: u64) -> u64 {
         if !self.may_page_out {
             return 0;
         }
-        let freed = self.ready.page_out(bytes_max, self.flushed);
+        let is_read = mem::take(&mut self.is_polled) || !self.consumers.is_empty();
+        let window = if is_read { Window::default() } else { Window::NONE };
+        let freed = self.ready.page_out(window, bytes_max, self.flushed);
         self.may_page_out = freed >= bytes_max;
         freed
     }
 
-    /// Hands out copies of messages that have no record, so that their blocks can be paged out: of blocks that take about
-    /// `bytes_max` bytes of memory and are not about to be delivered, those farthest from it first. They are to be
-    /// written to the log under their indexes, as records that end with the broker. When such a message leaves its
-    /// block, its index is among the settled ones; from then on it has no record again.
-    ///
-    /// Nothing is handed out until `spill_flushed` said that what was handed out before can be read back: its indexes
-    /// may be lower than those of records that could be read back long ago, so `flushed` cannot tell.
-    pub fn spill(&mut self, bytes_max: u64, into: &mut Vec<Spilled>) {
-        if self.is_spilling {
-            return;
-        }
-        self.ready.spill(bytes_max, |index, entry| {
-            let expires = (entry.expires != NEVER).then_some(entry.expires);
-            into.push((MessageIndex(index), entry.message.clone(), expires, entry.deaths.clone()));
-            self.is_spilling = true;
-        });
-    }
-
-    /// All that `spill` handed out before can be read back, and with it whatever was written to the log earlier.
-    pub fn spill_flushed(&mut self) {
-        if mem::take(&mut self.is_spilling) {
-            self.ready.spill_flushed();
-            self.may_page_out = true;
-        }
+    /// Whether messages that would have no record get one from now on, as long as they are ready and were not handed out:
+    /// so that they can leave memory. `Reply::Kept` tells, and `take_settled` when they leave.
+    pub fn record_all(&mut self, all: bool) {
+        self.records.set_all(all);
     }
 
     /// Bytes of memory that the messages in memory take, roughly, and a little for those in the log only.

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::mem;
 
-use super::super::backlog::{Entry, HotBlock, MESSAGE_MEMORY, NEVER, Spill, Totals, Window};
+use super::super::backlog::{Entry, HotBlock, MESSAGE_MEMORY, NEVER, Totals, Window};
 use super::super::cold::COLD_BLOCK_MEMORY;
 use super::super::limits::ExpiryRule;
 use super::super::record::{ColdChunk, IndexRange, Loaded, Records};
@@ -55,23 +55,19 @@ impl Ready {
     }
 
     /// Turns blocks cold, those farthest from being delivered first, until that many bytes are freed. Only blocks whose
-    /// messages all have records up to `flushed`. The bytes freed.
-    pub(in crate::queue) fn page_out(&mut self, bytes_max: u64, flushed: u64) -> u64 {
+    /// messages all have records up to `flushed`, and none in the head window. The bytes freed.
+    pub(in crate::queue) fn page_out(&mut self, window: Window, bytes_max: u64, flushed: u64) -> u64 {
         let Self { lanes, notes, cold, durability, rule, .. } = self;
-        let may = |block: &HotBlock| match block.spill {
-            Spill::Done => true,
-            Spill::Started => false,
-            Spill::No => {
-                block.last().is_some_and(|last| last <= flushed)
-                    && block.entries().all(|(_, entry)| durability.logs(&entry.message))
-            }
+        let may = |block: &HotBlock| {
+            block.last().is_some_and(|last| last <= flushed)
+                && (block.recorded || block.entries().all(|(_, entry)| durability.logs(&entry.message)))
         };
         let mut freed = 0;
         for (number, lane) in (0u8..).zip(lanes) {
             if freed >= bytes_max {
                 break;
             }
-            freed += lane.backlog.page_out(bytes_max - freed, may, |block| {
+            freed += lane.backlog.page_out(window, bytes_max - freed, may, |block| {
                 *cold += Totals::of(block);
                 if block.expires != NEVER && *rule == ExpiryRule::Anywhere {
                     notes.push(Reverse((block.expires, block.first, number)));
@@ -80,25 +76,6 @@ impl Ready {
         }
         self.sweep_notes();
         freed
-    }
-
-    /// Has messages written to the log that have no record of their own, in blocks that take up to about that many bytes
-    /// of memory: `each` is given them.
-    pub(in crate::queue) fn spill(&mut self, bytes_max: u64, mut each: impl FnMut(u64, &Entry)) {
-        let durability = self.durability;
-        let mut spilled = 0;
-        for lane in &mut self.lanes {
-            if spilled >= bytes_max {
-                break;
-            }
-            let is_logged = |entry: &Entry| durability.logs(&entry.message);
-            spilled += lane.backlog.spill(bytes_max - spilled, is_logged, &mut each);
-        }
-    }
-
-    /// All that was spilled can be read back.
-    pub(in crate::queue) fn spill_flushed(&mut self) {
-        self.lanes.iter_mut().for_each(|lane| lane.backlog.spill_flushed());
     }
 
     /// Starts loads for messages that are to expire, and for the head of the queue when somebody needs it. `load` is told
@@ -193,7 +170,7 @@ impl Ready {
         highest
     }
 
-    /// Moves out the records of messages that left a spilled block and had none of their own.
+    /// Moves out the records of messages that had none of their own and left a block of which all have.
     pub(in crate::queue) fn take_strays(&mut self, into: &mut Vec<IndexRange>) {
         self.strays.take(into);
     }
