@@ -153,6 +153,8 @@ struct OwnedQueue {
     machine: Fifo,
     /// The delivery mark in the log.
     marked: u64,
+    /// The highest index of a record that outlives the broker. A mark above it tells nothing.
+    last_record: u64,
     /// Messages that would have no record get one.
     recording: bool,
     /// The log has records of it, or had, or knows that it is there.
@@ -393,10 +395,17 @@ impl Shard {
     fn adopt(&mut self, queue: Arc<Queue>, machine: Fifo) {
         let id = queue.id;
         let marked = machine.delivered_through();
-        let (recording, recorded) = (false, queue.durable);
-        let waiting = Vec::new();
-        let owned =
-            OwnedQueue { definition: queue, machine, marked, recording, recorded, waiting, alarm: None, held: 0 };
+        let owned = OwnedQueue {
+            marked,
+            last_record: machine.next_index() - 1,
+            recording: false,
+            recorded: queue.durable,
+            waiting: Vec::new(),
+            alarm: None,
+            held: 0,
+            definition: queue,
+            machine,
+        };
         self.queues.insert(id, owned);
         self.dirty.push(id);
     }
@@ -426,6 +435,9 @@ impl Shard {
                 transient: !durably,
             };
             owned.recorded = true;
+            if durably {
+                owned.last_record = index.0;
+            }
             self.append(&head, message, deaths);
             if durably {
                 self.hold_confirm();
@@ -779,7 +791,7 @@ impl Shard {
                 self.batch.settle(LogId(queue.0), &self.ranges);
                 self.ranges.clear();
                 let delivered = owned.machine.delivered_through();
-                if delivered > owned.marked && owned.definition.durable {
+                if delivered > owned.marked && owned.marked < owned.last_record {
                     owned.marked = delivered;
                     self.batch.delivered(LogId(queue.0), delivered);
                 }

@@ -325,8 +325,8 @@ schema! {
         #[rabbitmq("default_queue_type")]
         default_type: DefaultQueueType = "classic", OneOf::<DefaultQueueType>::NEW;
 
-        /// The number of shards that share the queues between them, each with a thread of its own.
-        /// 0: half the processor cores, at least one.
+        /// The number of shards that share the queues between them. What is in different shards is
+        /// worked on at the same time. 0: half the processor cores, at least one.
         shards: Option<u32> = "0", ZeroIsNone(Number::between(0_u32, 1024));
 
         /// A delivery that is not acknowledged within this time closes its channel with 406, as

@@ -18,6 +18,7 @@ mod connection_lifetime;
 mod consuming;
 mod content;
 mod dead_letters;
+mod deep_queues;
 mod exchanges;
 mod frame_errors;
 mod handshake;

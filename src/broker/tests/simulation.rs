@@ -443,6 +443,28 @@ fn a_publish_in_front_of_a_declaration_reaches_its_shard() {
 }
 
 #[test]
+fn transient_messages_in_a_durable_queue_write_nothing_to_the_log() {
+    let broker = broker(1, Limits::default());
+    let mut client = Client::new(&broker);
+    let mut oracle = Oracle::default();
+    client.open(1, Mode::Plain);
+    let (passive, durable, exclusive, auto_delete) = (false, true, false, false);
+    let arguments = FieldTable::default();
+    let queue = "q".into();
+    client.ask(1, Ask::DeclareQueue(DeclareQueue { queue, passive, durable, exclusive, auto_delete, arguments }));
+    while client.work(&mut oracle) || broker.write_log().unwrap() {}
+    let id = broker.topology.load().vhost(&"/".into()).unwrap().queues.get("q").map(|queue| queue.id);
+    for no_ack in [true, false] {
+        client.publish(1, ("", "q"), false, id.into_iter().collect(), &mut oracle);
+        let holder = ConsumerId { connection: client.id, serial: client.next_serial(), channel: 1 };
+        client.ask(1, Ask::Get { queue: "q".into(), no_ack, holder });
+        while client.work(&mut oracle) {}
+    }
+    assert_eq!(client.channels[&1].unacked.len(), 1);
+    assert!(!broker.write_log().unwrap());
+}
+
+#[test]
 fn a_dead_letter_key_that_no_short_string_holds_is_refused() {
     let broker = broker(1, Limits::default());
     let mut client = Client::new(&broker);
