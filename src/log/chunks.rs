@@ -105,7 +105,7 @@ fn describe(
         classes.entry(head.class).or_default().push(head);
     }
     if let Some(damage) = damage {
-        reports.push(shared.note_damage(log, extent, damage));
+        reports.extend(shared.note_damage(log, extent, damage));
         let mut state = shared.state.lock();
         for index in members.into_iter().filter(|index| !found.contains(index)) {
             state.index.lose(log, index);

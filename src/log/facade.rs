@@ -283,10 +283,15 @@ impl Shared {
         self.handles.get(&*self.disk, number).map_err(failed)
     }
 
-    /// Notes damage, so that the segment is rewritten, and says what the operator has to know.
-    pub(super) fn note_damage(&self, log: LogId, extent: &Extent, damage: Damage) -> Report {
-        if let Some(segment) = self.state.lock().index.segments.get_mut(&extent.segment) {
-            segment.damaged = true;
+    /// Notes damage, so that the segment is rewritten, and says what the operator has to know:
+    /// nothing, when the damage was known and nothing more is lost.
+    pub(super) fn note_damage(&self, log: LogId, extent: &Extent, damage: Damage) -> Option<Report> {
+        let mut state = self.state.lock();
+        let segment = state.index.segments.get_mut(&extent.segment);
+        let is_known = segment.is_some_and(|segment| std::mem::replace(&mut segment.damaged, true));
+        drop(state);
+        if is_known && damage.lost == 0 {
+            return None;
         }
         let (path, place) = (segment::path(extent.segment), extent.place);
         let offset = place.offset + damage.offset as u64;
@@ -296,7 +301,7 @@ impl Shared {
             log.0
         );
         let severity = if lost == 0 { Severity::Notice } else { Severity::Loss };
-        Report { severity, text }
+        Some(Report { severity, text })
     }
 
     fn read(&self, log: LogId, (first, last): (u64, u64), extents: &[Extent]) -> Result<Read, LogError> {
@@ -318,7 +323,7 @@ impl Shared {
                         read.entries.push(Stored { head: header.head, payload });
                     }
                 });
-                read.reports.extend(damage.map(|damage| self.note_damage(log, extent, damage)));
+                read.reports.extend(damage.and_then(|damage| self.note_damage(log, extent, damage)));
             }
             rest = behind;
         }

@@ -173,7 +173,7 @@ impl Copying<'_> {
             damage.or_else(|| (!lost.is_empty()).then_some(Damage { offset: 0, lost: 0 }))
         {
             let damage = Damage { offset, lost: lost.len() };
-            self.reports.push(self.shared.note_damage(log, &Extent { segment, place }, damage));
+            self.reports.extend(self.shared.note_damage(log, &Extent { segment, place }, damage));
             let mut state = self.shared.state.lock();
             lost.iter().for_each(|index| state.index.lose(log, *index));
         }

@@ -38,7 +38,8 @@ impl Fifo {
     }
 
     /// Gives about `bytes_max` bytes of memory back by keeping messages in the log only, if there are as many that can
-    /// be read back and are not about to be delivered: to a consumer, or to somebody who got one since the last time. The bytes freed. Cheap when there is nothing to be done.
+    /// be read back and are not about to be delivered: to a consumer, or to somebody who got one since the last time. The
+    /// bytes freed. Cheap when there is nothing to be done.
     pub fn page_out(&mut self, bytes_max: u64) -> u64 {
         if !self.may_page_out {
             return 0;
