@@ -28,6 +28,7 @@ pub mod cli;
 pub mod config;
 pub mod disk;
 pub mod log;
+pub mod management;
 pub mod model;
 pub mod perf;
 pub mod protocol;
