@@ -1,0 +1,3 @@
+//! Operating the broker over HTTP.
+
+pub mod history;
