@@ -140,15 +140,18 @@ impl Entry {
         for tier in 1..TIERS {
             let (due, last) = (active.settled[tier] + 1, timelines[tier].last());
             if due > last {
-                return;
+                break;
             }
             let mut sum = [0; FIELDS_MAX];
             active.rows[tier - 1].take_open(&mut sum);
             if !is_short {
                 active.rows[tier].push(due, &sum);
-                active.rows[tier].drop_through(timelines[tier].first());
             }
             active.settled[tier] = last;
+        }
+        // Only now: after a pause of the sampler a row may be both new to a coarser tier and too old for its own.
+        for (rows, timeline) in active.rows.iter_mut().zip(timelines).skip(1) {
+            rows.drop_through(timeline.first());
         }
     }
 

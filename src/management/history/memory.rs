@@ -73,11 +73,15 @@ impl Memory {
         Some(round)
     }
 
-    /// The coarser tiers have a round for the last before each full minute, ten minutes, half hour.
+    /// The coarser tiers have a round for the last before each full minute, ten minutes, half hour; also when the clock
+    /// is set back again and again, so that none comes.
     fn close_coarser(&mut self, newest_ms: u64, at_ms: u64) {
         let before_ms = newest_ms.saturating_sub(self.ahead_ms);
         for tier in 1..TIERS {
-            if at_ms.saturating_sub(1) / STEP_MS[tier] == before_ms.saturating_sub(1) / STEP_MS[tier] {
+            let closed_ms = self.timelines[tier].last_moment().map_or(newest_ms, |moment| moment.at_ms);
+            let is_overdue = newest_ms - closed_ms >= 2 * STEP_MS[tier];
+            let is_same = at_ms.saturating_sub(1) / STEP_MS[tier] == before_ms.saturating_sub(1) / STEP_MS[tier];
+            if is_same && !is_overdue {
                 return;
             }
             let source = self.timelines[tier - 1].last();

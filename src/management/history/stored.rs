@@ -272,7 +272,8 @@ impl Restoring {
         let tier = usize::from(*key.get(1)?);
         let first = u32::from_be_bytes(key.get(2..)?.try_into().ok()?);
         let timeline = self.memory.timelines.get_mut(tier)?;
-        if !self.has_timeline[tier] {
+        // After a pause longer than the tier reaches back, memory had dropped what was not written.
+        if !self.has_timeline[tier] || first > timeline.last() + 1 {
             *timeline = Timeline::starting_at(first.max(1));
             self.has_timeline[tier] = true;
         }

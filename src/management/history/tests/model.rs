@@ -33,9 +33,12 @@ impl Model {
             }
             for tier in 1..4 {
                 let slot = |time: u64| (time - 1) / STEPS_MS[tier];
-                if slot(at_ms) != slot(newest_ms - self.ahead_ms) {
-                    self.tiers[tier].push(self.rounds.len() - 1);
+                let before = self.tiers[tier].last().map_or(*newest_ms, |round| self.rounds[*round].0);
+                let is_overdue = newest_ms - before >= 2 * STEPS_MS[tier];
+                if slot(at_ms) == slot(newest_ms - self.ahead_ms) && !is_overdue {
+                    break;
                 }
+                self.tiers[tier].push(self.rounds.len() - 1);
             }
         }
         self.tiers[0].push(self.rounds.len());
@@ -180,7 +183,7 @@ proptest! {
 
     #[test]
     fn it_does_after_restarts_too(steps in steps(any::<bool>())) {
-        let folder = super::restart::Folder::new("model");
+        let folder = restart::Folder::new("model");
         let mut pair = Pair::new(folder.open());
         for step in &steps {
             (0..step.repeat).for_each(|_| pair.round(step));

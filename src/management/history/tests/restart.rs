@@ -73,6 +73,22 @@ fn a_restart_keeps_what_was_persisted() {
 }
 
 #[test]
+fn a_long_pause_of_the_sampler_is_a_pause_only() {
+    let folder = Folder::new("pause");
+    let history = folder.open();
+    run(&history, 0..20);
+    history.persist().unwrap();
+    run(&history, 20..30);
+    run(&history, 2_000..2_010);
+    history.persist().unwrap();
+    let range = down(28_800, 1_800, START_MS + 2_009 * 5_000);
+    let before = history.samples(queue("a"), &[0], &range);
+    assert!(before.as_ref().unwrap().at_ms.len() > 1);
+    drop(history);
+    assert_eq!(folder.open().samples(queue("a"), &[0], &range), before);
+}
+
+#[test]
 fn what_was_forgotten_stays_so() {
     let folder = Folder::new("forget");
     let history = folder.open();
@@ -123,6 +139,15 @@ fn a_deleted_folder_loses_only_the_history() {
     assert_eq!(folder.open().latest(queue("a"), 0).unwrap().value, 21);
 }
 
+fn change_value(folder: &Folder, prefix: &[u8], change: fn(&mut [u8])) {
+    let store = sled::open(folder.history().join("store-1")).unwrap();
+    let (key, value) = store.scan_prefix(prefix).next().unwrap().unwrap();
+    let mut value = value.to_vec();
+    change(&mut value);
+    store.insert(key, value).unwrap();
+    store.flush().unwrap();
+}
+
 #[test]
 fn a_damaged_folder_is_set_aside() {
     let damages: [fn(&Folder); 4] = [
@@ -131,15 +156,8 @@ fn a_damaged_folder_is_set_aside() {
             fs::remove_dir_all(folder.history()).unwrap();
             fs::write(folder.history(), b"a file").unwrap();
         },
-        |folder| fs::write(folder.history().join("store-1/conf"), b"nonsense").unwrap(),
-        |folder| {
-            let store = sled::open(folder.history().join("store-1")).unwrap();
-            let (key, value) = store.scan_prefix(b"c").next().unwrap().unwrap();
-            let mut value = value.to_vec();
-            *value.last_mut().unwrap() ^= 1;
-            store.insert(key, value).unwrap();
-            store.flush().unwrap();
-        },
+        |folder| change_value(folder, b"c", |value| *value.last_mut().unwrap() ^= 1),
+        |folder| change_value(folder, b"s", |value| value[0] += 1),
     ];
     for damage in damages {
         let folder = Folder::new("damaged");
@@ -149,7 +167,7 @@ fn a_damaged_folder_is_set_aside() {
         drop(history);
         damage(&folder);
         let opened = History::open(&folder.history(), BUDGET);
-        let Some(Report::SetAside { moved_to, reason, .. }) = opened.report else { panic!("{:?}", opened.report) };
+        let Some(Report::SetAside { moved_to, reason, .. }) = &opened.report else { panic!("{:?}", opened.report) };
         assert!(moved_to.exists() && !reason.is_empty());
         assert_eq!(opened.history.latest(queue("a"), 0), None);
         run(&opened.history, 20..22);
