@@ -87,7 +87,8 @@ pub fn show(loaded: &Loaded) -> String {
 impl Loaded {
     /// Every key's path, its value as TOML with secrets masked, and where it comes from.
     pub fn values(&self) -> impl Iterator<Item = (&'static str, String, String)> {
-        KEYS.iter().map(|key| (key.path, (key.write)(&self.config, Secrets::Masked), self.origins.of(key.path).to_string()))
+        KEYS.iter()
+            .map(|key| (key.path, (key.write)(&self.config, Secrets::Masked), self.origins.of(key.path).to_string()))
     }
 }
 

@@ -111,11 +111,13 @@ fn put_contents(call: &Call, map: &mut Map<String, Value>, vhosts: &[(&VhostName
         all_queues.extend(own.into_iter().map(|queue| render_queue(name, queue)));
         let mut own: Vec<_> = vhost.exchanges.values().filter(|exchange| is_exported(exchange.name.as_str())).collect();
         own.sort_by(|a, b| a.name.cmp(&b.name));
-        all_exchanges.extend(own.into_iter().map(|exchange| json!({
-            "name": exchange.name.as_str(), "vhost": name.as_str(), "type": exchange.kind.name(),
-            "durable": exchange.durable, "auto_delete": exchange.auto_delete, "internal": exchange.internal,
-            "arguments": super::fields::table_to_json(&exchange.arguments),
-        })));
+        all_exchanges.extend(own.into_iter().map(|exchange| {
+            json!({
+                "name": exchange.name.as_str(), "vhost": name.as_str(), "type": exchange.kind.name(),
+                "durable": exchange.durable, "auto_delete": exchange.auto_delete, "internal": exchange.internal,
+                "arguments": super::fields::table_to_json(&exchange.arguments),
+            })
+        }));
         let is_kept = |destination: &Destination| match destination {
             Destination::Queue(queue) => vhost.queues.get(queue).is_some_and(|queue| queue.exclusive.is_none()),
             Destination::Exchange(_) => true,
@@ -331,7 +333,8 @@ impl Plan {
             }
             let declare = exchanges::read_declaration(exchange, ExchangeName::new(name))?;
             if ExchangeKind::from_name(&declare.kind).is_none() {
-                let note = format!("exchange '{name}' in vhost '{vhost}': its type '{}' is not known here", declare.kind);
+                let note =
+                    format!("exchange '{name}' in vhost '{vhost}': its type '{}' is not known here", declare.kind);
                 self.left_out.push(note);
                 continue;
             }
@@ -355,7 +358,8 @@ impl Plan {
             }
             let kind = declare.arguments.find("x-queue-type").and_then(|kind| kind.as_str()).unwrap_or("classic");
             if QueueType::from_name(kind) != Some(QueueType::Classic) {
-                self.left_out.push(format!("queue '{name}' in vhost '{vhost}': queues of type '{kind}' are not available"));
+                self.left_out
+                    .push(format!("queue '{name}' in vhost '{vhost}': queues of type '{kind}' are not available"));
                 continue;
             }
             check_queue_arguments(QueueType::Classic, &declare.arguments).map_err(|error| {
@@ -444,7 +448,8 @@ impl Plan {
                 parameters::check(component, name, &value)?;
                 self.parameters.push((vhost, component.to_owned(), name.to_owned(), value));
             } else {
-                let note = format!("parameter '{name}' in vhost '{vhost}': the component '{component}' is not known here");
+                let note =
+                    format!("parameter '{name}' in vhost '{vhost}': the component '{component}' is not known here");
                 self.left_out.push(note);
             }
         }
@@ -524,9 +529,8 @@ async fn declare<T>(
         }
         if current.as_ref().is_none_or(|(name, _)| *name != vhost) {
             let identity = super::identity::Identity::LocalAdministrator;
-            let operation =
-                Operation::begin(&call.management.broker, &identity, &vhost, call.management.now())
-                    .map_err(|exception| Failure::of_broker(&exception))?;
+            let operation = Operation::begin(&call.management.broker, &identity, &vhost, call.management.now())
+                .map_err(|exception| Failure::of_broker(&exception))?;
             current = Some((vhost.clone(), operation));
         }
         if let Some((_, operation)) = &mut current {

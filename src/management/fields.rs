@@ -171,7 +171,9 @@ mod tests {
 
     #[test]
     fn what_is_no_property_is_named() {
-        for bad in [json!({"delivery_mode": "two"}), json!({"priority": 256}), json!({"type": 1}), json!({"headers": [1]})] {
+        for bad in
+            [json!({"delivery_mode": "two"}), json!({"priority": 256}), json!({"type": 1}), json!({"headers": [1]})]
+        {
             assert!(json_to_properties(bad.as_object().unwrap()).is_err(), "{bad}");
         }
         assert!(json_to_properties(json!({"headers": {"n": null}}).as_object().unwrap()).is_err());

@@ -208,11 +208,10 @@ impl Management {
     ) -> Result<Identity, Failure> {
         let user = topology.user(&UserName::new(&credentials.user));
         let outcome = match (user, peer) {
-            (Some(user), Some(peer)) if user.password.matches(&credentials.password) => {
-                user.check_origin(peer).map(|()| user).map_err(|_| {
-                    Failure::not_authorised("User can only log in via localhost")
-                })
-            }
+            (Some(user), Some(peer)) if user.password.matches(&credentials.password) => user
+                .check_origin(peer)
+                .map(|()| user)
+                .map_err(|_| Failure::not_authorised("User can only log in via localhost")),
             (Some(user), None) if user.password.matches(&credentials.password) => Ok(user),
             _ => Err(Failure::wrong_credentials()),
         };

@@ -150,7 +150,8 @@ mod tests {
     #[test]
     fn every_operation_has_a_name_of_its_own() {
         let document = document("4.3.6");
-        let operations = document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
+        let operations =
+            document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
         let ids: Vec<&str> = operations.filter_map(|operation| operation["operationId"].as_str()).collect();
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len());
         assert!(ids.len() > 150);

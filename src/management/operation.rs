@@ -8,9 +8,7 @@ use crate::model::exception::Exception;
 use crate::model::ids::{ChannelRef, ConsumerId, Timestamp};
 use crate::model::message::Message;
 use crate::model::names::{QueueName, VhostName};
-use crate::model::request::{
-    Answer, Ask, Event, PublishRequest, Request, SettleOutcome, Settlement,
-};
+use crate::model::request::{Answer, Ask, Event, PublishRequest, Request, SettleOutcome, Settlement};
 
 use super::identity::Identity;
 

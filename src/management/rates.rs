@@ -232,14 +232,23 @@ impl<'a> Rates<'a> {
             let (age, increment) = kind.parameters();
             let (Some(age), Some(increment)) = (query.number(age), query.number(increment)) else { return Ok(None) };
             let rounding = if kind == Lengths { Rounding::Up } else { Rounding::Down };
-            Range::new(age, increment, now.0, rounding).map(Some).map_err(|error| Failure::bad_request(error.to_string()))
+            Range::new(age, increment, now.0, rounding)
+                .map(Some)
+                .map_err(|error| Failure::bad_request(error.to_string()))
         };
         let ranges = [range(Lengths)?, range(MessageRates)?, range(DataRates)?, range(NodeStats)?];
         Ok(Self { history, ranges, scratch: RefCell::default() })
     }
 
     /// Adds those of a subject's fields that `names` has, each with its `_details`.
-    pub(crate) fn put(&self, map: &mut Map<String, Value>, subject: Subject<'_>, fields: Fields, row: &[u64], names: &[&str]) {
+    pub(crate) fn put(
+        &self,
+        map: &mut Map<String, Value>,
+        subject: Subject<'_>,
+        fields: Fields,
+        row: &[u64],
+        names: &[&str],
+    ) {
         let mut rates = self.scratch.borrow_mut();
         self.history.rates(subject, &mut rates);
         for (at, (name, kind)) in fields.iter().enumerate().filter(|(_, (name, _))| names.contains(name)) {

@@ -19,8 +19,8 @@ use super::answer::{Answer, Content, Failure};
 use super::call::{Call, Query, decode};
 use super::definitions;
 use super::endpoints::{
-    bindings, channels, connections, exchanges, health, limits, nodes, overview, parameters, permissions, policies, queues,
-    users, vhosts, warren,
+    bindings, channels, connections, exchanges, health, limits, nodes, overview, parameters, permissions, policies,
+    queues, users, vhosts, warren,
 };
 use super::identity::{Guard, Identity, Origin};
 
@@ -117,7 +117,12 @@ pub(super) static ROUTES: &[Route] = &[
     route("/api/parameters/{component}", &[endpoint!("GET", POLICIES, parameters::of_component, "Of a component")]),
     route(
         "/api/parameters/{component}/{vhost}",
-        &[endpoint!("GET", Guard::Policymaker(Some(1)), parameters::of_component_and_vhost, "Of a component in a vhost")],
+        &[endpoint!(
+            "GET",
+            Guard::Policymaker(Some(1)),
+            parameters::of_component_and_vhost,
+            "Of a component in a vhost"
+        )],
     ),
     route(
         "/api/parameters/{component}/{vhost}/{name}",
@@ -127,7 +132,10 @@ pub(super) static ROUTES: &[Route] = &[
             endpoint!("DELETE", Guard::Policymaker(Some(1)), parameters::delete, "Removes a runtime parameter"),
         ],
     ),
-    route("/api/global-parameters", &[endpoint!("GET", POLICIES, parameters::list_global, "Parameters of the cluster")]),
+    route(
+        "/api/global-parameters",
+        &[endpoint!("GET", POLICIES, parameters::list_global, "Parameters of the cluster")],
+    ),
     route(
         "/api/global-parameters/{name}",
         &[
@@ -265,10 +273,7 @@ pub(super) static ROUTES: &[Route] = &[
     ),
     route(
         "/api/bindings/{vhost}/e/{source}/{kind}/{destination}/{props}",
-        &[
-            endpoint!("GET", VHOST, bindings::get, "A binding"),
-            endpoint!("DELETE", VHOST, bindings::delete, "Unbinds"),
-        ],
+        &[endpoint!("GET", VHOST, bindings::get, "A binding"), endpoint!("DELETE", VHOST, bindings::delete, "Unbinds")],
     ),
     route("/api/vhosts", &[endpoint!("GET", ANY, vhosts::list, "Vhosts")]),
     route(
@@ -279,7 +284,10 @@ pub(super) static ROUTES: &[Route] = &[
             endpoint!("DELETE", ADMIN, vhosts::delete, "Deletes a vhost"),
         ],
     ),
-    route("/api/vhosts/{vhost}/permissions", &[endpoint!("GET", ADMIN, permissions::of_vhost, "Permissions in a vhost")]),
+    route(
+        "/api/vhosts/{vhost}/permissions",
+        &[endpoint!("GET", ADMIN, permissions::of_vhost, "Permissions in a vhost")],
+    ),
     route(
         "/api/vhosts/{vhost}/topic-permissions",
         &[endpoint!("GET", ADMIN, permissions::topics_of_vhost, "Topic permissions in a vhost")],
@@ -293,7 +301,10 @@ pub(super) static ROUTES: &[Route] = &[
     ),
     route("/api/vhosts/{vhost}/start/{node}", &[endpoint!("POST", ADMIN, vhosts::start, "Starts a vhost on a node")]),
     route("/api/users", &[endpoint!("GET", ADMIN, users::list, "Users")]),
-    route("/api/users/without-permissions", &[endpoint!("GET", ADMIN, users::without_permissions, "Without permissions")]),
+    route(
+        "/api/users/without-permissions",
+        &[endpoint!("GET", ADMIN, users::without_permissions, "Without permissions")],
+    ),
     route("/api/users/bulk-delete", &[endpoint!("POST", ADMIN, users::bulk_delete, "Deletes users")]),
     route(
         "/api/users/{user}",
@@ -418,7 +429,10 @@ pub(super) static ROUTES: &[Route] = &[
     route("/api/config/effective", &[endpoint!("GET", ADMIN, warren::effective_configuration, "The configuration")]),
     route("/api/warren/ping", &[endpoint!("GET", ANY, warren::ping, "Whether the broker answers")]),
     route("/api/warren/stop", &[endpoint!("POST", ADMIN, warren::stop, "Stops the broker")]),
-    route("/api/warren/environment", &[endpoint!("GET", ADMIN, warren::environment, "The configuration, and from where")]),
+    route(
+        "/api/warren/environment",
+        &[endpoint!("GET", ADMIN, warren::environment, "The configuration, and from where")],
+    ),
     route("/api/warren/log_level", &[endpoint!("PUT", ADMIN, warren::set_log_level, "Sets the log's level")]),
     route("/api/warren/rotate_logs", &[endpoint!("POST", ADMIN, warren::rotate_logs, "Opens log files anew")]),
     route(
@@ -582,9 +596,7 @@ fn compress(answer: Answer) -> Answer {
     }
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     match encoder.write_all(&text).and_then(|()| encoder.finish()) {
-        Ok(compressed) => {
-            Answer { content: Content::JsonText(compressed), ..answer }.header(CONTENT_ENCODING, "gzip")
-        }
+        Ok(compressed) => Answer { content: Content::JsonText(compressed), ..answer }.header(CONTENT_ENCODING, "gzip"),
         Err(_) => answer,
     }
 }
@@ -617,7 +629,8 @@ mod tests {
     fn more_special_addresses_come_first() {
         for (at, route) in ROUTES.iter().enumerate() {
             let path = route.path.replace('{', "").replace('}', "");
-            let first = ROUTES.iter().position(|other| names_of(other.path, &path.split('/').collect::<Vec<_>>()).is_some());
+            let first =
+                ROUTES.iter().position(|other| names_of(other.path, &path.split('/').collect::<Vec<_>>()).is_some());
             assert_eq!(first, Some(at), "{} is hidden", route.path);
         }
     }

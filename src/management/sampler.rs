@@ -8,9 +8,7 @@ use crate::model::statistics::ExchangeNumber;
 
 use super::Management;
 use super::history::{Round, Subject};
-use super::rates::{
-    churn_row, channel_row, connection_row, exchange_row, node_row, queue_row,
-};
+use super::rates::{channel_row, churn_row, connection_row, exchange_row, node_row, queue_row};
 
 /// See the module's documentation. Kept between rounds for its memory.
 pub struct Sampler {

@@ -258,7 +258,8 @@ pub const COMMIT_BOUNDS_MICROS: [u64; 11] = [64, 128, 256, 512, 1_024, 2_048, 4_
 impl LogStatistics {
     /// Counts a commit that took this long.
     pub fn count_commit(&self, micros: u64) {
-        let class = COMMIT_BOUNDS_MICROS.iter().position(|bound| micros <= *bound).unwrap_or(COMMIT_BOUNDS_MICROS.len());
+        let class =
+            COMMIT_BOUNDS_MICROS.iter().position(|bound| micros <= *bound).unwrap_or(COMMIT_BOUNDS_MICROS.len());
         self.add_shared(LogNumber::ALL[LogNumber::Within64 as usize + class], 1);
         self.add_shared(LogNumber::Commits, 1);
         self.add_shared(LogNumber::CommitMicros, micros);

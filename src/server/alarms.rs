@@ -51,8 +51,11 @@ impl Alarms {
     /// Sets or clears one of the causes, and tells the connections what that changes for them.
     pub(super) fn set(&self, cause: Cause, holds: bool, connections: &Registry) {
         let bit = cause as u8;
-        let before =
-            if holds { self.causes.fetch_or(bit, Ordering::AcqRel) } else { self.causes.fetch_and(!bit, Ordering::AcqRel) };
+        let before = if holds {
+            self.causes.fetch_or(bit, Ordering::AcqRel)
+        } else {
+            self.causes.fetch_and(!bit, Ordering::AcqRel)
+        };
         let after = if holds { before | bit } else { before & !bit };
         if reason(before) == reason(after) {
             return;

@@ -44,8 +44,7 @@ pub(super) async fn start(
     address: SocketAddr,
     stopped: watch::Receiver<bool>,
 ) -> Result<SocketAddr, ServerError> {
-    let listener =
-        TcpListener::bind(address).await.map_err(|error| ServerError::ListenHttp { address, error })?;
+    let listener = TcpListener::bind(address).await.map_err(|error| ServerError::ListenHttp { address, error })?;
     let bound = listener.local_addr().map_err(|error| ServerError::ListenHttp { address, error })?;
     tokio::spawn(accept(Arc::clone(management), site, listener, stopped));
     Ok(bound)

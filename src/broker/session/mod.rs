@@ -144,7 +144,8 @@ impl Session {
         user: Option<Arc<User>>,
         vhost: &VhostName,
     ) -> Result<Self, Exception> {
-        let mut session = Self::new(broker, outbox, channel.connection, IpAddr::from([127, 0, 0, 1]), channel.connection.0);
+        let mut session =
+            Self::new(broker, outbox, channel.connection, IpAddr::from([127, 0, 0, 1]), channel.connection.0);
         session.enter(user, vhost)?;
         session.channels.insert(channel.serial, SessionChannel { closing: true, ..SessionChannel::default() });
         Ok(session)

@@ -156,9 +156,10 @@ pub(crate) async fn consumers_of_vhost(call: Call) -> Result<Answer, Failure> {
 async fn consumers_where(call: &Call, chosen: impl Fn(&ConsumerView) -> bool) -> Vec<Value> {
     let mut queues = BTreeMap::new();
     for (name, vhost) in call.topology.vhosts() {
-        let consumed = vhost.queues.values().filter(|queue| {
-            queue.statistics.numbers.get(crate::model::statistics::QueueNumber::Consumers) > 0
-        });
+        let consumed = vhost
+            .queues
+            .values()
+            .filter(|queue| queue.statistics.numbers.get(crate::model::statistics::QueueNumber::Consumers) > 0);
         queues.extend(consumed.map(|queue| (queue.id, (name.clone(), queue.name.clone()))));
     }
     let ids: Vec<QueueId> = queues.keys().copied().collect();

@@ -104,7 +104,10 @@ pub(crate) async fn put(call: Call) -> Result<Answer, Failure> {
 }
 
 /// Reads what a body says of an exchange; without a type it is a direct one.
-pub(crate) fn read_declaration(object: &Map<String, Value>, exchange: ExchangeName) -> Result<DeclareExchange, Failure> {
+pub(crate) fn read_declaration(
+    object: &Map<String, Value>,
+    exchange: ExchangeName,
+) -> Result<DeclareExchange, Failure> {
     check_name("exchange", exchange.as_str())?;
     let flag = |key: &str, default: bool| object.get(key).map_or(Ok(default), boolean);
     Ok(DeclareExchange {

@@ -84,12 +84,18 @@ pub(crate) async fn certificate_expiration(call: Call) -> Result<Answer, Failure
         }
     };
     let until = call.management.now().0.saturating_add(within.saturating_mul(days).saturating_mul(86_400_000));
-    let expiring: Vec<Value> =
-        call.management.node.certificates().into_iter().filter(|certificate| certificate.not_after_ms <= until).map(
-            |certificate| json!({
+    let expiring: Vec<Value> = call
+        .management
+        .node
+        .certificates()
+        .into_iter()
+        .filter(|certificate| certificate.not_after_ms <= until)
+        .map(|certificate| {
+            json!({
                 "name": certificate.file, "expires": super::nodes::rfc3339(certificate.not_after_ms),
-            }),
-        ).collect();
+            })
+        })
+        .collect();
     if expiring.is_empty() {
         return ok();
     }

@@ -91,9 +91,18 @@ fn auth_mechanisms() -> Value {
 
 /// Counters that RabbitMQ's nodes have; those of things that this broker does not have stay at 0.
 const WITHOUT_MEANING: [&str; 12] = [
-    "gc_num", "gc_bytes_reclaimed", "context_switches", "io_seek_count", "io_reopen_count", "mnesia_ram_tx_count",
-    "mnesia_disk_tx_count", "msg_store_read_count", "msg_store_write_count", "queue_index_write_count",
-    "queue_index_read_count", "io_file_handle_open_attempt_count",
+    "gc_num",
+    "gc_bytes_reclaimed",
+    "context_switches",
+    "io_seek_count",
+    "io_reopen_count",
+    "mnesia_ram_tx_count",
+    "mnesia_disk_tx_count",
+    "msg_store_read_count",
+    "msg_store_write_count",
+    "queue_index_write_count",
+    "queue_index_read_count",
+    "io_file_handle_open_attempt_count",
 ];
 
 fn put_counters(call: &Call, map: &mut Map<String, Value>) {
@@ -143,10 +152,29 @@ pub(crate) async fn memory(call: Call) -> Result<Answer, Failure> {
 fn breakdown(facts: &NodeFacts, queues: u64) -> Value {
     let mut map = Map::new();
     for name in [
-        "connection_readers", "connection_writers", "connection_channels", "connection_other", "stream_queue_procs",
-        "stream_queue_replica_reader_procs", "stream_queue_coordinator_procs", "quorum_queue_procs",
-        "quorum_queue_dlx_procs", "plugins", "metadata_store", "metrics", "mgmt_db", "quorum_ets", "mnesia",
-        "metadata_store_ets", "other_ets", "binary", "msg_index", "code", "atom", "other_system", "allocated_unused",
+        "connection_readers",
+        "connection_writers",
+        "connection_channels",
+        "connection_other",
+        "stream_queue_procs",
+        "stream_queue_replica_reader_procs",
+        "stream_queue_coordinator_procs",
+        "quorum_queue_procs",
+        "quorum_queue_dlx_procs",
+        "plugins",
+        "metadata_store",
+        "metrics",
+        "mgmt_db",
+        "quorum_ets",
+        "mnesia",
+        "metadata_store_ets",
+        "other_ets",
+        "binary",
+        "msg_index",
+        "code",
+        "atom",
+        "other_system",
+        "allocated_unused",
         "reserved_unallocated",
     ] {
         map.insert(name.to_owned(), 0.into());
@@ -193,7 +221,8 @@ pub(crate) fn listeners(call: &Call) -> Value {
 
 /// The HTTP listeners.
 pub(crate) fn contexts(call: &Call, node: Option<&str>) -> Value {
-    let listeners = call.management.node.listeners().into_iter().filter(|listener| listener.protocol.starts_with("http"));
+    let listeners =
+        call.management.node.listeners().into_iter().filter(|listener| listener.protocol.starts_with("http"));
     let contexts = listeners.map(|listener| {
         let description =
             if listener.protocol.contains("prometheus") { "RabbitMQ Prometheus" } else { "RabbitMQ Management" };

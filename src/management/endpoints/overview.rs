@@ -66,8 +66,13 @@ fn put_stats(call: &Call, map: &mut Map<String, Value>) -> Result<(), Failure> {
         map.insert(key.to_owned(), Value::Object(values));
     };
     let churn = [
-        "connection_closed", "connection_created", "channel_closed", "channel_created", "queue_created",
-        "queue_deleted", "queue_declared",
+        "connection_closed",
+        "connection_created",
+        "channel_closed",
+        "channel_created",
+        "queue_created",
+        "queue_deleted",
+        "queue_declared",
     ];
     group("churn_rates", &churn);
     group("queue_totals", &["messages", "messages_ready", "messages_unacknowledged"]);

@@ -76,7 +76,9 @@ pub(crate) fn check(component: &str, name: &str, value: &Value) -> Result<(), Fa
     use crate::broker::policy::{Policy, PolicyKind};
     match component {
         VhostLimits::COMPONENT if name == VhostLimits::NAME => limits::check_vhost_limits(value),
-        OPERATOR_POLICY => Policy::parse(PolicyKind::Operator, name, value).map(|_| ()).map_err(|e| policies::invalid(&e)),
+        OPERATOR_POLICY => {
+            Policy::parse(PolicyKind::Operator, name, value).map(|_| ()).map_err(|e| policies::invalid(&e))
+        }
         POLICY => Policy::parse(PolicyKind::Regular, name, value).map(|_| ()).map_err(|e| policies::invalid(&e)),
         other => Err(policies::invalid(&format!("component {other} not found"))),
     }

@@ -91,9 +91,8 @@ impl Wanted {
                 let bytes = STANDARD.decode(hash).map_err(|_| not_base64())?;
                 let algorithm = match text("hashing_algorithm") {
                     None => default,
-                    Some(name) => HashAlgorithm::from_name(name).ok_or_else(|| {
-                        Failure::bad_request(format!("the hashing algorithm {name} is not known"))
-                    })?,
+                    Some(name) => HashAlgorithm::from_name(name)
+                        .ok_or_else(|| Failure::bad_request(format!("the hashing algorithm {name} is not known")))?,
                 };
                 Password::Hash(PasswordHash::imported(algorithm, &bytes).ok_or_else(not_base64)?)
             }
@@ -105,8 +104,7 @@ impl Wanted {
     /// The user as it is to be. Who is named without a password cannot log in with one.
     #[must_use]
     pub(crate) fn over(self, name: &UserName, current: Option<&User>, salt: [u8; 4]) -> User {
-        let mut user =
-            current.cloned().unwrap_or_else(|| User::new(name.clone(), PasswordHash::none(), Vec::new()));
+        let mut user = current.cloned().unwrap_or_else(|| User::new(name.clone(), PasswordHash::none(), Vec::new()));
         user.tags = self.tags;
         user.password = match self.password {
             Password::Plain(password) => PasswordHash::new(salt, password.as_bytes()),
@@ -129,15 +127,19 @@ fn read_limits(value: &Value) -> Result<UserLimits, Failure> {
 }
 
 /// The limit of this name, for a value that it may have.
-pub(crate) fn limit_of<'a>(limits: &'a mut UserLimits, name: &str, value: &Value) -> Result<&'a mut Option<i64>, Failure> {
+pub(crate) fn limit_of<'a>(
+    limits: &'a mut UserLimits,
+    name: &str,
+    value: &Value,
+) -> Result<&'a mut Option<i64>, Failure> {
     if !value.is_i64() {
         let shown = crate::broker::policy::erlang(value);
         return Err(Failure::bad_request(format!("{name} should be a number, actually was {shown}")));
     }
     let shown = crate::broker::policy::erlang(value);
-    limits.get_mut(name).ok_or_else(|| {
-        Failure::bad_request(format!("Unrecognised terms [{{<<\"{name}\">>,{shown}}}] in user-limits"))
-    })
+    limits
+        .get_mut(name)
+        .ok_or_else(|| Failure::bad_request(format!("Unrecognised terms [{{<<\"{name}\">>,{shown}}}] in user-limits")))
 }
 
 /// Tags as a list, or as text with commas.

@@ -78,10 +78,8 @@ pub(crate) async fn resume_listeners(call: Call) -> Result<Answer, Failure> {
 pub(crate) async fn authenticate(call: Call) -> Result<Answer, Failure> {
     let object = call.object_with(&["username", "password"])?;
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let credentials = super::super::identity::Credentials {
-        user: text("username"),
-        password: text("password").into_bytes(),
-    };
+    let credentials =
+        super::super::identity::Credentials { user: text("username"), password: text("password").into_bytes() };
     call.management.log_in(&credentials, None, &call.topology)?;
     Ok(Answer::done())
 }
@@ -122,8 +120,12 @@ pub(crate) async fn forget_auth_attempts(call: Call) -> Result<Answer, Failure> 
     check_node(&call)?;
     let churn = &call.management.broker.registry.churn;
     for number in [
-        Number::AuthAttempts, Number::AuthSucceeded, Number::AuthFailed, Number::HttpAuthAttempts,
-        Number::HttpAuthSucceeded, Number::HttpAuthFailed,
+        Number::AuthAttempts,
+        Number::AuthSucceeded,
+        Number::AuthFailed,
+        Number::HttpAuthAttempts,
+        Number::HttpAuthSucceeded,
+        Number::HttpAuthFailed,
     ] {
         churn.set(number, 0);
     }
@@ -164,7 +166,10 @@ pub(crate) async fn api_page(call: Call) -> Result<Answer, Failure> {
         .filter(|route| route.path.starts_with("/api/"))
         .flat_map(|route| route.endpoints.iter().map(move |endpoint| (route, endpoint)))
         .map(|(route, endpoint)| {
-            format!("<tr><td>{}</td><td><code>{}</code></td><td>{}</td></tr>\n", endpoint.method, route.path, endpoint.summary)
+            format!(
+                "<tr><td>{}</td><td><code>{}</code></td><td>{}</td></tr>\n",
+                endpoint.method, route.path, endpoint.summary
+            )
         })
         .collect();
     let page = format!(
@@ -187,4 +192,3 @@ pub(crate) async fn to_root(_call: Call) -> Result<Answer, Failure> {
 pub(crate) async fn openapi(call: Call) -> Result<Answer, Failure> {
     Ok(Answer::json(super::super::openapi::document(&call.management.settings.version)))
 }
-
