@@ -8,6 +8,7 @@ mod connection;
 mod definitions;
 mod listener;
 mod log_threads;
+mod notify;
 mod settings;
 mod shards;
 mod wal_writer;
@@ -131,12 +132,15 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     }
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "{ready}");
     announce(&ready);
+    let manager = notify::ServiceManager::from_environment();
+    manager.ready(&ready);
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
         // Nothing more is promised, and nobody is told: what was promised is on the disk.
         Some(error) = failure.recv() => return Err(ServerError::Log { path: path.clone(), error }),
     }
+    manager.stopping(config.shutdown.timeout);
     let _ = stop.send(true);
     close_connections(&shared, config.shutdown.timeout).await;
     shared.stopping.store(true, Ordering::Release);
