@@ -92,7 +92,7 @@ fn prose(lines: &[&str]) -> String {
 /// The names of rabbitmq.conf in their order, each with the key it is here.
 fn old_names() -> Vec<(&'static str, &'static str)> {
     let renamed = KEYS.iter().flat_map(|key| key.rabbitmq.iter().map(|old| (*old, key.path)));
-    let same = KEYS.iter().filter(|key| key.rabbitmq.is_empty() && SAME_NAMES.contains(&key.path));
+    let same = KEYS.iter().filter(|key| SAME_NAMES.contains(&key.path));
     let mut names: Vec<_> = renamed.chain(same.map(|key| (key.name, key.path))).collect();
     names.sort_unstable();
     names

@@ -132,15 +132,15 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     }
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "{ready}");
     announce(&ready);
-    let manager = notify::ServiceManager::from_environment();
-    manager.ready(&ready);
+    let supervisor = notify::Supervisor::from_environment();
+    supervisor.ready(&ready);
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
         // Nothing more is promised, and nobody is told: what was promised is on the disk.
         Some(error) = failure.recv() => return Err(ServerError::Log { path: path.clone(), error }),
     }
-    manager.stopping(config.shutdown.timeout);
+    supervisor.stopping(config.shutdown.timeout);
     let _ = stop.send(true);
     close_connections(&shared, config.shutdown.timeout).await;
     shared.stopping.store(true, Ordering::Release);

@@ -15,12 +15,12 @@ const VARIABLE: &str = "NOTIFY_SOCKET";
 const LAST_SYNC: Duration = Duration::from_secs(30);
 
 /// Whoever started the broker and wants to know its state, if there is one.
-pub(super) struct ServiceManager {
+pub(super) struct Supervisor {
     /// A path, or `@` and an abstract name.
     socket: Option<OsString>,
 }
 
-impl ServiceManager {
+impl Supervisor {
     /// The one that `NOTIFY_SOCKET` names.
     pub(super) fn from_environment() -> Self {
         Self { socket: std::env::var_os(VARIABLE).filter(|socket| !socket.is_empty()) }
@@ -79,9 +79,9 @@ mod tests {
     /// What arrives at `receiver` when a manager at `socket` is told of everything.
     fn told(receiver: &UnixDatagram, socket: &OsStr) -> Vec<String> {
         receiver.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
-        let manager = ServiceManager { socket: Some(socket.to_owned()) };
-        manager.ready("ready amqp=127.0.0.1:5672");
-        manager.stopping(Duration::from_secs(10));
+        let supervisor = Supervisor { socket: Some(socket.to_owned()) };
+        supervisor.ready("ready amqp=127.0.0.1:5672");
+        supervisor.stopping(Duration::from_secs(10));
         let message = || {
             let mut buffer = [0; 256];
             let length = receiver.recv(&mut buffer).expect("a message");
@@ -116,7 +116,7 @@ mod tests {
     fn a_socket_that_cannot_be_reached_is_an_error_and_no_end() {
         assert!(send(OsStr::new("/nonexistent/notify"), "READY=1").is_err());
         assert_eq!(send(OsStr::new("vsock:2:1"), "READY=1").map_err(|error| error.kind()), Err(ErrorKind::Unsupported));
-        ServiceManager { socket: Some("/nonexistent/notify".into()) }.ready("ready");
-        ServiceManager { socket: None }.ready("ready");
+        Supervisor { socket: Some("/nonexistent/notify".into()) }.ready("ready");
+        Supervisor { socket: None }.ready("ready");
     }
 }
