@@ -99,6 +99,10 @@ def check_files(chroot):
     assert len(origins) == 1 and origins[0].startswith('data_dir = "/var/lib/warren"'), origins
     for page in ("README.md", "docs/operations.md", "copyright"):
         assert os.path.exists(chroot.inside(f"/usr/share/doc/warren/{page}")), page
+    if "completions" in chroot.run("warren", "--help"):
+        for tool in ("warren", "rabbitmqctl"):
+            with open(chroot.inside(f"/usr/share/bash-completion/completions/{tool}"), encoding="utf-8") as file:
+                assert f"complete -F _{tool}" in file.read(), tool
 
 
 def check_unit(chroot):
