@@ -18,6 +18,7 @@ mod nearest;
 mod origin;
 mod quantity;
 mod raw;
+mod reference;
 mod rules;
 mod schema;
 mod sources;
@@ -31,6 +32,7 @@ use std::net::SocketAddr;
 pub use document::{default_file, key_help, show};
 pub use machine::machine_memory;
 pub use origin::{ConfigError, Origin};
+pub use reference::reference;
 pub use schema::{
     Amqp, Compatibility, Config, Defaults, Limits, Log, Management, Memory, Node, Prometheus, Queues, Shutdown, Storage,
 };

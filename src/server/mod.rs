@@ -10,6 +10,7 @@ mod http;
 mod listener;
 mod log_threads;
 mod management;
+mod notify;
 mod process;
 mod settings;
 mod shards;
@@ -141,6 +142,8 @@ async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError
     let management = management::start(&shared, config, &process, &stopped, &mut ready).await?;
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "{ready}");
     announce(&ready);
+    let supervisor = notify::Supervisor::from_environment();
+    supervisor.ready(&ready);
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
@@ -148,6 +151,7 @@ async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError
         // Nothing more is promised, and nobody is told: what was promised is on the disk.
         Some(error) = failure.recv() => return Err(ServerError::Log { path: path.clone(), error }),
     }
+    supervisor.stopping(config.shutdown.timeout);
     let _ = stop.send(true);
     management::stop(&management);
     close_connections(&shared, config.shutdown.timeout).await;
