@@ -9,3 +9,4 @@ pub mod names;
 pub mod random;
 pub mod request;
 pub mod table;
+pub mod tls;

@@ -8,8 +8,11 @@ mod connection;
 mod definitions;
 mod listener;
 mod log_threads;
+mod opening;
 mod settings;
 mod shards;
+mod stream;
+mod tls;
 mod wal_writer;
 
 use std::io::Write as _;
@@ -34,14 +37,18 @@ use crate::protocol::amqp091;
 
 use alarms::Alarms;
 use clock::Clock;
+use opening::Opening;
+use tls::{Tls, TlsError};
 
 /// What makes the broker stop by itself, or not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     #[error("the runtime cannot be started: {0}")]
     Runtime(std::io::Error),
-    #[error("amqp: cannot listen on {address}: {error}")]
-    Listen { address: SocketAddr, error: std::io::Error },
+    #[error("{key}: cannot listen on {address}: {error}")]
+    Listen { key: &'static str, address: SocketAddr, error: std::io::Error },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("node.data_dir: {0}")]
     DataDirectory(#[from] DiskError),
     #[error("{}: {error}", path.display())]
@@ -89,6 +96,8 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
 async fn serve(config: &Config) -> Result<(), ServerError> {
     let path = &config.node.data_dir;
     raise_open_files();
+    // First of all: a broker that cannot serve is not to look at its data.
+    let tls = Tls::open(&config.tls)?;
     let clock = Clock::start();
     let disk = Arc::new(Disk::open(path)?);
     let begun = clock.now();
@@ -123,11 +132,18 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     let writer = log_threads::start(&shared, options.sync, &failed).map_err(ServerError::Thread)?;
     shards::start(&shared);
     alarms::start(&shared, &config.memory, &config.storage, path);
+    tls::watch(tls.clone()).map_err(ServerError::Signals)?;
     let (stop, stopped) = watch::channel(false);
     let mut ready = String::from("ready");
     if let Some(address) = config.amqp.address() {
-        let bound = listener::start(&shared, address, config.amqp.backlog, stopped)?;
+        let opening = Opening::new(config, None);
+        let bound = listener::start(&shared, "amqp.port", opening, address, config.amqp.backlog, stopped.clone())?;
         ready.push_str(&format!(" amqp={bound}"));
+    }
+    if let (Some(address), Some(tls)) = (config.amqps_address(), tls) {
+        let opening = Opening::new(config, Some(tls));
+        let bound = listener::start(&shared, "amqp.tls_port", opening, address, config.amqp.backlog, stopped)?;
+        ready.push_str(&format!(" amqps={bound}"));
     }
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "{ready}");
     announce(&ready);
