@@ -134,17 +134,7 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     alarms::start(&shared, &config.memory, &config.storage, path);
     tls::watch(tls.clone()).map_err(ServerError::Signals)?;
     let (stop, stopped) = watch::channel(false);
-    let mut ready = String::from("ready");
-    if let Some(address) = config.amqp.address() {
-        let opening = Opening::new(config, None);
-        let bound = listener::start(&shared, "amqp.port", opening, address, config.amqp.backlog, stopped.clone())?;
-        ready.push_str(&format!(" amqp={bound}"));
-    }
-    if let (Some(address), Some(tls)) = (config.amqps_address(), tls) {
-        let opening = Opening::new(config, Some(tls));
-        let bound = listener::start(&shared, "amqp.tls_port", opening, address, config.amqp.backlog, stopped)?;
-        ready.push_str(&format!(" amqps={bound}"));
-    }
+    let ready = listen(&shared, config, tls, &stopped)?;
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "{ready}");
     announce(&ready);
     tokio::select! {
@@ -166,6 +156,28 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Starts the listeners; returns the line that names them.
+fn listen(
+    shared: &Arc<Shared>,
+    config: &Config,
+    tls: Option<Arc<Tls>>,
+    stopped: &watch::Receiver<bool>,
+) -> Result<String, ServerError> {
+    let backlog = config.amqp.backlog;
+    let mut ready = String::from("ready");
+    if let Some(address) = config.amqp.address() {
+        let opening = Opening::new(config, None);
+        let bound = listener::start(shared, "amqp.port", opening, address, backlog, stopped.clone())?;
+        ready.push_str(&format!(" amqp={bound}"));
+    }
+    if let (Some(address), Some(tls)) = (config.amqps_address(), tls) {
+        let opening = Opening::new(config, Some(tls));
+        let bound = listener::start(shared, "amqp.tls_port", opening, address, backlog, stopped.clone())?;
+        ready.push_str(&format!(" amqps={bound}"));
+    }
+    Ok(ready)
 }
 
 /// Every connection is an open file: takes as many as the system allows this process, instead of the usual 1024.

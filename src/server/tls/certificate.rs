@@ -79,7 +79,7 @@ pub(super) fn read(der: &CertificateDer<'_>) -> Option<PeerCertificate> {
         subject: distinguished_name(certificate.subject()),
         issuer: distinguished_name(certificate.issuer()),
         validity: format!("{} - {}", time(validity.not_before), time(validity.not_after)),
-        serial_number: certificate.raw_serial().iter().map(|byte| format!("{byte:02X}")).collect(),
+        serial_number: serial_number(certificate.raw_serial()),
         common_names: common_names.map(|attribute| lossy(&value(attribute))).collect(),
         alternative_names: alternative_names(&certificate),
     })
@@ -88,7 +88,7 @@ pub(super) fn read(der: &CertificateDer<'_>) -> Option<PeerCertificate> {
 /// The `index`th alternative name of one kind.
 pub(super) fn alternative_name(peer: &PeerCertificate, kind: config::AlternativeName, index: usize) -> Option<String> {
     use config::AlternativeName as Kind;
-    let of_kind = peer.alternative_names.iter().filter_map(|name| match (kind, name) {
+    let mut of_kind = peer.alternative_names.iter().filter_map(|name| match (kind, name) {
         (Kind::Dns, AlternativeName::Dns(text))
         | (Kind::Ip, AlternativeName::Ip(text))
         | (Kind::Email, AlternativeName::Email(text))
@@ -96,7 +96,7 @@ pub(super) fn alternative_name(peer: &PeerCertificate, kind: config::Alternative
         | (Kind::OtherName, AlternativeName::Other(text)) => Some(text),
         _ => None,
     });
-    of_kind.skip(index).next().cloned()
+    of_kind.nth(index).cloned()
 }
 
 /// When the certificate begins and ends to be valid, in seconds since 1970.
@@ -129,6 +129,15 @@ fn other_name(bytes: &[u8]) -> String {
         Ok((_, any)) if any.tag() == Tag(0) => other_name(any.data),
         Ok((_, any)) => lossy(&text(&any)),
         Err(_) => String::from_utf8_lossy(bytes).into_owned(),
+    }
+}
+
+/// A number without leading zeros.
+fn serial_number(bytes: &[u8]) -> String {
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+    match digits.trim_start_matches('0') {
+        "" => "0".to_owned(),
+        digits => digits.to_owned(),
     }
 }
 

@@ -64,9 +64,18 @@ pub(super) struct ServerConfigs {
     pub(super) https: Arc<ServerConfig>,
 }
 
-/// What tells that one of the files is another than before: place, times, sizes.
+/// What tells that one of the files is another than before. None for a file that is not there.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint(Vec<Option<(u64, u64, u64, i64, i64)>>);
+pub(super) struct Fingerprint(Vec<Option<Version>>);
+
+/// Where a file lies on the disk, its size, and when it was written.
+#[derive(Debug, PartialEq, Eq)]
+struct Version {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+}
 
 /// A file, and the key that names it.
 struct Source<'a> {
@@ -87,7 +96,8 @@ impl Fingerprint {
         let paths = pairs.iter().flat_map(|pair| [pair.certificate.path, pair.key.path]);
         let look = |path: &Path| {
             let found = std::fs::metadata(path).ok()?;
-            Some((found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
+            let modified = (found.mtime(), found.mtime_nsec());
+            Some(Version { device: found.dev(), inode: found.ino(), bytes: found.len(), modified })
         };
         Self(paths.chain(settings.ca_file.as_deref()).map(look).collect())
     }
