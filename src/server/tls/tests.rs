@@ -36,6 +36,7 @@ impl Directory {
         let made = Command::new("openssl")
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "90"])
             .args(["-subj", &format!("/CN={host}"), "-addext", &format!("subjectAltName=DNS:{host}")])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
             .arg("-out")
             .arg(&certificate)
             .arg("-keyout")
