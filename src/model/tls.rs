@@ -13,6 +13,15 @@ pub struct TlsFacts {
     pub peer: Option<PeerCertificate>,
 }
 
+/// A certificate that the broker serves with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerCertificate {
+    pub file: String,
+    pub subject: String,
+    /// Seconds since 1970.
+    pub valid_until: i64,
+}
+
 /// What a certificate says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerCertificate {

@@ -50,6 +50,8 @@ pub(super) enum HandshakeError {
     PlainAmqp,
     #[error("HTTP without TLS on the TLS port")]
     PlainHttp,
+    #[error("the client speaks nothing newer than TLS 1.1")]
+    OldVersion,
     #[error("the client closed the connection")]
     Closed,
     #[error("{0}")]
@@ -178,11 +180,11 @@ impl TlsStream {
                 Err(error) => return Err(HandshakeError::Socket(error)),
             };
             let mut rest = &ciphertext[..length];
-            let plain = if is_first { without_tls(rest) } else { None };
+            let known = if is_first { known_mistake(rest) } else { None };
             while !rest.is_empty() {
                 self.session.read_tls(&mut rest).map_err(HandshakeError::Socket)?;
                 if let Err(error) = self.session.process_new_packets() {
-                    return Err(plain.unwrap_or(HandshakeError::Refused(error)));
+                    return Err(known.unwrap_or(HandshakeError::Refused(error)));
                 }
             }
             Ok(true)
@@ -283,10 +285,12 @@ fn unless_blocked(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::WouldBlock { Ok(()) } else { Err(error) }
 }
 
-/// What a client sent that takes the port for another one.
-fn without_tls(bytes: &[u8]) -> Option<HandshakeError> {
+/// What a client did wrong, told from the first bytes it sent, where the session's error would not say.
+fn known_mistake(bytes: &[u8]) -> Option<HandshakeError> {
     const HTTP: [&[u8]; 5] = [b"GET ", b"POST", b"PUT ", b"HEAD", b"DELE"];
     match bytes {
+        // A ClientHello, whose version is 1.2 for all that is newer, too.
+        [0x16, 3, _, _, _, 1, _, _, _, 3, 0..3, ..] => Some(HandshakeError::OldVersion),
         bytes if bytes.starts_with(b"AMQP") => Some(HandshakeError::PlainAmqp),
         bytes if HTTP.iter().any(|method| bytes.starts_with(method)) => Some(HandshakeError::PlainHttp),
         _ => None,

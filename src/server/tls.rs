@@ -24,7 +24,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::config::{self, LoginFrom, TlsVerify};
 use crate::model::names::UserName;
-use crate::model::tls::TlsFacts;
+use crate::model::tls::{ServerCertificate, TlsFacts};
 
 pub(super) use files::TlsError;
 
@@ -39,6 +39,7 @@ pub(super) struct Tls {
 struct Current {
     amqp: Arc<ServerConfig>,
     https: Arc<ServerConfig>,
+    certificates: Vec<ServerCertificate>,
     fingerprint: files::Fingerprint,
 }
 
@@ -74,6 +75,12 @@ impl Tls {
     /// For an HTTP connection that begins now: clients are not asked for a certificate.
     pub(super) fn https(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.current.load().https)
+    }
+
+    /// The certificates of the moment, to tell which of them end soon.
+    #[allow(dead_code, reason = "for the health checks of the management API")]
+    pub(super) fn certificates(&self) -> Vec<ServerCertificate> {
+        self.current.load().certificates.clone()
     }
 
     pub(super) fn handshakes(&self) -> &Handshakes {
@@ -125,8 +132,8 @@ impl Current {
     fn read(settings: &config::Tls) -> Result<Self, TlsError> {
         // Taken before the files are read: a change in between is seen the next time.
         let fingerprint = files::Fingerprint::of(settings);
-        let files::ServerConfigs { amqp, https } = files::read(settings)?;
-        Ok(Self { amqp, https, fingerprint })
+        let files::ServerConfigs { amqp, https, certificates } = files::read(settings)?;
+        Ok(Self { amqp, https, certificates, fingerprint })
     }
 }
 

@@ -10,14 +10,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{
     CipherSuite, Error, InconsistentKeys, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
 };
 
 use crate::config::{self, TlsCipher, TlsVerify, TlsVersion};
-use crate::model::tls::{AlternativeName, PeerCertificate};
+use crate::model::tls::{AlternativeName, PeerCertificate, ServerCertificate};
 
 use super::certificate;
 use super::names::{ByServerName, Named};
@@ -58,10 +58,19 @@ pub enum Problem {
     Mismatch { certificate: PathBuf, subject: String },
 }
 
-/// One for each kind of listener.
+/// One for each kind of listener, and what they serve.
 pub(super) struct ServerConfigs {
     pub(super) amqp: Arc<ServerConfig>,
     pub(super) https: Arc<ServerConfig>,
+    pub(super) certificates: Vec<ServerCertificate>,
+}
+
+/// Whether a client may come back to an earlier session. AMQP connections live long, so that there is little to save; and
+/// the certificate of a client that comes back would not be checked again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sessions {
+    Resumed,
+    NotResumed,
 }
 
 /// What tells that one of the files is another than before. None for a file that is not there.
@@ -106,15 +115,16 @@ impl Fingerprint {
 /// Reads all files. Logs what it found.
 pub(super) fn read(settings: &config::Tls) -> Result<ServerConfigs, TlsError> {
     let provider = Arc::new(provider(settings)?);
-    let certificates: Vec<Named> =
-        pairs(settings).iter().map(|pair| read_pair(pair, &provider)).collect::<Result<_, _>>()?;
-    let resolver = Arc::new(ByServerName(certificates));
+    let pairs = pairs(settings);
+    let read = pairs.iter().map(|pair| read_pair(pair, &provider)).collect::<Result<Vec<_>, _>>()?;
+    let (named, said) = read.into_iter().unzip();
+    let resolver = Arc::new(ByServerName(named));
     let authorities = match (settings.verify, &settings.ca_file) {
         (TlsVerify::Peer, Some(path)) => Some(read_authorities(&Source { key: "tls.ca_file".to_owned(), path })?),
         _ => None,
     };
     let versions = versions(settings);
-    let build = |authorities: Option<RootCertStore>| {
+    let build = |authorities: Option<RootCertStore>, sessions: Sessions| {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_protocol_versions(&versions).map_err(|_| TlsError::NoCipher)?;
         let builder = match authorities {
@@ -128,9 +138,16 @@ pub(super) fn read(settings: &config::Tls) -> Result<ServerConfigs, TlsError> {
             None => builder.with_no_client_auth(),
         };
         let resolver: Arc<ByServerName> = Arc::clone(&resolver);
-        Ok(Arc::new(builder.with_cert_resolver(resolver)))
+        let mut built = builder.with_cert_resolver(resolver);
+        if sessions == Sessions::NotResumed {
+            built.session_storage = Arc::new(NoServerSessionStorage {});
+            built.send_tls13_tickets = 0;
+        }
+        Ok(Arc::new(built))
     };
-    Ok(ServerConfigs { amqp: build(authorities)?, https: build(None)? })
+    let amqp = build(authorities, Sessions::NotResumed)?;
+    let https = build(None, Sessions::Resumed)?;
+    Ok(ServerConfigs { amqp, https, certificates: said })
 }
 
 /// The certificate of clients without a server name comes first.
@@ -197,12 +214,12 @@ fn is_encrypted(pem: &[u8]) -> bool {
     has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED")
 }
 
-fn read_pair(pair: &Pair<'_>, provider: &CryptoProvider) -> Result<Named, TlsError> {
+fn read_pair(pair: &Pair<'_>, provider: &CryptoProvider) -> Result<(Named, ServerCertificate), TlsError> {
     let chain = pair.certificate.certificates()?;
     let bad = |text: &str| pair.certificate.problem(Problem::BadCertificate(text.to_owned()));
     let leaf = chain.first().ok_or_else(|| pair.certificate.problem(Problem::NoCertificate))?;
     let said = certificate::read(leaf).ok_or_else(|| bad("it is not X.509"))?;
-    let ends = certificate::validity(leaf).ok_or_else(|| bad("it is not X.509"))?;
+    let (begins, ends) = certificate::validity(leaf).ok_or_else(|| bad("it is not X.509"))?;
     let private = pair.key.private_key()?;
     pair.key.warn_if_readable_by_all();
     let key = CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
@@ -216,8 +233,10 @@ fn read_pair(pair: &Pair<'_>, provider: &CryptoProvider) -> Result<Named, TlsErr
     let names = if pair.server_names.is_empty() { own_names(&said) } else { pair.server_names.to_vec() };
     let names: BTreeSet<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
     let names: Vec<String> = names.into_iter().collect();
-    tell(pair, &said, &names, ends);
-    Ok(Named { names, key: Arc::new(key) })
+    tell(pair, &said, &names, (begins, ends));
+    let file = pair.certificate.path.display().to_string();
+    let served = ServerCertificate { file, subject: said.subject, valid_until: ends };
+    Ok((Named { names, key: Arc::new(key) }, served))
 }
 
 /// The alternative names count; the common name does where there are none.

@@ -204,6 +204,14 @@ async fn an_acceptor_uses_the_certificates_of_the_moment() {
     let directory = Directory::new();
     let (certificate, key) = directory.certificate("server", "localhost");
     let tls = Tls::open(&settings(&certificate, &key)).expect("good files").expect("TLS is on");
+    let served = tls.certificates();
+    assert_eq!(served.len(), 1);
+    assert_eq!(served[0].subject, "CN=localhost");
+    let days = |days: u64| {
+        let time = std::time::SystemTime::now() + Duration::from_secs(days * 24 * 3600);
+        i64::try_from(time.duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())).unwrap_or(0)
+    };
+    assert!((days(89)..days(91)).contains(&served[0].valid_until), "{served:?}");
     let acceptor = Acceptor::new(&tls);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
