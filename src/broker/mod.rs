@@ -9,6 +9,7 @@
 //!
 //! Lock order: a shard, then the metadata, then the journal, then mailboxes and outboxes. None is held across an await.
 
+mod administration;
 mod auth;
 pub mod definitions;
 mod journal;
@@ -17,7 +18,9 @@ mod loads;
 mod mailbox;
 mod metadata;
 mod outbox;
+pub mod policy;
 mod recovery;
+mod registry;
 mod replies;
 mod session;
 mod shard;
@@ -35,14 +38,18 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub use auth::{PasswordHash, PatternError, Permission, User};
+pub use administration::AdministrationError;
+pub use auth::{HashAlgorithm, PasswordHash, PatternError, Permission, TopicPermission, User, UserLimits};
+pub use metadata::Existed;
 pub use outbox::Outbox;
+pub use registry::{Registered, Registry};
 pub use session::Session;
 pub use topology::{Topology, VhostTopology};
 
 use crate::log::{CommitError, Log, LogError, METADATA, Report, Severity, Storage};
 use crate::model::ids::{ConnectionId, MessageIndex, QueueId, Timestamp};
 use crate::model::names::{UserName, VhostName};
+use crate::model::vhost::VhostMetadata;
 
 pub use recovery::OpenError;
 
@@ -69,6 +76,8 @@ pub struct Settings {
     pub transient_nonexclusive_queues: bool,
     /// As error texts name it.
     pub node_name: String,
+    /// Users who may only log in from this host.
+    pub loopback_users: Vec<UserName>,
     /// The user of SASL ANONYMOUS.
     pub anonymous_user: Option<UserName>,
     /// Bytes of queued messages in memory above which queues page out what the log has.
@@ -123,8 +132,12 @@ pub struct Broker {
     loads: Loads,
     replies: ReplyRegistry,
     connections: AtomicUsize,
+    /// The connections that front ends have made known.
+    pub registry: Registry,
     channels: AtomicUsize,
     per_user: DashMap<UserName, UserCounts>,
+    /// Connections.
+    per_vhost: DashMap<VhostName, usize>,
     next_connection: AtomicU64,
     stopping: AtomicBool,
 }
@@ -137,8 +150,8 @@ struct UserCounts {
 
 impl Broker {
     /// Adds a vhost with its predeclared exchanges.
-    pub fn add_vhost(&self, name: &VhostName) {
-        self.define(|metadata| metadata.add_vhost(name));
+    pub fn add_vhost(&self, name: &VhostName, metadata: VhostMetadata) {
+        self.define(|definitions| definitions.set_vhost(name, metadata));
     }
 
     /// Adds a user; every vhost it has permissions in must exist.

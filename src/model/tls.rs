@@ -1,10 +1,10 @@
 //! What is known of a connection's encryption, for listings and for logins by certificate.
 
 /// A TLS connection after its handshake. The names are those that RabbitMQ's listings have.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFacts {
     /// `tlsv1.2` or `tlsv1.3`.
-    pub protocol: &'static str,
+    pub version: &'static str,
     /// `any` for TLS 1.3, where it is no part of the cipher suite.
     pub key_exchange: &'static str,
     pub cipher: &'static str,

@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 use crate::broker::{Outbox, Session};
 use crate::model::ids::{ConnectionId, Timestamp};
 use crate::model::request::{Event, Request};
+use crate::model::statistics::{ConnectionFacts, ConnectionRecord, TrafficNumber};
 use crate::protocol::amqp091::{Connection, Status};
 
 use super::Shared;
@@ -43,6 +44,7 @@ struct Driver {
     link: Link,
     protocol: Connection,
     session: Session,
+    record: Arc<ConnectionRecord>,
     outbox: Arc<Outbox>,
     events: Vec<Event>,
     requests: Vec<Request>,
@@ -87,18 +89,30 @@ pub(super) async fn serve(shared: Arc<Shared>, opening: Arc<Opening>, socket: Tc
         return;
     };
     let outbox = Arc::new(Outbox::new(shared.publish_credit, shared.delivery_credit));
-    shared.connections.insert(id, Arc::clone(&outbox));
+    let (peer, own) = (link.peer, link.local);
+    let facts = ConnectionFacts {
+        name: format!("{peer} -> {own}").into(),
+        peer_host: peer.ip().to_canonical().to_string(),
+        peer_port: peer.port(),
+        host: own.ip().to_canonical().to_string(),
+        port: own.port(),
+        connected_at: shared.clock.now(),
+        tls: link.tls.clone(),
+        ..ConnectionFacts::default()
+    };
+    let record = shared.broker.registry.add(id, facts, &outbox);
     if let Some(alarm) = shared.alarms.current() {
         outbox.push_one(alarm);
     }
     tell_accepted(id, &link);
-    let mut protocol = Connection::new(Arc::clone(&shared.amqp), id, seed, accepted);
+    let mut protocol = Connection::new(Arc::clone(&shared.amqp), id, seed, accepted).with_record(&record);
     if let Some(user) = external {
         protocol.offer_external(user);
     }
     let mut driver = Box::new(Driver {
         protocol,
-        session: Session::new(&shared.broker, &outbox, id, link.peer.ip(), seed.rotate_left(32)),
+        session: Session::new(&shared.broker, &outbox, id, peer.ip(), seed.rotate_left(32)).with_record(&record),
+        record,
         stream,
         link,
         outbox,
@@ -120,7 +134,7 @@ fn tell_accepted(id: ConnectionId, link: &Link) {
     match tls.as_deref() {
         Some(tls) => {
             let subject = tls.peer.as_ref().map_or("", |certificate| &certificate.subject);
-            let (version, cipher) = (tls.protocol, tls.cipher);
+            let (version, cipher) = (tls.version, tls.cipher);
             tracing::debug!(connection = id.0, %peer, %local, version, cipher, subject, "connection accepted");
         }
         None => tracing::debug!(connection = id.0, %peer, %local, "connection accepted"),
@@ -199,9 +213,14 @@ impl Driver {
         if self.protocol.output().is_empty() {
             return self.stream.flush();
         }
+        let before = self.protocol.output().len();
         let stream = &mut self.stream;
         let outcome = self.protocol.output().drain(|slices| stream.try_write_vectored(slices));
         self.protocol.note_written();
+        let left = self.protocol.output().len();
+        self.record.traffic.add(TrafficNumber::Sent, (before - left) as u64);
+        self.record.traffic.add(TrafficNumber::SentCount, 1);
+        self.record.traffic.set(TrafficNumber::Pending, left as u64);
         match outcome {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             _ => Ok(()),
@@ -216,6 +235,8 @@ impl Driver {
                 Ok(0)
             }
             Ok(length) => {
+                self.record.traffic.add(TrafficNumber::Received, length as u64);
+                self.record.traffic.add(TrafficNumber::ReceivedCount, 1);
                 let now = self.shared.clock.now();
                 self.protocol.receive(&buffer[..length], now, &mut self.requests);
                 Ok(length)
@@ -310,7 +331,7 @@ impl Driver {
     /// Ends what the broker has for the connection, and closes the socket so that what was written last arrives.
     async fn finish(mut self: Box<Self>, id: ConnectionId, outcome: io::Result<()>) {
         self.session.abandon(self.shared.clock.now());
-        self.shared.connections.remove(&id);
+        self.shared.broker.registry.remove(id);
         let user = self.session.user().map_or("", |user| user.as_str());
         let peer = self.link().peer;
         let name = self.protocol.client().connection_name.clone().unwrap_or_default();

@@ -39,14 +39,14 @@ const COMMON_NAME: &str = "2.5.4.3";
 
 /// Version, cipher suite and certificate of a connection whose handshake is over.
 pub(super) fn facts(connection: &ServerConnection) -> TlsFacts {
-    let protocol = match connection.protocol_version() {
+    let version = match connection.protocol_version() {
         Some(ProtocolVersion::TLSv1_3) => "tlsv1.3",
         _ => "tlsv1.2",
     };
     let suite = connection.negotiated_cipher_suite().map(|suite| suite.suite());
     let (key_exchange, cipher, hash) = suite.map_or(("", "", ""), parts);
     let leaf = connection.peer_certificates().and_then(<[_]>::first);
-    TlsFacts { protocol, key_exchange, cipher, hash, peer: leaf.and_then(read) }
+    TlsFacts { version, key_exchange, cipher, hash, peer: leaf.and_then(read) }
 }
 
 /// Key exchange, cipher and hash as Erlang names them.

@@ -69,7 +69,7 @@ fn refusal(settings: &config::Tls) -> String {
 fn everything() -> TlsFacts {
     let der = CertificateDer::from_pem_slice(EVERYTHING).expect("a certificate");
     let peer = certificate::read(&der);
-    TlsFacts { protocol: "tlsv1.3", key_exchange: "any", cipher: "aes_256_gcm", hash: "aead", peer }
+    TlsFacts { version: "tlsv1.3", key_exchange: "any", cipher: "aes_256_gcm", hash: "aead", peer }
 }
 
 #[test]
