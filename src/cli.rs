@@ -102,6 +102,8 @@ pub struct Settings {
     bind: Option<String>,
     #[arg(long, value_name = "N", allow_negative_numbers = true, help = key_help("amqp.port"))]
     amqp_port: Option<String>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help = key_help("amqp.tls_port"))]
+    amqps_port: Option<String>,
     #[arg(long, value_name = "N", allow_negative_numbers = true, help = port_help("management"))]
     management_port: Option<String>,
     #[arg(long, value_name = "N", allow_negative_numbers = true, help = port_help("prometheus"))]
@@ -148,6 +150,7 @@ impl Settings {
             ("--data-dir", "node.data_dir", &self.data_dir),
             ("--bind", "amqp.bind", &self.bind),
             ("--amqp-port", "amqp.port", &self.amqp_port),
+            ("--amqps-port", "amqp.tls_port", &self.amqps_port),
             ("--management-port", "management.port", &self.management_port),
             ("--prometheus-port", "prometheus.port", &self.prometheus_port),
             ("--log-format", "log.format", &self.log_format),

@@ -78,6 +78,8 @@ fn defaults() {
     assert_eq!((config.management.port, config.prometheus.port), (Some(15672), Some(15692)));
     assert_eq!((config.limits.connections, config.limits.queues_per_vhost), (None, None));
     assert_eq!(config.memory.high_watermark, HighWatermark::Percent(60));
+    assert_eq!((config.amqp.tls_port, config.amqps_address()), (Some(5671), None));
+    assert!(!config.tls.is_configured() && !config.amqp.proxy_protocol);
     assert_eq!(config.storage.sync, Sync::Always);
     assert_eq!((config.storage.wal_file_size, config.storage.segment_size), (8 << 20, 64 << 20));
     assert_eq!(config.storage.disk_free_limit, FreeLimit::Bytes(50 << 20));
@@ -142,7 +144,7 @@ const MESSAGES: &[(&str, &str)] = &[
     ("ampq.port = 1", "unknown section [ampq]; did you mean [amqp]?"),
     (
         "cluster.peers = []",
-        "unknown section [cluster]; the sections are node, amqp, management, prometheus, limits, storage, memory, queues, \
+        "unknown section [cluster]; the sections are node, amqp, tls, management, prometheus, limits, storage, memory, queues, \
              compatibility, defaults, log, shutdown",
     ),
     ("vm_memory_high_watermark.relative = 0.4", "vm_memory_high_watermark.relative is memory.high_watermark here"),
@@ -183,16 +185,39 @@ const MESSAGES: &[(&str, &str)] = &[
         "amqp.bind = \"example.org\"",
         "amqp.bind: expected an IP address such as \"127.0.0.1\" or \"0.0.0.0\", got \"example.org\"",
     ),
+    ("amqp.tls_port = 5671", "amqp.tls_port: is set but tls.certificate_file is empty"),
+    (
+        "amqp.mechanisms = [\"EXTERNAL\"]",
+        "amqp.mechanisms: has EXTERNAL but tls.verify is \"none\": no client is asked for a certificate",
+    ),
+    ("tls.certificate_file = \"a\"", "tls.certificate_file: is set but tls.key_file is empty"),
+    ("tls.key_file = \"a\"", "tls.key_file: is set but tls.certificate_file is empty"),
+    (
+        "tls.verify = \"peer\"",
+        "tls.verify: is \"peer\" but tls.ca_file is empty: no client certificate could be trusted",
+    ),
+    (
+        "tls.fail_if_no_peer_cert = true",
+        "tls.fail_if_no_peer_cert: is true but tls.verify is \"none\": no client is asked for a certificate",
+    ),
+    ("tls.versions = [\"1.1\"]", "tls.versions[0]: expected \"1.2\" or \"1.3\", got \"1.1\"; did you mean \"1.2\"?"),
+    ("tls.certificates = [{ certificate_file = \"a\" }]", "tls.certificates[0]: key_file is missing"),
+    ("ssl_options.certfile = \"a\"", "ssl_options.certfile is tls.certificate_file here"),
+    ("amqp.proxy_trusted = []", "amqp.proxy_trusted: must name at least 1"),
+    (
+        "amqp.proxy_trusted = [\"10.0.0.0/33\"]",
+        "amqp.proxy_trusted[0]: expected an IP address or a network such as \"10.0.0.0/8\", got \"10.0.0.0/33\"",
+    ),
     ("amqp.mechanisms = []", "amqp.mechanisms: must name at least 1"),
     (
         "amqp.mechanisms = [\"plain\"]",
-        "amqp.mechanisms[0]: expected \"PLAIN\", \"AMQPLAIN\" or \"ANONYMOUS\", got \"plain\"; did you mean \
+        "amqp.mechanisms[0]: expected \"PLAIN\", \"AMQPLAIN\", \"ANONYMOUS\" or \"EXTERNAL\", got \"plain\"; did you mean \
              \"PLAIN\"?",
     ),
     ("amqp.mechanisms = [\"PLAIN\", \"PLAIN\"]", "amqp.mechanisms[1]: PLAIN is named twice"),
     (
         "amqp.mechanisms = \"PLAIN\"",
-        "amqp.mechanisms: expected a list ([...]), each \"PLAIN\", \"AMQPLAIN\" or \"ANONYMOUS\", got \"PLAIN\"",
+        "amqp.mechanisms: expected a list ([...]), each \"PLAIN\", \"AMQPLAIN\", \"ANONYMOUS\" or \"EXTERNAL\", got \"PLAIN\"",
     ),
     (
         "amqp.server_properties.capabilities = \"x\"",
@@ -515,6 +540,23 @@ fn mistakes_in_users() {
     assert!(all.len() == 1 && all[0].starts_with(start), "{all:?}");
     let all = errors("users = 1");
     assert!(all[0].starts_with("broker.toml:1: users: expected a list ([...]), each a table with name,"), "{all:?}");
+}
+
+#[test]
+fn tls_and_its_port() {
+    let with = |rest: &str| config(&format!("tls.certificate_file = \"c\"\ntls.key_file = \"k\"\n{rest}"));
+    let address = |config: Config| config.amqps_address().map(|address| address.to_string());
+    assert_eq!(address(with("")).as_deref(), Some("127.0.0.1:5671"));
+    assert_eq!(address(with("amqp.bind = \"::\"\namqp.tls_port = 0")).as_deref(), Some("[::]:0"));
+    assert_eq!(address(with("amqp.tls_port = -1")), None);
+    let further = "tls.certificates = [{ certificate_file = \"c\", key_file = \"k\", server_names = [\"a.example\"] }]";
+    assert_eq!(address(config(further)).as_deref(), Some("127.0.0.1:5671"));
+    assert_eq!(config(further).tls.certificates[0].server_names, ["a.example"]);
+    let networks =
+        config("amqp.proxy_trusted = [\"10.0.0.0/8\", \"::1\", \"::ffff:192.0.2.0/120\"]").amqp.proxy_trusted;
+    let contains = |address: &str| networks.iter().any(|network| network.contains(address.parse().unwrap()));
+    assert!(contains("10.9.8.7") && contains("::1") && contains("192.0.2.255"));
+    assert!(!contains("192.0.3.0") && !contains("::2"));
 }
 
 #[test]
