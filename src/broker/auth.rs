@@ -12,15 +12,16 @@ use crate::model::exception::Exception;
 use crate::model::names::{UserName, VhostName};
 
 /// What an operation does to a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
     Configure,
     Write,
     Read,
 }
 
 impl Access {
-    fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Configure => "configure",
             Self::Write => "write",
@@ -30,14 +31,15 @@ impl Access {
 }
 
 /// The kinds of resources permissions speak of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ResourceKind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ResourceKind {
     Exchange,
     Queue,
 }
 
 impl ResourceKind {
-    fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Exchange => "exchange",
             Self::Queue => "queue",
@@ -115,6 +117,13 @@ impl Eq for Pattern {}
 impl Permission {
     pub fn parse(configure: &str, write: &str, read: &str) -> Result<Self, PatternError> {
         Ok(Self { configure: Pattern::parse(configure)?, write: Pattern::parse(write)?, read: Pattern::parse(read)? })
+    }
+
+    /// Allows nothing.
+    #[must_use]
+    pub fn nothing() -> Self {
+        let nothing = || Pattern { text: "".into(), matcher: Matcher::Nothing };
+        Self { configure: nothing(), write: nothing(), read: nothing() }
     }
 
     /// The patterns as they were given: configure, write, read.

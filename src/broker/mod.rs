@@ -10,10 +10,12 @@
 //! Lock order: a shard, then the metadata, then the journal, then mailboxes and outboxes. None is held across an await.
 
 mod auth;
+mod authority;
 pub mod definitions;
 mod journal;
 mod link;
 mod loads;
+pub mod login_attempts;
 mod mailbox;
 mod metadata;
 mod outbox;
@@ -26,8 +28,8 @@ mod stored;
 mod tests;
 mod topology;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -35,9 +37,10 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub use auth::{PasswordHash, PatternError, Permission, User};
+pub use auth::{Access, PasswordHash, PatternError, Permission, ResourceKind, User};
+pub use authority::{AuthError, Authenticate, Authority, Authorize, Credentials, Eventually, Identity, Question};
 pub use outbox::Outbox;
-pub use session::Session;
+pub use session::{Pending, Session, Verdict};
 pub use topology::{Topology, VhostTopology};
 
 use crate::log::{CommitError, Log, LogError, METADATA, Report, Severity, Storage};
@@ -48,6 +51,7 @@ pub use recovery::OpenError;
 
 use journal::{Journal, Submission};
 use loads::Loads;
+use login_attempts::LoginAttempts;
 use mailbox::Mailbox;
 use metadata::Metadata;
 use recovery::DefinitionsLog;
@@ -127,6 +131,10 @@ pub struct Broker {
     per_user: DashMap<UserName, UserCounts>,
     next_connection: AtomicU64,
     stopping: AtomicBool,
+    /// Who is asked about logins with a password; unset: nobody but the broker's own users.
+    authenticator: OnceLock<Arc<dyn Authenticate>>,
+    /// Logins that succeeded and failed.
+    pub login_attempts: LoginAttempts,
 }
 
 #[derive(Debug, Default)]

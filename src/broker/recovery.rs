@@ -127,6 +127,8 @@ impl Broker {
             per_user: DashMap::new(),
             next_connection: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
+            authenticator: std::sync::OnceLock::new(),
+            login_attempts: super::LoginAttempts::default(),
             settings,
         });
         for shard in 0..count {

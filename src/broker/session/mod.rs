@@ -9,6 +9,7 @@ mod exchanges;
 mod login;
 mod publishing;
 mod queues;
+mod waiting;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::routing::Targets;
 
 use super::Broker;
 use super::auth::{Access, Permission, ResourceKind, User, refusal};
+use super::authority::Authority;
 use super::journal::{Held, Submission};
 use super::link::ChannelLimit;
 use super::metadata::shard_of;
@@ -32,11 +34,15 @@ use super::shard::{AskKind, Envelope};
 use super::topology::{Topology, VhostTopology};
 
 use publishing::{HeldPublish, RouteCache};
+use waiting::Waiting;
+
+pub use waiting::{Pending, Verdict};
 
 /// A logged-in user in a vhost.
 struct Login {
     user: Arc<User>,
     vhost: VhostName,
+    /// Allows nothing where it is not the broker's users who decide.
     permission: Permission,
 }
 
@@ -82,6 +88,9 @@ pub struct Session {
     peer: IpAddr,
     random: Random,
     user: Option<Arc<User>>,
+    authority: Authority,
+    expires: Option<Timestamp>,
+    waiting: Waiting,
     login: Option<Login>,
     topology: Arc<Topology>,
     vhost: Option<Arc<VhostTopology>>,
@@ -110,6 +119,9 @@ impl Session {
             peer,
             random: Random::new(seed),
             user: None,
+            authority: Authority::Internal,
+            expires: None,
+            waiting: Waiting::default(),
             login: None,
             topology: broker.topology.load_full(),
             vhost: None,
@@ -144,15 +156,31 @@ impl Session {
         }
         self.now = now;
         self.refresh();
-        for request in requests.drain(..) {
-            match request {
-                Request::Publish(publish) => self.publish(publish, events),
-                Request::Settle(settlement) => self.settle(settlement),
-                Request::DeliveriesSent { bytes } => self.deliveries_sent(bytes),
-                other => self.rare(other, events),
-            }
+        let mut requests = requests.drain(..);
+        while !self.is_waiting()
+            && let Some(request) = requests.next()
+        {
+            self.handle(request, events);
         }
+        self.hold(requests);
         self.flush(now);
+    }
+
+    fn handle(&mut self, request: Request, events: &mut Vec<Event>) {
+        match self.authority {
+            Authority::Remote(_) => self.handle_asking(request, events),
+            Authority::Internal | Authority::Token(_) => self.handle_known(request, events),
+        }
+    }
+
+    /// Handles a request for whose checks nobody has to be asked.
+    fn handle_known(&mut self, request: Request, events: &mut Vec<Event>) {
+        match request {
+            Request::Publish(publish) => self.publish(publish, events),
+            Request::Settle(settlement) => self.settle(settlement),
+            Request::DeliveriesSent { bytes } => self.deliveries_sent(bytes),
+            other => self.rare(other, events),
+        }
     }
 
     /// Handles what a shard told the session rather than the front end.
@@ -164,7 +192,12 @@ impl Session {
             Internal::DeclareAgain { channel } => {
                 self.refresh();
                 if let Some(ask) = self.channels.get_mut(&channel.serial).and_then(|channel| channel.asked.take()) {
-                    self.ask(channel, ask, events);
+                    let request = Request::Ask { channel, ask };
+                    if self.is_waiting() {
+                        self.hold(std::iter::once(request));
+                    } else {
+                        self.handle(request, events);
+                    }
                 }
                 self.flush(now);
             }
@@ -183,6 +216,7 @@ impl Session {
     /// The socket is gone: ends everything without an answer.
     pub fn abandon(&mut self, now: Timestamp) {
         self.now = now;
+        self.hold_nothing();
         if self.closing.is_none() {
             let mut events = Vec::new();
             self.close_connection(&mut events);
@@ -192,9 +226,9 @@ impl Session {
 
     fn rare(&mut self, request: Request, events: &mut Vec<Event>) {
         match request {
-            Request::Login { mechanism } => events.push(self.log_in(&mechanism)),
+            Request::Login { mechanism } => self.log_in(&mechanism, events),
             Request::OpenVhost(vhost) => events.push(self.open_vhost(vhost)),
-            Request::UpdateSecret(secret) => events.push(self.update_secret(&secret)),
+            Request::UpdateSecret(secret) => self.update_secret(&secret, events),
             Request::OpenChannel(channel) => self.open_channel(channel, events),
             Request::Ask { channel, ask } => self.ask(channel, ask, events),
             Request::CloseChannel(channel) => self.close_channel(channel, events),
@@ -461,20 +495,24 @@ impl Session {
 
     /// 403 unless the user has the permission.
     fn check(&self, access: Access, kind: ResourceKind, name: &str) -> Result<(), Exception> {
-        let login = self.login()?;
-        if login.permission.allows(access, name) {
+        if self.may_use(access, kind, name)? {
             return Ok(());
         }
+        let login = self.login()?;
         Err(refusal(access, kind, name, &login.vhost, &login.user.name))
     }
 
     /// 403 unless the user has any permission on the resource.
     fn check_any(&self, kind: ResourceKind, name: &str) -> Result<(), Exception> {
-        let login = self.login()?;
-        let any = [Access::Configure, Access::Write, Access::Read];
-        if any.into_iter().any(|access| login.permission.allows(access, name)) {
-            return Ok(());
+        for access in [Access::Configure, Access::Write, Access::Read] {
+            if self.may_use(access, kind, name)? {
+                return Ok(());
+            }
+            if self.has_question() {
+                break;
+            }
         }
+        let login = self.login()?;
         Err(refusal(Access::Configure, kind, name, &login.vhost, &login.user.name))
     }
 
