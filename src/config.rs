@@ -32,11 +32,13 @@ pub use document::{default_file, key_help, show};
 pub use machine::machine_memory;
 pub use origin::{ConfigError, Origin};
 pub use schema::{
-    Amqp, Compatibility, Config, Defaults, Limits, Log, Management, Memory, Node, Prometheus, Queues, Shutdown, Storage,
+    Amqp, Compatibility, Config, Defaults, Limits, Log, Management, Memory, Node, OAuth2, Prometheus, Queues, Shutdown,
+    Storage,
 };
 pub use sources::{DEFAULT_FILE, Flag, Sources};
 pub use types::{
-    DefaultQueueType, Expiry, FreeLimit, HighWatermark, LogFormat, LogLevel, Mechanism, Permission, Secret, Sync, User,
+    AuthBackend, DefaultQueueType, Expiry, FreeLimit, HighWatermark, HttpMethod, LogFormat, LogLevel, Mechanism,
+    Permission, Secret, Sync, TokenAlgorithm, User,
 };
 
 use origin::Problems;

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::model::exception::Exception;
-use crate::model::names::{UserName, VhostName};
+use crate::model::names::{ExchangeName, UserName, VhostName};
 
 /// What an operation does to a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -151,6 +151,21 @@ pub(super) fn refusal(access: Access, kind: ResourceKind, name: &str, vhost: &Vh
         "{} access to {} '{name}' in vhost '{vhost}' refused for user '{user}'",
         access.name(),
         kind.name()
+    ))
+}
+
+/// The 403 of a missing topic permission.
+#[must_use]
+pub(super) fn topic_refusal(
+    access: Access,
+    key: &str,
+    exchange: &ExchangeName,
+    vhost: &VhostName,
+    user: &UserName,
+) -> Exception {
+    Exception::access_refused(format!(
+        "{} access to topic '{key}' in exchange '{exchange}' in vhost '{vhost}' refused for user '{user}'",
+        access.name()
     ))
 }
 

@@ -3,13 +3,17 @@
 #![allow(clippy::disallowed_methods, reason = "the only code that spawns, sleeps and reads a clock")]
 
 mod alarms;
+mod authentication;
 mod clock;
 mod connection;
 mod definitions;
+mod http_backend;
+mod http_client;
 mod listener;
 mod log_threads;
 mod settings;
 mod shards;
+mod token_keys;
 mod wal_writer;
 
 use std::io::Write as _;
@@ -54,6 +58,8 @@ pub enum ServerError {
     Signals(std::io::Error),
     #[error("no random numbers from the system: {0}")]
     Random(getrandom::Error),
+    #[error(transparent)]
+    Authentication(#[from] authentication::AuthenticationError),
     #[error(transparent)]
     Definition(#[from] DefinitionError),
 }
@@ -105,6 +111,7 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     if broker.is_new() {
         definitions::define(&broker, config)?;
     }
+    authentication::start(&broker, config, clock)?;
     let shared = Arc::new(Shared {
         broker,
         clock,

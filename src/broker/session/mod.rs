@@ -14,6 +14,7 @@ mod waiting;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::model::entity::{Exchange, ExchangeKind};
 use crate::model::exception::Exception;
 use crate::model::hash::IdMap;
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
@@ -24,7 +25,7 @@ use crate::queue::{Command, Outcome};
 use crate::routing::Targets;
 
 use super::Broker;
-use super::auth::{Access, Permission, ResourceKind, User, refusal};
+use super::auth::{Access, Permission, ResourceKind, User, refusal, topic_refusal};
 use super::authority::Authority;
 use super::journal::{Held, Submission};
 use super::link::ChannelLimit;
@@ -500,6 +501,24 @@ impl Session {
         }
         let login = self.login()?;
         Err(refusal(access, kind, name, &login.vhost, &login.user.name))
+    }
+
+    /// Whether any user's routing keys are looked at.
+    fn checks_topics(&self) -> bool {
+        !matches!(self.authority, Authority::Internal)
+    }
+
+    /// 403 unless the user may use a routing key with this exchange, if it is a topic exchange.
+    fn check_topic(&self, access: Access, exchange: &Exchange, key: &[u8]) -> Result<(), Exception> {
+        if exchange.kind != ExchangeKind::Topic || !self.checks_topics() {
+            return Ok(());
+        }
+        let login = self.login()?;
+        if self.may_use_topic(access, exchange.name.as_str(), key)?.unwrap_or(true) {
+            return Ok(());
+        }
+        let key = String::from_utf8_lossy(key);
+        Err(topic_refusal(access, &key, &exchange.name, &login.vhost, &login.user.name))
     }
 
     /// 403 unless the user has any permission on the resource.

@@ -109,6 +109,7 @@ impl Session {
         self.check_exchange(&request.message)?;
         let prepared = self.prepare(request.channel, request.message)?;
         request.message = prepared.message;
+        self.check_topics(&request.message, &prepared.more_keys)?;
         if request.message.exchange().is_empty()
             && let Some(token) = token_of(request.message.routing_key())
         {
@@ -144,6 +145,17 @@ impl Session {
             }
             Some(_) => Ok(()),
         }
+    }
+
+    /// All keys of a publish to a topic exchange must be allowed.
+    fn check_topics(&self, message: &Message, more_keys: &[Vec<u8>]) -> Result<(), Exception> {
+        if !self.checks_topics() {
+            return Ok(());
+        }
+        let name = String::from_utf8_lossy(message.exchange());
+        let Some(exchange) = self.vhost()?.exchanges.get(name.as_ref()) else { return Ok(()) };
+        let mut keys = std::iter::once(message.routing_key()).chain(more_keys.iter().map(Vec::as_slice));
+        keys.try_for_each(|key| self.check_topic(Access::Write, exchange, key))
     }
 
     /// Looks at reply-to, expiration, CC and BCC, and user-id, in RabbitMQ's order.
