@@ -41,7 +41,7 @@ pub struct Identity {
     /// One of the broker's users, or, with another authority, one that exists only here: name and tags.
     pub user: Arc<User>,
     pub authority: Authority,
-    /// When the credentials end.
+    /// When the credentials end, by the broker's clock.
     pub expires: Option<Timestamp>,
 }
 
@@ -119,11 +119,7 @@ impl Identity {
 
     /// Somebody the broker has no user for.
     #[must_use]
-    pub fn outside(name: UserName, tags: Vec<String>, authority: Authority) -> Self {
-        let expires = match &authority {
-            Authority::Token(grant) => Some(grant.expires()),
-            Authority::Internal | Authority::Remote(_) => None,
-        };
+    pub fn outside(name: UserName, tags: Vec<String>, authority: Authority, expires: Option<Timestamp>) -> Self {
         Self { user: Arc::new(outsider(name, tags)), authority, expires }
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::clock::Clock;
 use super::http_backend::{HttpBackend, HttpBackendError};
@@ -106,7 +107,9 @@ impl Backends {
         check_origin(own.as_deref(), credentials.peer)?;
         if link.who == link.what {
             return match (known.grant.clone(), &self.http, known.own.clone()) {
-                (Some(grant), _, _) => Ok(Identity::outside(known.name, known.tags, Authority::Token(grant))),
+                (Some(grant), _, _) => {
+                    Ok(Identity::outside(known.name, known.tags, Authority::Token(grant), known.expires))
+                }
                 (None, _, Some(user)) => Ok(Identity::internal(user)),
                 (None, Some(http), None) => Ok(remote(http, known, Vec::new())),
                 (None, None, None) => Err("it is not set up".to_owned()),
@@ -136,10 +139,12 @@ impl Backends {
                 Ok(Known { own: Some(Arc::clone(&user)), ..named(user.name.clone(), user.tags.clone()) })
             }
             (Backend::OAuth2, Some(tokens), _) => {
-                let verified = tokens.verify(&credentials.secret, self.clock.now()).await;
+                let verified = tokens.verify(&credentials.secret, wall_clock()).await;
                 let grant = Arc::new(verified.map_err(|error| format!("the token is refused: {error}"))?);
                 let known = named(grant.user().clone(), grant.tags().to_vec());
-                Ok(Known { expires: Some(grant.expires()), grant: Some(grant), ..known })
+                // The broker's clock may have fallen behind the world's, by which the token was issued.
+                let left_ms = grant.expires().0.saturating_sub(wall_clock().0);
+                Ok(Known { expires: Some(self.clock.now().plus(left_ms)), grant: Some(grant), ..known })
             }
             (Backend::Http, _, Some(http)) => {
                 let user = &credentials.user;
@@ -162,7 +167,12 @@ fn remote(http: &Arc<HttpBackend>, known: Known, further: Vec<String>) -> Identi
     tags.sort();
     tags.dedup();
     let permissions = http.permissions(&known.name, &tags);
-    Identity { expires: known.expires, ..Identity::outside(known.name, tags, Authority::Remote(permissions)) }
+    Identity::outside(known.name, tags, Authority::Remote(permissions), known.expires)
+}
+
+fn wall_clock() -> Timestamp {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// A user of this name who may only come from this host may not come from elsewhere by another backend.

@@ -29,6 +29,7 @@ class Broker:
         self._directory = Path(tempfile.mkdtemp(prefix="warren-python-"))
         self._process = None
         self.port = 0
+        self.last_log = ""
 
     @property
     def url(self) -> str:
@@ -102,6 +103,6 @@ class Broker:
     def close(self) -> None:
         """Stops the broker, checks that it ended well and removes its data."""
         code = self.stop()
-        log = self.log()
+        log = self.last_log = self.log()
         shutil.rmtree(self._directory)
         assert code == 0, f"exit code {code} after SIGTERM\n{log}"
