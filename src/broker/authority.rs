@@ -120,7 +120,7 @@ impl Identity {
     /// Somebody the broker has no user for.
     #[must_use]
     pub fn outside(name: UserName, tags: Vec<String>, authority: Authority, expires: Option<Timestamp>) -> Self {
-        Self { user: Arc::new(outsider(name, tags)), authority, expires }
+        Self { user: Arc::new(User::new(name, PasswordHash::none(), tags)), authority, expires }
     }
 
     /// Whether the user may work in the vhost.
@@ -139,11 +139,6 @@ impl Identity {
         };
         Box::pin(std::future::ready(known))
     }
-}
-
-fn outsider(name: UserName, tags: Vec<String>) -> User {
-    let nobody = PasswordHash::new([0; 4], b"");
-    User { name, password: nobody, tags, loopback_only: false, permissions: std::collections::BTreeMap::new() }
 }
 
 impl From<Access> for Action {

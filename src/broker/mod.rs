@@ -9,6 +9,7 @@
 //!
 //! Lock order: a shard, then the metadata, then the journal, then mailboxes and outboxes. None is held across an await.
 
+mod administration;
 mod auth;
 mod authority;
 pub mod definitions;
@@ -19,7 +20,9 @@ pub mod login_attempts;
 mod mailbox;
 mod metadata;
 mod outbox;
+pub mod policy;
 mod recovery;
+mod registry;
 mod replies;
 mod session;
 mod shard;
@@ -37,15 +40,21 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub use auth::{Access, PasswordHash, PatternError, Permission, ResourceKind, User};
+pub use administration::AdministrationError;
+pub use auth::{
+    Access, HashAlgorithm, PasswordHash, PatternError, Permission, ResourceKind, TopicPermission, User, UserLimits,
+};
 pub use authority::{AuthError, Authenticate, Authority, Authorize, Credentials, Eventually, Identity, Question};
+pub use metadata::Existed;
 pub use outbox::Outbox;
+pub use registry::{Registered, Registry};
 pub use session::{Pending, Session, Verdict};
 pub use topology::{Topology, VhostTopology};
 
 use crate::log::{CommitError, Log, LogError, METADATA, Report, Severity, Storage};
 use crate::model::ids::{ConnectionId, MessageIndex, QueueId, Timestamp};
 use crate::model::names::{UserName, VhostName};
+use crate::model::vhost::VhostMetadata;
 
 pub use recovery::OpenError;
 
@@ -73,6 +82,8 @@ pub struct Settings {
     pub transient_nonexclusive_queues: bool,
     /// As error texts name it.
     pub node_name: String,
+    /// Users who may only log in from this host.
+    pub loopback_users: Vec<UserName>,
     /// The user of SASL ANONYMOUS.
     pub anonymous_user: Option<UserName>,
     /// Bytes of queued messages in memory above which queues page out what the log has.
@@ -127,8 +138,12 @@ pub struct Broker {
     loads: Loads,
     replies: ReplyRegistry,
     connections: AtomicUsize,
+    /// The connections that front ends have made known.
+    pub registry: Registry,
     channels: AtomicUsize,
     per_user: DashMap<UserName, UserCounts>,
+    /// Connections.
+    per_vhost: DashMap<VhostName, usize>,
     next_connection: AtomicU64,
     stopping: AtomicBool,
     /// Who is asked about logins with a password; unset: nobody but the broker's own users.
@@ -145,8 +160,8 @@ struct UserCounts {
 
 impl Broker {
     /// Adds a vhost with its predeclared exchanges.
-    pub fn add_vhost(&self, name: &VhostName) {
-        self.define(|metadata| metadata.add_vhost(name));
+    pub fn add_vhost(&self, name: &VhostName, metadata: VhostMetadata) {
+        self.define(|definitions| definitions.set_vhost(name, metadata));
     }
 
     /// Adds a user; every vhost it has permissions in must exist.

@@ -23,6 +23,7 @@ use super::journal::{Held, Journal, Submission};
 use super::loads::Loads;
 use super::mailbox::Mailbox;
 use super::metadata::{Metadata, shard_of};
+use super::registry::Registry;
 use super::replies::ReplyRegistry;
 use super::shard::{Envelope, Shard};
 use super::topology::Topology;
@@ -123,8 +124,10 @@ impl Broker {
             loads: Loads::default(),
             replies: ReplyRegistry::default(),
             connections: AtomicUsize::new(0),
+            registry: Registry::default(),
             channels: AtomicUsize::new(0),
             per_user: DashMap::new(),
+            per_vhost: DashMap::new(),
             next_connection: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             authenticator: std::sync::OnceLock::new(),

@@ -6,11 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
-
-use crate::broker::Outbox;
+use crate::broker::Registry;
 use crate::config::{Memory, Storage, machine_memory};
-use crate::model::ids::ConnectionId;
 use crate::model::request::Event;
 
 use super::Shared;
@@ -42,7 +39,7 @@ impl Alarms {
     }
 
     /// Sets or clears one of the causes, and tells the connections what that changes for them.
-    pub(super) fn set(&self, cause: Cause, holds: bool, connections: &DashMap<ConnectionId, Arc<Outbox>>) {
+    pub(super) fn set(&self, cause: Cause, holds: bool, connections: &Registry) {
         let bit = cause as u8;
         let before =
             if holds { self.0.fetch_or(bit, Ordering::AcqRel) } else { self.0.fetch_and(!bit, Ordering::AcqRel) };
@@ -50,9 +47,7 @@ impl Alarms {
         if reason(before) == reason(after) {
             return;
         }
-        for entry in connections {
-            entry.value().push_one(reason(after).map_or(Event::Unblocked, |reason| Event::Blocked { reason }));
-        }
+        connections.tell_all(|| reason(after).map_or(Event::Unblocked, |reason| Event::Blocked { reason }));
     }
 
     fn holds(&self, cause: Cause) -> bool {
@@ -108,7 +103,7 @@ async fn watch_memory(shared: Arc<Shared>, watermark: u64, interval: Duration) {
         } else {
             tracing::info!(used_mib, watermark_mib, "memory alarm is cleared");
         }
-        shared.alarms.set(Cause::Memory, alarm, &shared.connections);
+        shared.alarms.set(Cause::Memory, alarm, &shared.broker.registry);
     }
 }
 
@@ -118,7 +113,7 @@ fn check_disk(shared: &Shared, data_dir: &Path, limit: u64) -> Option<u64> {
         Ok(system) => system.f_bavail.saturating_mul(system.f_frsize),
         Err(error) => {
             tracing::error!(%error, "the free disk space cannot be measured: there is no disk alarm");
-            shared.alarms.set(Cause::FreeSpace, false, &shared.connections);
+            shared.alarms.set(Cause::FreeSpace, false, &shared.broker.registry);
             return None;
         }
     };
@@ -130,7 +125,7 @@ fn check_disk(shared: &Shared, data_dir: &Path, limit: u64) -> Option<u64> {
         } else {
             tracing::info!(free_mib, limit_mib, "disk alarm is cleared");
         }
-        shared.alarms.set(Cause::FreeSpace, alarm, &shared.connections);
+        shared.alarms.set(Cause::FreeSpace, alarm, &shared.broker.registry);
     }
     Some(free)
 }

@@ -24,15 +24,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::broker::{Broker, DefinitionError, OpenError, Outbox};
+use crate::broker::{Broker, DefinitionError, OpenError};
 use crate::config::Config;
 use crate::disk::{Disk, DiskError};
 use crate::log::{LogError, SyncMode};
-use crate::model::ids::ConnectionId;
 use crate::model::request::Event;
 use crate::protocol::amqp091;
 
@@ -71,7 +69,6 @@ struct Shared {
     amqp: Arc<amqp091::Settings>,
     /// A quarter of the delivery credit: deliveries are reported as sent in pieces of this size.
     credit_worth: usize,
-    connections: DashMap<ConnectionId, Arc<Outbox>>,
     alarms: Alarms,
     publish_credit: u64,
     delivery_credit: u64,
@@ -117,7 +114,6 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
         clock,
         amqp: Arc::new(settings::amqp(config)),
         credit_worth: usize::try_from(config.memory.connection_delivery_credit / 4).unwrap_or(usize::MAX),
-        connections: DashMap::new(),
         alarms: Alarms::default(),
         publish_credit: config.memory.connection_publish_credit,
         delivery_credit: config.memory.connection_delivery_credit,
@@ -179,12 +175,10 @@ fn announce(ready: &str) {
 /// Closes every connection with 320 and waits until they are gone and what they sent is in the queues, at most `timeout`.
 async fn close_connections(shared: &Shared, timeout: Duration) {
     shared.broker.stop();
-    for entry in &shared.connections {
-        let text = "broker forced connection closure with reason 'shutdown'".to_owned();
-        entry.value().push_one(Event::Shutdown { text });
-    }
+    let text = "broker forced connection closure with reason 'shutdown'";
+    shared.broker.registry.tell_all(|| Event::Shutdown { text: text.to_owned() });
     let gone = async {
-        while !shared.connections.is_empty() {
+        while !shared.broker.registry.is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         while shared.broker.finish_turns(shared.clock.now()) {
@@ -192,6 +186,6 @@ async fn close_connections(shared: &Shared, timeout: Duration) {
         }
     };
     if tokio::time::timeout(timeout, gone).await.is_err() {
-        tracing::warn!(left = shared.connections.len(), "connections did not close in time");
+        tracing::warn!(left = shared.broker.registry.len(), "connections did not close in time");
     }
 }

@@ -21,6 +21,7 @@ use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp
 use crate::model::names::{ExchangeName, QueueName, UserName, VhostName};
 use crate::model::random::Random;
 use crate::model::request::{Answer, Ask, Event, Internal, Request, SettleOutcome, Settlement};
+use crate::model::statistics::{ConnectionRecord, PublishRun};
 use crate::queue::{Command, Outcome};
 use crate::routing::Targets;
 
@@ -104,7 +105,11 @@ pub struct Session {
     scratch: Vec<u8>,
     /// Shards that have not ended this connection yet.
     closing: Option<usize>,
-    counted: bool,
+    /// The vhost in which the connection is counted.
+    counted: Option<VhostName>,
+    record: Arc<ConnectionRecord>,
+    /// Publishes to one exchange since the last flush.
+    run: PublishRun,
     now: Timestamp,
 }
 
@@ -133,9 +138,17 @@ impl Session {
             targets: Targets::default(),
             scratch: Vec::new(),
             closing: None,
-            counted: false,
+            counted: None,
+            record: Arc::default(),
+            run: PublishRun::default(),
             now: Timestamp::default(),
         }
+    }
+
+    /// Under which listings show the connection.
+    #[must_use]
+    pub fn with_record(self, record: &Arc<ConnectionRecord>) -> Self {
+        Self { record: Arc::clone(record), ..self }
     }
 
     /// The user's name once logged in.
@@ -202,6 +215,8 @@ impl Session {
                 }
                 self.flush(now);
             }
+            // Answers to questions that no session asks.
+            Internal::Durable | Internal::Consumers { .. } => {}
         }
     }
 
@@ -240,7 +255,7 @@ impl Session {
 
     fn open_channel(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
         self.channels.insert(channel.serial, SessionChannel::default());
-        if let Err(exception) = self.broker.count_channel(self.user.as_ref().map(|user| &user.name)) {
+        if let Err(exception) = self.broker.count_channel(self.user.as_deref()) {
             // A hard error: the connection closes, and with it everything is uncounted.
             events.push(Event::Exception { channel: Some(channel), exception });
         }
@@ -348,8 +363,8 @@ impl Session {
             }
         }
         self.delete_exclusive_queues();
-        if std::mem::take(&mut self.counted) {
-            self.broker.uncount_connection(self.user.as_ref().map(|user| &user.name));
+        if let Some(vhost) = self.counted.take() {
+            self.broker.uncount_connection(self.user.as_ref().map(|user| &user.name), &vhost);
         }
         let connection = self.connection;
         let attached: Vec<u16> = self.attached_shards().collect();
@@ -457,6 +472,7 @@ impl Session {
 
     /// Pushes what was gathered and lets the shards work on it.
     fn flush(&mut self, now: Timestamp) {
+        self.run.flush();
         let busy: Vec<u16> =
             (0u16..).zip(&self.batches).filter(|(_, (batch, _))| !batch.is_empty()).map(|(shard, _)| shard).collect();
         self.push_batches();
@@ -473,7 +489,17 @@ impl Session {
         }
         self.topology = Arc::clone(&current);
         drop(current);
-        if let Some(login) = &self.login {
+        if let Some(login) = &mut self.login {
+            // What is taken away from a user is refused from the next request on; a user who is gone may do nothing more.
+            let user = self.topology.user(&login.user.name);
+            if user.is_none_or(|user| !Arc::ptr_eq(user, &login.user)) {
+                login.permission =
+                    user.and_then(|user| user.permissions.get(&login.vhost)).cloned().unwrap_or_default();
+                if let Some(user) = user {
+                    login.user = Arc::clone(user);
+                }
+                self.cache.clear();
+            }
             let vhost = self.topology.vhost(&login.vhost).cloned();
             let same = match (&vhost, &self.vhost) {
                 (Some(new), Some(old)) => Arc::ptr_eq(new, old),
@@ -503,21 +529,21 @@ impl Session {
         Err(refusal(access, kind, name, &login.vhost, &login.user.name))
     }
 
-    /// Whether any user's routing keys are looked at.
-    fn checks_topics(&self) -> bool {
-        !matches!(self.authority, Authority::Internal)
+    /// Whether any of the user's routing keys are looked at.
+    fn checks_topics(&self) -> Result<bool, Exception> {
+        Ok(!matches!(self.authority, Authority::Internal) || !self.login()?.user.topic_permissions.is_empty())
     }
 
     /// 403 unless the user may use a routing key with this exchange, if it is a topic exchange.
     fn check_topic(&self, access: Access, exchange: &Exchange, key: &[u8]) -> Result<(), Exception> {
-        if exchange.kind != ExchangeKind::Topic || !self.checks_topics() {
-            return Ok(());
-        }
-        let login = self.login()?;
-        if self.may_use_topic(access, exchange.name.as_str(), key)?.unwrap_or(true) {
+        if exchange.kind != ExchangeKind::Topic || !self.checks_topics()? {
             return Ok(());
         }
         let key = String::from_utf8_lossy(key);
+        if self.may_use_topic(access, &exchange.name, &key)? {
+            return Ok(());
+        }
+        let login = self.login()?;
         Err(topic_refusal(access, &key, &exchange.name, &login.vhost, &login.user.name))
     }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::model::exception::Exception;
-use crate::model::names::{UserName, VhostName};
+use crate::model::names::{ExchangeName, UserName, VhostName};
 use crate::model::request::{Event, Request};
 
 use super::super::auth::{Access, ResourceKind};
@@ -251,19 +251,17 @@ impl Session {
         })
     }
 
-    /// Whether a routing key may be used with a topic exchange, where the broker's own users do not decide.
-    pub(super) fn may_use_topic(&self, access: Access, exchange: &str, key: &[u8]) -> Result<Option<bool>, Exception> {
+    /// Whether a routing key may be used with a topic exchange.
+    pub(super) fn may_use_topic(&self, access: Access, exchange: &ExchangeName, key: &str) -> Result<bool, Exception> {
         let login = self.login()?;
-        let key = String::from_utf8_lossy(key);
+        let vhost = &login.vhost;
         Ok(match &self.authority {
-            Authority::Internal => None,
-            Authority::Token(grant) => Some(grant.allows_topic(login.vhost.as_str(), access.into(), exchange, &key)),
-            Authority::Remote(_) => Some(self.answer(Question::Topic {
-                vhost: login.vhost.clone(),
-                exchange: exchange.into(),
-                key: key.into(),
-                access,
-            })),
+            Authority::Internal => login.user.allows_topic(access, vhost, exchange, key),
+            Authority::Token(grant) => grant.allows_topic(vhost.as_str(), access.into(), exchange.as_str(), key),
+            Authority::Remote(_) => {
+                let (vhost, exchange, key) = (vhost.clone(), exchange.as_str().into(), key.into());
+                self.answer(Question::Topic { vhost, exchange, key, access })
+            }
         })
     }
 
