@@ -425,6 +425,26 @@ fn users_of_the_first_start() {
 }
 
 #[test]
+fn authentication_backends() {
+    use warren::config::AuthBackend;
+    let text = "[auth]\nbackends = [\"internal\", \"http+internal\", \"oauth2\"]\n\
+                [oauth2]\nresource_server_id = \"rabbit\"\njwks_uri = \"https://issuer/keys\"\n\
+                scope_aliases = { admin = \"rabbit.tag:administrator rabbit.read:*/*\" }";
+    let config = config(text);
+    let backends = [AuthBackend::Internal, AuthBackend::HttpThenInternal, AuthBackend::OAuth2];
+    assert_eq!(config.auth.backends, backends);
+    assert_eq!(config.oauth2.scope_aliases["admin"], "rabbit.tag:administrator rabbit.read:*/*");
+    assert_eq!(config.oauth2.scope_prefix, "{resource_server_id}.");
+    let mistakes = errors("[auth]\nbackends = [\"oauth2\"]\n[auth_http]\nuser_path = \"ftp://x\"");
+    assert_eq!(mistakes.len(), 3, "{mistakes:?}");
+    assert!(mistakes[0].ends_with("is needed by the backend oauth2 of auth.backends"), "{mistakes:?}");
+    assert!(mistakes[1].ends_with("no token can be verified"), "{mistakes:?}");
+    assert!(mistakes[2].ends_with("begins with neither https:// nor http://"), "{mistakes:?}");
+    let mistakes = errors("[auth]\nbackends = [\"ldap\"]");
+    assert!(mistakes[0].contains("expected \"internal\""), "{mistakes:?}");
+}
+
+#[test]
 fn mistakes_in_users() {
     for (from, to, message) in [
         ("password = \"one\"\n", "\n", "broker.toml:5: users[0]: password or password_file is missing"),

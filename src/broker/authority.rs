@@ -196,6 +196,19 @@ impl Broker {
         Ok(Identity::internal(user))
     }
 
+    /// Whether a user of this name may come from there; the reason why not is for the log. It counts for those of other
+    /// backends as well.
+    pub fn check_origin(&self, name: &UserName, peer: IpAddr) -> Result<(), &'static str> {
+        if let Some(own) = self.own_user(name) {
+            return own.check_origin(peer);
+        }
+        let is_local = self.settings.loopback_users.contains(name);
+        if is_local && !peer.to_canonical().is_loopback() {
+            return Err("user can only connect via localhost");
+        }
+        Ok(())
+    }
+
     /// The broker's user of this name.
     #[must_use]
     pub fn own_user(&self, name: &UserName) -> Option<Arc<User>> {

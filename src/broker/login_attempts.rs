@@ -75,7 +75,8 @@ impl LoginAttempts {
         for totals in tables.totals.iter_mut().filter(|totals| totals.protocol == protocol) {
             add(&mut totals.succeeded, &mut totals.failed, outcome);
         }
-        let user = user[..user.floor_char_boundary(NAME_MAX)].to_owned();
+        let end = (0..=NAME_MAX).rev().find(|end| user.is_char_boundary(*end)).unwrap_or(0);
+        let user = user.get(..end).unwrap_or(user).to_owned();
         let counts = entry(&mut tables.attempts, (protocol, source, user), now);
         add(&mut counts.succeeded, &mut counts.failed, outcome);
         if outcome == Outcome::Failed {

@@ -1,6 +1,5 @@
 //! The chain of authentication backends: each is asked who somebody is, and what they may do, until one knows.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -104,7 +103,7 @@ impl Backends {
     async fn ask(&self, broker: &Arc<Broker>, link: &Link, credentials: &Credentials) -> Result<Identity, String> {
         let known = self.who(broker, link.who, credentials).await?;
         let own = broker.own_user(&known.name);
-        check_origin(own.as_deref(), credentials.peer)?;
+        broker.check_origin(&known.name, credentials.peer)?;
         if link.who == link.what {
             return match (known.grant.clone(), &self.http, known.own.clone()) {
                 (Some(grant), _, _) => {
@@ -173,11 +172,6 @@ fn remote(http: &Arc<HttpBackend>, known: Known, further: Vec<String>) -> Identi
 fn wall_clock() -> Timestamp {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// A user of this name who may only come from this host may not come from elsewhere by another backend.
-fn check_origin(own: Option<&User>, peer: IpAddr) -> Result<(), String> {
-    own.map_or(Ok(()), |user| user.check_origin(peer)).map_err(str::to_owned)
 }
 
 impl Backend {

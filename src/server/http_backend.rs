@@ -51,8 +51,11 @@ pub(super) struct HttpBackend {
     resource: Uri,
     topic: Uri,
     lifetime: Duration,
-    cache: Mutex<HashMap<(Arc<Asker>, Question), (bool, Instant)>>,
+    cache: Mutex<Cache>,
 }
+
+/// Answers, and until when they hold.
+type Cache = HashMap<(Arc<Asker>, Question), (bool, Instant)>;
 
 /// A user the service knows.
 #[derive(Debug, PartialEq, Eq, Hash)]
