@@ -143,7 +143,7 @@ const MESSAGES: &[(&str, &str)] = &[
     (
         "cluster.peers = []",
         "unknown section [cluster]; the sections are node, amqp, management, prometheus, limits, storage, memory, queues, \
-             compatibility, defaults, log, shutdown",
+             compatibility, defaults, auth, oauth2, auth_http, log, shutdown",
     ),
     ("vm_memory_high_watermark.relative = 0.4", "vm_memory_high_watermark.relative is memory.high_watermark here"),
     ("disk_free_limit.absolute = \"1GB\"", "disk_free_limit.absolute is storage.disk_free_limit here"),

@@ -19,7 +19,7 @@ use crate::model::table::FieldTable;
 
 /// Knows everybody whose password is "right", and denies what is in `denied`.
 #[derive(Default)]
-struct Service {
+struct Directory {
     asked: Mutex<Vec<Question>>,
     denied: Mutex<BTreeSet<String>>,
     /// Whether it remembers what it answered.
@@ -27,7 +27,7 @@ struct Service {
 }
 
 #[derive(Clone)]
-struct Handle(Arc<Service>);
+struct Handle(Arc<Directory>);
 
 impl Authenticate for Handle {
     fn authenticate(&self, _: &Arc<Broker>, credentials: Credentials) -> Eventually<Result<Identity, AuthError>> {
@@ -66,7 +66,7 @@ impl Authorize for Handle {
 }
 
 struct Client {
-    service: Arc<Service>,
+    service: Arc<Directory>,
     broker: Arc<Broker>,
     session: Session,
     outbox: Arc<Outbox>,
@@ -76,7 +76,7 @@ struct Client {
 
 impl Client {
     fn new() -> Self {
-        let service = Arc::new(Service::default());
+        let service = Arc::new(Directory::default());
         let broker = broker(1, Limits { connections: 1, ..Limits::default() });
         broker.set_authenticator(Arc::new(Handle(Arc::clone(&service))));
         let id = broker.new_connection_id();

@@ -7,6 +7,7 @@ import time
 import pika
 import pytest
 from broker import Broker
+from cryptography.hazmat.primitives import serialization
 from identity import Issuer, RESOURCE_SERVER, Service
 from pika.exceptions import (
     AMQPConnectionError,
@@ -239,6 +240,25 @@ def test_keys_from_files(tmp_path, issuer):
     (tmp_path / "keys.json").write_text(json.dumps(issuer.jwks()))
     time.sleep(1.1)
     login(broker, issuer.token(*ALL, kid="third")).close()
+    broker.close()
+
+
+def test_keys_from_pem_files(tmp_path, issuer):
+    """With roles in place of scopes."""
+    _kind, key = issuer.keys["first"]
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "first.pem").write_bytes(public)
+    broker = start(**{
+        "oauth2.signing_keys": f"first={tmp_path / 'first.pem'}",
+        "oauth2.additional_scopes_keys": "realm.roles",
+        "oauth2.scope_aliases": "reader=rabbitmq.read:*/* rabbitmq.configure:*/{sub}-*",
+        "oauth2.username_claims": "preferred_username,sub",
+    })
+    token = issuer.token(realm={"roles": ["reader", "else"]}, preferred_username="ann smith")
+    with login(broker, token) as connection:
+        connection.channel().queue_declare("ann-queue", exclusive=True)
+        _code, text = channel_error(connection, lambda one: one.queue_declare("queue"))
+        assert "refused for user 'ann smith'" in text
     broker.close()
 
 
