@@ -122,13 +122,6 @@ impl Permission {
         Ok(Self { configure: Pattern::parse(configure)?, write: Pattern::parse(write)?, read: Pattern::parse(read)? })
     }
 
-    /// Allows nothing.
-    #[must_use]
-    pub fn nothing() -> Self {
-        let nothing = || Pattern { text: "".into(), matcher: Matcher::Nothing };
-        Self { configure: nothing(), write: nothing(), read: nothing() }
-    }
-
     /// The patterns as they were given: configure, write, read.
     #[must_use]
     pub fn patterns(&self) -> [&str; 3] {

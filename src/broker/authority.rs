@@ -52,6 +52,8 @@ pub enum Authority {
     Internal,
     Token(Arc<Grant>),
     Remote(Arc<dyn Authorize>),
+    /// The credentials have ended: nothing is allowed.
+    Ended,
 }
 
 impl fmt::Debug for Authority {
@@ -60,6 +62,7 @@ impl fmt::Debug for Authority {
             Self::Internal => "Internal",
             Self::Token(_) => "Token",
             Self::Remote(_) => "Remote",
+            Self::Ended => "Ended",
         })
     }
 }
@@ -128,6 +131,7 @@ impl Identity {
     pub fn may_enter(&self, vhost: &VhostName, peer: IpAddr) -> Eventually<bool> {
         let known = match &self.authority {
             Authority::Internal => self.user.permissions.contains_key(vhost),
+            Authority::Ended => false,
             Authority::Token(grant) => grant.allows_vhost(vhost.as_str()),
             Authority::Remote(service) => {
                 let question = Question::Vhost { vhost: vhost.clone(), peer };

@@ -31,6 +31,7 @@ mod stored;
 mod tests;
 mod topology;
 
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -54,6 +55,7 @@ pub use topology::{Topology, VhostTopology};
 use crate::log::{CommitError, Log, LogError, METADATA, Report, Severity, Storage};
 use crate::model::ids::{ConnectionId, MessageIndex, QueueId, Timestamp};
 use crate::model::names::{UserName, VhostName};
+use crate::model::statistics::{LogNumber, LogStatistics};
 use crate::model::vhost::VhostMetadata;
 
 pub use recovery::OpenError;
@@ -140,6 +142,8 @@ pub struct Broker {
     connections: AtomicUsize,
     /// The connections that front ends have made known.
     pub registry: Registry,
+    /// Written by whoever writes and reads the log.
+    pub log_statistics: LogStatistics,
     channels: AtomicUsize,
     per_user: DashMap<UserName, UserCounts>,
     /// Connections.
@@ -177,6 +181,12 @@ impl Broker {
     /// A number for a new connection.
     pub fn new_connection_id(&self) -> ConnectionId {
         ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Open connections, and how many there may be; 0 is no limit.
+    #[must_use]
+    pub fn connection_count(&self) -> (usize, usize) {
+        (self.connections.load(Ordering::Relaxed), self.settings.limits.connections)
     }
 
     #[must_use]
@@ -256,6 +266,9 @@ impl Broker {
                 }
             });
         }
+        if output.logged > 0 {
+            self.log_statistics.add_shared(LogNumber::Writes, mem::take(&mut output.logged));
+        }
         for (target, envelope) in output.remote.drain(..) {
             self.post(target, envelope);
         }
@@ -266,7 +279,7 @@ impl Broker {
         }
         if !output.submission.is_empty() {
             let next = Submission { batch: self.journal.spare(), ..Submission::default() };
-            self.journal.submit(std::mem::replace(&mut output.submission, next));
+            self.journal.submit(mem::replace(&mut output.submission, next));
         }
         if !output.loads.is_empty() {
             self.loads.add(&mut output.loads);
@@ -380,9 +393,16 @@ impl Broker {
                 }
             }
         }
+        self.log_statistics.add_shared(LogNumber::Reads, entries.len() as u64);
         let shard = metadata::shard_of(queue, self.shard_count());
         self.post(shard, Envelope::Loaded { queue, first, last, entries });
         Ok(true)
+    }
+
+    /// Records read from the log and written to it for queues.
+    #[must_use]
+    pub fn log_operations(&self) -> (u64, u64) {
+        (self.log_statistics.get(LogNumber::Reads), self.log_statistics.get(LogNumber::Writes))
     }
 
     /// What the log takes on the disk.

@@ -16,6 +16,7 @@ use crate::log::{
 };
 use crate::model::entity::Queue;
 use crate::model::ids::Timestamp;
+use crate::model::statistics::LogStatistics;
 use crate::queue::{ColdChunk, Fifo, IndexRange, Members, RecoveredQueue};
 
 use super::definitions::{self, Change, DecodeError, FileError};
@@ -125,6 +126,7 @@ impl Broker {
             replies: ReplyRegistry::default(),
             connections: AtomicUsize::new(0),
             registry: Registry::default(),
+            log_statistics: LogStatistics::default(),
             channels: AtomicUsize::new(0),
             per_user: DashMap::new(),
             per_vhost: DashMap::new(),

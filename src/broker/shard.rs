@@ -184,6 +184,8 @@ pub(super) struct TurnOutput {
     pub(super) removed: Vec<Arc<Queue>>,
     /// What is to be written, and what waits for it.
     pub(super) submission: Submission,
+    /// Messages that the batch has records of.
+    pub(super) logged: u64,
     /// Messages of queues whose records were damaged.
     pub(super) lost: Vec<(QueueId, u64)>,
     /// What queues need from the log.
@@ -458,6 +460,7 @@ impl Shard {
                 transient: !durably,
             };
             owned.recorded = true;
+            self.output.logged += 1;
             if durably {
                 owned.last_record = index.0;
             }

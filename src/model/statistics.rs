@@ -224,6 +224,49 @@ numbers!(
 );
 
 numbers!(
+    /// The log. Shared by all.
+    LogStatistics,
+    LogNumber {
+        /// Records written for queues.
+        Writes,
+        /// Records read for queues.
+        Reads,
+        /// Times that what was submitted was written, and synced if it is to be.
+        Commits,
+        /// Microseconds that this took.
+        CommitMicros,
+        /// Commits that took up to 64 microseconds, and likewise.
+        Within64,
+        Within128,
+        Within256,
+        Within512,
+        Within1024,
+        Within2048,
+        Within4096,
+        Within8192,
+        Within16384,
+        Within65536,
+        Within262144,
+        /// Longer.
+        Beyond,
+    }
+);
+
+/// The bounds of the classes of `LogNumber`, from `Within64` on, in microseconds.
+pub const COMMIT_BOUNDS_MICROS: [u64; 11] = [64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 65_536, 262_144];
+
+impl LogStatistics {
+    /// Counts a commit that took this long.
+    pub fn count_commit(&self, micros: u64) {
+        let class =
+            COMMIT_BOUNDS_MICROS.iter().position(|bound| micros <= *bound).unwrap_or(COMMIT_BOUNDS_MICROS.len());
+        self.add_shared(LogNumber::ALL[LogNumber::Within64 as usize + class], 1);
+        self.add_shared(LogNumber::Commits, 1);
+        self.add_shared(LogNumber::CommitMicros, micros);
+    }
+}
+
+numbers!(
     /// What has come and gone since the start. Shared by all.
     ChurnStatistics,
     ChurnNumber {
@@ -237,6 +280,9 @@ numbers!(
         AuthAttempts,
         AuthSucceeded,
         AuthFailed,
+        HttpAuthAttempts,
+        HttpAuthSucceeded,
+        HttpAuthFailed,
     }
 );
 

@@ -81,6 +81,6 @@ pub(super) fn amqp(config: &Config) -> amqp091::Settings {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

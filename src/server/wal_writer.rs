@@ -30,8 +30,13 @@ pub(super) async fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogE
             SyncMode::Always | SyncMode::Os => WAIT,
         };
         shared.broker.wait_for_log(timeout).await;
+        let begun = Instant::now();
         match shared.broker.write_log() {
             Ok(wrote) => {
+                if wrote {
+                    let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    shared.broker.log_statistics.count_commit(micros);
+                }
                 if full {
                     full = false;
                     shared.alarms.set(Cause::WalFull, false, &shared.broker.registry);

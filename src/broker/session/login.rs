@@ -1,5 +1,6 @@
 //! Who the connection is and which vhost it works in.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::model::exception::{Exception, ReplyCode};
@@ -8,7 +9,7 @@ use crate::model::request::{Event, Mechanism};
 use crate::model::vhost::VhostLimits;
 
 use super::super::Broker;
-use super::super::auth::{Permission, User};
+use super::super::auth::{PasswordHash, Permission, User};
 use super::super::authority::Authority;
 use super::super::login_attempts::Outcome;
 use super::{Login, Session};
@@ -73,15 +74,35 @@ impl Session {
         }
         let own = match self.authority {
             Authority::Internal => user.permissions.get(&name).cloned(),
-            Authority::Token(_) | Authority::Remote(_) => None,
+            Authority::Token(_) | Authority::Remote(_) | Authority::Ended => None,
         };
-        let permission = own.unwrap_or_else(Permission::nothing);
+        let permission = own.unwrap_or_default();
         self.vhost = Some(vhost);
         let mut facts = self.record.facts.lock();
         facts.user = Some(user.name.clone());
         facts.vhost = Some(name.clone());
         drop(facts);
-        self.login = Some(Login { user, vhost: name, permission });
+        self.login = Some(Login { user, vhost: name, permission, is_internal: false });
+        Ok(())
+    }
+
+    /// Enters a vhost without a check of credentials and without being counted.
+    pub(super) fn enter(&mut self, user: Option<Arc<User>>, name: &VhostName) -> Result<(), Exception> {
+        let vhost = self.topology.vhost(name).cloned();
+        let vhost = vhost.ok_or_else(|| Exception::not_allowed(format!("vhost {name} not found")))?;
+        let is_internal = user.is_none();
+        let everything = || Permission::parse(".*", ".*", ".*").unwrap_or_default();
+        let permission = match &user {
+            Some(user) => user.permissions.get(name).cloned().unwrap_or_default(),
+            None => everything(),
+        };
+        let user = user.unwrap_or_else(|| {
+            let tags = vec!["administrator".to_owned(), "impersonator".to_owned()];
+            Arc::new(User::new(UserName::new("none"), PasswordHash::none(), tags))
+        });
+        self.vhost = Some(vhost);
+        self.user = Some(Arc::clone(&user));
+        self.login = Some(Login { user, vhost: name.clone(), permission, is_internal });
         Ok(())
     }
 

@@ -46,6 +46,8 @@ struct Login {
     vhost: VhostName,
     /// Allows nothing where it is not the broker's users who decide.
     permission: Permission,
+    /// It is no user of the definitions, so that nothing can be taken away from it.
+    is_internal: bool,
 }
 
 /// When a change of definitions is answered.
@@ -145,6 +147,22 @@ impl Session {
         }
     }
 
+    /// A session of the broker itself: for a user who has shown who he is, or for an administrator who needs no name. It
+    /// has one channel and counts for no limit.
+    pub fn of_the_broker(
+        broker: &Arc<Broker>,
+        outbox: &Arc<Outbox>,
+        channel: ChannelRef,
+        user: Option<Arc<User>>,
+        vhost: &VhostName,
+    ) -> Result<Self, Exception> {
+        let mut session =
+            Self::new(broker, outbox, channel.connection, IpAddr::from([127, 0, 0, 1]), channel.connection.0);
+        session.enter(user, vhost)?;
+        session.channels.insert(channel.serial, SessionChannel { closing: true, ..SessionChannel::default() });
+        Ok(session)
+    }
+
     /// Under which listings show the connection.
     #[must_use]
     pub fn with_record(self, record: &Arc<ConnectionRecord>) -> Self {
@@ -183,7 +201,7 @@ impl Session {
     fn handle(&mut self, request: Request, events: &mut Vec<Event>) {
         match self.authority {
             Authority::Remote(_) => self.handle_asking(request, events),
-            Authority::Internal | Authority::Token(_) => self.handle_known(request, events),
+            Authority::Internal | Authority::Token(_) | Authority::Ended => self.handle_known(request, events),
         }
     }
 
@@ -489,7 +507,9 @@ impl Session {
         }
         self.topology = Arc::clone(&current);
         drop(current);
-        if let Some(login) = &mut self.login {
+        // A user of this name counts only for whom the broker's users decide.
+        let is_own = matches!(self.authority, Authority::Internal);
+        if let Some(login) = self.login.as_mut().filter(|login| is_own && !login.is_internal) {
             // What is taken away from a user is refused from the next request on; a user who is gone may do nothing more.
             let user = self.topology.user(&login.user.name);
             if user.is_none_or(|user| !Arc::ptr_eq(user, &login.user)) {
@@ -500,6 +520,8 @@ impl Session {
                 }
                 self.cache.clear();
             }
+        }
+        if let Some(login) = &self.login {
             let vhost = self.topology.vhost(&login.vhost).cloned();
             let same = match (&vhost, &self.vhost) {
                 (Some(new), Some(old)) => Arc::ptr_eq(new, old),

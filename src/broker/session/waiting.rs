@@ -77,10 +77,7 @@ impl Session {
     /// The credentials have ended, and the connection is being told.
     pub fn expire(&mut self) {
         self.expires = None;
-        self.authority = Authority::Internal;
-        if let Some(login) = &mut self.login {
-            login.permission = super::super::auth::Permission::nothing();
-        }
+        self.authority = Authority::Ended;
         self.cache.clear();
     }
 
@@ -196,9 +193,9 @@ impl Session {
             login.user = Arc::clone(&identity.user);
             login.permission = match identity.authority {
                 Authority::Internal => identity.user.permissions.get(&login.vhost).cloned(),
-                Authority::Token(_) | Authority::Remote(_) => None,
+                Authority::Token(_) | Authority::Remote(_) | Authority::Ended => None,
             }
-            .unwrap_or_else(super::super::auth::Permission::nothing);
+            .unwrap_or_default();
         }
         self.user = Some(identity.user);
         self.authority = identity.authority;
@@ -243,6 +240,7 @@ impl Session {
         let login = self.login()?;
         let name = if name.is_empty() { "amq.default" } else { name };
         Ok(match &self.authority {
+            Authority::Ended => false,
             Authority::Internal => login.permission.allows(access, name),
             Authority::Token(grant) => grant.allows(login.vhost.as_str(), access.into(), name),
             Authority::Remote(_) => {
@@ -256,6 +254,7 @@ impl Session {
         let login = self.login()?;
         let vhost = &login.vhost;
         Ok(match &self.authority {
+            Authority::Ended => false,
             Authority::Internal => login.user.allows_topic(access, vhost, exchange, key),
             Authority::Token(grant) => grant.allows_topic(vhost.as_str(), access.into(), exchange.as_str(), key),
             Authority::Remote(_) => {
@@ -268,6 +267,7 @@ impl Session {
     /// Whether the user may work in the vhost.
     pub(super) fn may_enter(&self, vhost: &VhostName) -> bool {
         match &self.authority {
+            Authority::Ended => false,
             Authority::Internal => self.user.as_ref().is_some_and(|user| user.permissions.contains_key(vhost)),
             Authority::Token(grant) => grant.allows_vhost(vhost.as_str()),
             Authority::Remote(_) => self.answer(Question::Vhost { vhost: vhost.clone(), peer: self.peer }),
