@@ -12,6 +12,7 @@
 //! | 0 | [`model`] | the nouns: names, messages, tables, definitions, requests and events |
 //! | 1 | [`routing`] | which queues receive a message |
 //! | 1 | [`queue`] | what a queue does |
+//! | 1 | [`oauth2`] | what a JSON web token lets its bearer do |
 //! | 1 | [`log`] | durable bytes: WAL, segments, recovery; knows nothing of messages |
 //! | 2 | [`disk`] | the real data directory behind the log's disk seam |
 //! | 3 | [`broker`] | sessions, shards, definitions: owns all state |
@@ -31,6 +32,7 @@ pub mod disk;
 pub mod log;
 pub mod management;
 pub mod model;
+pub mod oauth2;
 pub mod perf;
 pub mod protocol;
 pub mod queue;

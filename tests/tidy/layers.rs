@@ -17,11 +17,12 @@ const fn narrow(name: &'static str, rank: u8, only: &'static [&'static str]) -> 
     Layer { name, rank, only: Some(only) }
 }
 
-const LAYERS: [Layer; 14] = [
+const LAYERS: [Layer; 15] = [
     layer("model", 0),
     narrow("routing", 1, &["model"]),
     narrow("queue", 1, &["model"]),
     narrow("log", 1, &["model"]),
+    narrow("oauth2", 1, &["model"]),
     narrow("raft", 2, &["log", "model"]),
     narrow("disk", 2, &["log"]),
     layer("broker", 3),
