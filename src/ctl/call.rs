@@ -56,15 +56,7 @@ impl<'a> Call<'a> {
             target => target?,
         };
         let client = Client::new(target, timeout, verb.name, surroundings.variable("WARREN_CA_FILE"))?;
-        Ok(Self {
-            tool,
-            verb,
-            arguments,
-            client,
-            formatter,
-            node: OnceCell::new(),
-            has_printed: Cell::new(false),
-        })
+        Ok(Self { tool, verb, arguments, client, formatter, node: OnceCell::new(), has_printed: Cell::new(false) })
     }
 
     /// The argument at that place; empty if there is none, which a verb's usage rules out for the ones it needs.

@@ -92,7 +92,8 @@ fn missing_vhost(call: &Call<'_>, error: CtlError) -> CtlError {
 
 /// The file appears under its name only when it is whole.
 fn export_to(call: &Call<'_>, file: &str) -> Done {
-    let folder = Path::new(file).parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        Path::new(file).parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     if !folder.is_dir() {
         return Err(CtlError::BadArgument(format!("Directory {} does not exist", folder.display())));
     }

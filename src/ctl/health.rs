@@ -67,7 +67,7 @@ pub(crate) const VERBS: &[Verb] = &[
         "Fails while a new replica of a quorum queue is catching up",
         check_initial_sync,
     )
-    .of(QUEUES),
+    .of(QUORUM),
     check("check_if_node_is_mirror_sync_critical", "", "Accepted; there are no mirrored queues", no_mirrors).of(QUEUES),
     check(
         "check_if_cluster_has_classic_queue_mirroring_policy",

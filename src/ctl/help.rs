@@ -84,8 +84,8 @@ pub(crate) fn verb(tool: Tool, verb: &Verb) -> String {
 /// What is said of a verb that does not exist.
 pub(crate) fn unknown(tool: Tool, name: &str) -> CtlError {
     let text = match nearest(tool, name) {
-        Some(meant) => format!("\nCommand '{name}' not found. \nDid you mean '{meant}'? \n"),
-        None => format!("\nCommand '{name}' not found. \nUse '{} help' for the list of commands\n", tool.name()),
+        Some(meant) => format!("\nCommand '{name}' not found. \nDid you mean '{meant}'? \n\n"),
+        None => format!("\nCommand '{name}' not found. \nUse '{} help' for the list of commands\n\n", tool.name()),
     };
     CtlError::plain(code::USAGE, text)
 }

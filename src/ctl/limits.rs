@@ -134,15 +134,15 @@ fn set_vhost_limits(call: &Call<'_>) -> Done {
     call.banner(&format!("Setting vhost limits to \"{text}\" for vhost \"{vhost}\" ..."));
     let limits = definition(text)?;
     call.need_vhost(vhost)?;
+    for (name, value) in &limits {
+        call.client.put(&path(&["vhost-limits", vhost, name]), &json!({"value": value}))?.success()?;
+    }
     // The whole definition is replaced: what it does not name is cleared.
     for name in VHOST_LIMITS.iter().filter(|name| !limits.contains_key(**name)) {
         let reply = call.client.delete(&path(&["vhost-limits", vhost, name]))?;
         if reply.status != 404 {
             reply.success()?;
         }
-    }
-    for (name, value) in &limits {
-        call.client.put(&path(&["vhost-limits", vhost, name]), &json!({"value": value}))?.success()?;
     }
     Ok(())
 }

@@ -222,11 +222,19 @@ fn list_consumers(call: &Call<'_>) -> Done {
         "ack_required",
         "prefetch_count",
         "active",
-        "arguments",
         "activity_status",
         "exclusive",
+        "arguments",
     ];
-    let columns = call.columns(&known, &known[..7])?;
+    let default =
+        ["queue_name", "channel_pid", "consumer_tag", "ack_required", "prefetch_count", "active", "arguments"];
+    let asked = call.columns(&known, &default)?;
+    // RabbitMQ's tool has an order of its own here, whatever was asked for.
+    let columns: Vec<String> = known
+        .iter()
+        .filter(|column| asked.iter().any(|asked| asked == *column))
+        .map(|&column| column.to_owned())
+        .collect();
     let vhost = call.vhost();
     call.banner(&format!("Listing consumers in vhost {vhost} ..."));
     let consumers = list(call, &format!("/api/consumers/{}", encode(vhost)))?;

@@ -69,6 +69,14 @@ pub(crate) const VERBS: &[Verb] = &[
     )
     .of(BOTH),
     Verb::new(
+        Group::Monitoring,
+        "reset_node_auth_attempt_metrics",
+        "",
+        "Sets the counters of list_node_auth_attempt_stats to zero",
+        reset_node_auth_attempt_metrics,
+    )
+    .of(DIAGNOSTICS),
+    Verb::new(
         Group::FeatureFlags,
         "list_feature_flags",
         "[--detailed] [--no-table-headers] [<column> ...]",
@@ -349,6 +357,12 @@ fn list_node_auth_attempt_stats(call: &Call<'_>) -> Done {
         (&["auth", "attempts", node], columns)
     };
     print_list(call, &path(segments), columns, Formatter::Table)
+}
+
+fn reset_node_auth_attempt_metrics(call: &Call<'_>) -> Done {
+    let node = call.node();
+    call.banner(&format!("Reset auth attempt metrics on node {node} ..."));
+    call.client.delete(&path(&["auth", "attempts", node]))?.success().map(drop)
 }
 
 /// A list of the API, whose fields are the columns.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::call::Call;
 use super::client::{Reply, path};
 use super::error::{CtlError, code};
-use super::format::{Cell, Empty, Rows};
+use super::format::{Empty, Header, Rows};
 use super::verb::{BOTH, Done, Group, Verb};
 
 pub(crate) const VERBS: &[Verb] = &[
@@ -228,7 +228,9 @@ fn list_user_topic_permissions(call: &Call<'_>) -> Done {
     let mut rows = Rows::new(&["vhost", "exchange", "write", "read"]);
     rows.empty = Empty::Line;
     for item in permissions.as_array().into_iter().flatten() {
-        rows.rows.push(rows.columns.iter().map(|column| Cell::Value(item[column.as_str()].clone())).collect());
+        rows.push_fields(item);
     }
-    call.rows(&rows)
+    // RabbitMQ's tool prints this one without a header.
+    call.print(&rows.format(call.formatter(), Header::Hidden));
+    Ok(())
 }

@@ -6,11 +6,13 @@ use super::call::Call;
 use super::client::{Reply, path};
 use super::error::{CtlError, code};
 use super::format::{Cell, Formatter, Rows};
-use super::verb::{Done, Group, QUEUES, Verb};
+use super::verb::{Done, Group, QUEUES, Tool, Verb};
 
 const fn verb(name: &'static str, usage: &'static str, about: &'static str, run: fn(&Call<'_>) -> Done) -> Verb {
     Verb::new(Group::QuorumQueues, name, usage, about, run).of(QUEUES)
 }
+
+const DIAGNOSTICS_TOO: &[Tool] = &[Tool::Queues, Tool::Diagnostics];
 
 pub(crate) const VERBS: &[Verb] = &[
     verb(
@@ -18,7 +20,8 @@ pub(crate) const VERBS: &[Verb] = &[
         "[--vhost <vhost>] <queue>",
         "Shows the replicas of a quorum queue: leader, term, log indexes",
         quorum_status,
-    ),
+    )
+    .of(DIAGNOSTICS_TOO),
     verb(
         "add_member",
         "[--vhost <vhost>] <queue> <node> [--membership <promotable|voter>]",
@@ -51,7 +54,8 @@ pub(crate) const VERBS: &[Verb] = &[
         "[--vhost <vhost>] <queue>",
         "Accepted; the log of a queue is compacted by itself",
         accepted,
-    ),
+    )
+    .of(DIAGNOSTICS_TOO),
     verb(
         "force_checkpoint",
         "[--vhost-pattern <pattern>] [--queue-pattern <pattern>]",

@@ -141,6 +141,8 @@ fn status_text(status: &Node, unit: report::Unit) -> String {
     page.field("Crypto library", &overview["crypto_lib_version"]);
     if node["proc_total"].as_u64().is_some_and(|total| total > 0) {
         page.line(&format!("Erlang processes: {} used, {} limit", node["proc_used"], node["proc_total"]));
+        page.field("Scheduler run queue", &node["run_queue"]);
+        page.field("Cluster heartbeat timeout (net_ticktime)", &node["net_ticktime"]);
     }
     page.begin("Plugins");
     page.line("Enabled plugins:");
@@ -154,6 +156,8 @@ fn status_text(status: &Node, unit: report::Unit) -> String {
     page.bullets(&node["log_files"]);
     page.begin("Alarms");
     page.list(&status.alarms());
+    page.begin("Tags");
+    page.list(&[]);
     page.begin("Memory");
     let used = status.memory["total"]["rss"].as_f64().or_else(|| node["mem_used"].as_f64()).unwrap_or_default();
     page.line(&format!("Total memory used: {}", unit.text(used)));

@@ -117,7 +117,8 @@ impl Target {
         } else {
             Place::Tcp { host, port }
         };
-        let (user, password) = user.unwrap_or("guest:guest").split_once(':').unwrap_or((user.unwrap_or_default(), ""));
+        let (user, password) =
+            user.unwrap_or("guest:guest").split_once(':').unwrap_or_else(|| (user.unwrap_or_default(), ""));
         let authorization = Some(basic(&decoded(user)?, &decoded(password)?));
         Ok(Self { place, authority, prefix: prefix.trim_end_matches('/').to_owned(), authorization })
     }

@@ -35,8 +35,14 @@ pub(crate) const VERBS: &[Verb] = &[
     ),
     Verb::new(Group::Users, "delete_user", "<username>", "Removes a user", delete_user),
     Verb::new(Group::Users, "hash_password", "[<password>]", "Prints the salted hash of a password", hash_password),
-    Verb::new(Group::Users, "list_users", "[--no-table-headers]", "Lists users and their tags", list_users)
-        .of(super::verb::BOTH),
+    Verb::new(
+        Group::Users,
+        "list_users",
+        "[--no-table-headers] [--timeout <timeout>]",
+        "Lists users and their tags",
+        list_users,
+    )
+    .of(super::verb::BOTH),
     Verb::new(Group::Users, "set_user_tags", "<username> [<tag> ...]", "Replaces a user's tags", set_user_tags),
 ];
 

@@ -32,7 +32,7 @@ pub(crate) const VERBS: &[Verb] = &[
     Verb::new(
         Group::VirtualHosts,
         "list_vhosts",
-        "[--no-table-headers] [<column> ...]",
+        "[--no-table-headers] [<column> ...] [--timeout <timeout>]",
         "Lists virtual hosts. Columns: name, description, tags, default_queue_type, protected_from_deletion, tracing, \
          cluster_state, metadata",
         list_vhosts,

@@ -179,7 +179,7 @@ pub(crate) fn per_second(rate: f64) -> String {
     match rate {
         rate if rate >= 1e6 => format!("{:.1}M", rate / 1e6),
         rate if rate >= 1e4 => format!("{:.1}k", rate / 1e3),
-        rate if rate == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         rate => format!("{rate:.1}"),
     }
 }
