@@ -342,10 +342,14 @@ fn surroundings(environment: Vec<(String, String)>) -> Surroundings {
 #[must_use]
 pub fn run_completions(shell: Shell, program: &str) -> ExitCode {
     let mut command = match Tool::from_program(program) {
-        Some(tool) => clap::Command::new(tool.name()).subcommands(ctl::verb_commands(tool)),
+        Some(tool) => {
+            let command = clap::Command::new(tool.name()).disable_help_subcommand(true);
+            command.subcommands(ctl::verb_commands(tool))
+        }
         None => <CommandLine as CommandFactory>::command().mut_subcommand("ctl", |_| {
             let about = "Administer a running broker";
-            clap::Command::new("ctl").about(about).subcommands(ctl::verb_commands(Tool::Warren))
+            let ctl = clap::Command::new("ctl").about(about).disable_help_subcommand(true);
+            ctl.subcommands(ctl::verb_commands(Tool::Warren))
         }),
     };
     let mut script = Vec::new();

@@ -241,7 +241,7 @@ impl Client {
 
     /// Waits on the runtime, so that the kept connection moves on.
     pub(crate) fn pause(&self, duration: Duration) {
-        self.runtime.block_on(tokio::time::sleep(duration));
+        self.runtime.block_on(async { tokio::time::sleep(duration).await });
     }
 
     fn in_time<T>(&self, work: impl Future<Output = Result<T, CtlError>>) -> Result<T, CtlError> {

@@ -85,7 +85,9 @@ fn export(call: &Call<'_>) -> Done {
 
 fn missing_vhost(call: &Call<'_>, error: CtlError) -> CtlError {
     match (&error, call.arguments.option("vhost")) {
-        (CtlError::Refused { status: 404, .. }, Some(vhost)) => CtlError::no_vhost(vhost),
+        (CtlError::Refused { status, reason }, Some(vhost)) if *status == 404 || reason == "vhost_not_found" => {
+            CtlError::no_vhost(vhost)
+        }
         _ => error,
     }
 }

@@ -163,6 +163,10 @@ fn queue_cell(queue: &Value, column: &str) -> Cell {
             let consumer = details.into_iter().flatten().find(|consumer| &consumer["consumer_tag"] == tag);
             Cell::Value(consumer.map_or(Value::Null, |consumer| consumer["channel_details"]["name"].clone()))
         }
+        // A queue so young that there are no statistics of it yet.
+        "messages" | "messages_ready" | "messages_unacknowledged" | "consumers" if queue[column].is_null() => {
+            Cell::Value(json!(0))
+        }
         "disk_reads" | "disk_writes" => Cell::Value(queue["message_stats"][column].clone()),
         _ => Cell::Value(queue[column].clone()),
     }

@@ -1,5 +1,6 @@
 //! `status` and `cluster_status`: what the API knows of the node, on one page. The parts are in `report.rs`.
 
+use hyper::Method;
 use serde_json::{Value, json};
 
 use super::call::Call;
@@ -199,7 +200,14 @@ fn environment(call: &Call<'_>) -> Done {
     call.node_banner(|node| format!("Application environment of node {node} ..."));
     let settings = match call.client.find("/api/warren/environment")? {
         Some(settings) => settings,
-        None => call.client.get("/api/config/effective")?,
+        None => {
+            let reply = call.client.request(&Method::GET, "/api/config/effective", None)?.success()?;
+            // A RabbitMQ answers with Erlang terms.
+            match reply.json() {
+                Value::Null => Value::String(reply.body_text()),
+                settings => settings,
+            }
+        }
     };
     call.document(&settings, || match &settings {
         Value::String(text) => format!("{}\n", text.trim_end()),

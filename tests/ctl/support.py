@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 import unittest
+import urllib.parse
 
 HERE = pathlib.Path(__file__).resolve().parent
 BINARY = pathlib.Path(os.environ.get("WARREN_BIN", HERE / "../../target/release/warren")).resolve()
@@ -46,6 +47,9 @@ class Broker:
             self.process.stdout.close()
             self.log.close()
         self.folder.cleanup()
+
+    def amqp_of(self, vhost):
+        return self.amqp.rstrip("/") + "/" + urllib.parse.quote(vhost, safe="")
 
     def target(self):
         return ["--uri", URI] if URI else ["--data-dir", str(self.path / "data")]

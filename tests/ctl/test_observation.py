@@ -80,7 +80,7 @@ class Lists(CtlTest):
         self.assertNotEqual(self.ctl("reclaim_quorum_memory", "-p", self.vhost, "none").code, 0)
 
     def test_messages_are_peeked_at_and_counted(self):
-        uri = urllib.parse.urljoin(self.broker.amqp, "/" + urllib.parse.quote(self.vhost, safe=""))
+        uri = self.broker.amqp_of(self.vhost)
         published = program("perf", "--uri", uri, "--consumers", "0", "--messages", "3", "--name", "ctl", "--keep", "--size", "5")
         self.assertEqual(published.code, 0, published)
         count = lambda: [row for row in self.rows("list_queues", "-p", self.vhost, "name", "messages") if row == {"name": "ctl-0", "messages": 3}]
@@ -99,7 +99,7 @@ class Clients(CtlTest):
         self.works("add_vhost", self.vhost)
         self.addCleanup(self.ctl, "delete_vhost", self.vhost)
         self.works("set_permissions", "-p", self.vhost, "guest", ".*", ".*", ".*")
-        uri = urllib.parse.urljoin(self.broker.amqp, "/" + urllib.parse.quote(self.vhost, safe=""))
+        uri = self.broker.amqp_of(self.vhost)
         command = [BINARY, "perf", "--uri", uri, "--rate", "20", "--duration", "120", "--name", "ctl", "--ack-every", "1", "--prefetch", "7"]
         client = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
