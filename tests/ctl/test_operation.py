@@ -68,6 +68,8 @@ class Program(CtlTest):
 
     def test_a_wrong_password(self):
         uri = URI or f"http://{self.broker.listeners['management']}"
+        if uri.startswith("unix:"):
+            self.skipTest("a socket asks for no password")
         host = uri.split("://")[1].split("@")[-1]
         result = program("ctl", "--uri", f"http://guest:wrong@{host}", "list_users", "-q")
         self.assertEqual(result.code, 65, result)

@@ -79,6 +79,7 @@ fn close() -> std::io::Result<()> {
 
 /// Frames as text: one, or one after the other.
 fn frames(call: &Call<'_>, view: &mut View, interval: Duration) -> Done {
+    view.plain = true;
     let width = call.arguments.number("width")?.unwrap_or(FRAME.0).clamp(40, 500);
     let height = call.arguments.number("height")?.unwrap_or(FRAME.1).clamp(6, 1000);
     loop {

@@ -35,7 +35,9 @@ pub(crate) fn draw(frame: &mut Frame<'_>, view: &mut View, sample: Option<&Sampl
         }
     }
     frame.render_widget(Paragraph::new(status_line(view, sample, problem)), status);
-    frame.render_widget(Paragraph::new(KEYS).style(Style::new().add_modifier(Modifier::DIM)), keys);
+    if !view.plain {
+        frame.render_widget(Paragraph::new(KEYS).style(Style::new().add_modifier(Modifier::DIM)), keys);
+    }
     if view.help {
         let area = centered(frame.area(), 74, 13);
         frame.render_widget(Clear, area);

@@ -89,6 +89,8 @@ pub(crate) struct View {
     pub(crate) typing: bool,
     pub(crate) paused: bool,
     pub(crate) help: bool,
+    /// Nobody presses keys: they are not named.
+    pub(crate) plain: bool,
     /// The first row that is shown.
     pub(crate) top: usize,
 }
@@ -104,6 +106,7 @@ impl Default for View {
             typing: false,
             paused: false,
             help: false,
+            plain: false,
             top: 0,
         }
     }
