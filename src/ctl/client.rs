@@ -263,16 +263,21 @@ impl Client {
         body: Option<Bytes>,
         headers: &[(&str, &str)],
     ) -> Result<Response<Incoming>, CtlError> {
-        let mut kept = self.connection.take();
-        if let Some(connection) = &mut kept
-            && connection.ready().await.is_err()
+        if let Some(mut kept) = self.connection.take()
+            && kept.ready().await.is_ok()
         {
-            kept = None;
+            let request = self.prepare(method, path, body.clone(), headers)?;
+            match kept.send_request(request).await {
+                Ok(answer) => {
+                    self.connection.replace(Some(kept));
+                    return Ok(answer);
+                }
+                // The broker had closed it meanwhile. What has not been sent, and what changes nothing, is sent again.
+                Err(error) if error.is_canceled() || method == Method::GET => {}
+                Err(error) => return Err(self.unreachable(&error)),
+            }
         }
-        let mut connection = match kept {
-            Some(connection) => connection,
-            None => self.connect().await?,
-        };
+        let mut connection = self.connect().await?;
         let request = self.prepare(method, path, body, headers)?;
         let answer = connection.send_request(request).await.map_err(|error| self.unreachable(&error))?;
         self.connection.replace(Some(connection));

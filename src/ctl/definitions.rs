@@ -120,7 +120,9 @@ fn write_part(call: &Call<'_>, part: &str, file: &str) -> Done {
 /// A file only its owner may read: it will hold password hashes.
 fn private(file: &str) -> std::io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    File::options().write(true).create(true).truncate(true).mode(0o600).open(file)
+    // One that was left behind, or put there by somebody else.
+    let _ = std::fs::remove_file(file);
+    File::options().write(true).create_new(true).mode(0o600).open(file)
 }
 
 /// The text of a file, or of standard input for `-` and for none.

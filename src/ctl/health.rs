@@ -10,6 +10,7 @@ use super::call::Call;
 use super::client::{Reply, path};
 use super::error::{CtlError, code};
 use super::report;
+use super::target::Place;
 use super::verb::{BOTH, DIAGNOSTICS, Done, Group, QUEUES, Tool, Verb};
 
 const QUORUM: &[Tool] = &[Tool::Diagnostics, Tool::Queues];
@@ -158,25 +159,21 @@ fn check_running(call: &Call<'_>) -> Done {
 
 fn check_port_connectivity(call: &Call<'_>) -> Done {
     let node = call.node();
-    let (address, how, used) = match call.arguments.option("address") {
-        Some(address) => (
-            address.to_owned(),
-            format!("using {address} for node IP address"),
-            format!("using {address} for target IP address"),
-        ),
-        None => (
-            call.client.target.host().to_owned(),
-            "using hostname resolution".to_owned(),
-            "using node hostname resolution".to_owned(),
-        ),
+    let given = call.arguments.option("address");
+    let (how, used) = match given {
+        Some(address) => {
+            (format!("using {address} for node IP address"), format!("using {address} for target IP address"))
+        }
+        None => ("using hostname resolution".to_owned(), "using node hostname resolution".to_owned()),
     };
     call.banner(&format!("Testing TCP connections to all active listeners on node {node} {how} ..."));
     let overview = call.client.get("/api/overview?columns=listeners")?;
     let mut ports: Vec<u16> = Vec::new();
     for listener in overview["listeners"].as_array().into_iter().flatten() {
         let port = listener["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or_default();
+        let address = given.unwrap_or_else(|| address_of(call, listener));
         call.banner(&format!("Will connect to {address}:{port}"));
-        connect(&address, port, call.client.timeout)
+        connect(address, port, call.client.timeout)
             .map_err(|error| failed(format!("Connection to {address}:{port} of node {node} failed: {error}")))?;
         ports.push(port);
     }
@@ -184,6 +181,15 @@ fn check_port_connectivity(call: &Call<'_>) -> Done {
     let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
     call.line(&format!("Successfully connected to ports {} on node {node} ({used})", ports.join(", ")));
     Ok(())
+}
+
+/// Where to find a listener: on this machine at the address it is bound to, elsewhere at the host that was named.
+fn address_of<'a>(call: &'a Call<'_>, listener: &'a Value) -> &'a str {
+    let bound = listener["ip_address"].as_str().filter(|address| !["", "0.0.0.0", "::"].contains(address));
+    match (&call.client.target.place, bound) {
+        (Place::Unix(_), Some(bound)) => bound,
+        _ => call.client.target.host(),
+    }
 }
 
 /// Opens a TCP connection and closes it; every address of the name is tried.

@@ -83,6 +83,11 @@ pub(crate) fn verb(tool: Tool, verb: &Verb) -> String {
 
 /// What is said of a verb that does not exist.
 pub(crate) fn unknown(tool: Tool, name: &str) -> CtlError {
+    if let Some(other) = find(Tool::Warren, name).and_then(|verb| verb.tools.first()) {
+        let text =
+            format!("\nCommand '{name}' not found. \nIt is a command of {}, and of `warren ctl`\n\n", other.name());
+        return CtlError::plain(code::USAGE, text);
+    }
     let text = match nearest(tool, name) {
         Some(meant) => format!("\nCommand '{name}' not found. \nDid you mean '{meant}'? \n\n"),
         None => format!("\nCommand '{name}' not found. \nUse '{} help' for the list of commands\n\n", tool.name()),

@@ -116,7 +116,12 @@ fn list_queues(call: &Call<'_>) -> Done {
     call.banner(&format!("Timeout: {:?} seconds ...", call.client.timeout.as_secs_f64()));
     call.banner(&format!("Listing queues for vhost {vhost} ..."));
     let cheap = columns.iter().all(|column| CHEAP_QUEUE_COLUMNS.contains(&column.as_str()));
-    let queues = queues(call, vhost, cheap)?;
+    let queues = if cheap {
+        let fields = columns.join(",");
+        list(call, &format!("{}?columns={fields},state,node,leader", path(&["queues", vhost])))?
+    } else {
+        detailed(call, vhost)?
+    };
     let mut rows = Rows::new(&columns);
     for queue in queues.iter().filter(|queue| is_wanted(call, queue)) {
         rows.rows.push(columns.iter().map(|column| queue_cell(queue, column)).collect());
@@ -124,14 +129,12 @@ fn list_queues(call: &Call<'_>) -> Done {
     call.rows(&rows)
 }
 
-/// The queues of a vhost; none if there is no such vhost.
-fn queues(call: &Call<'_>, vhost: &str, cheap: bool) -> Result<Vec<Value>, CtlError> {
-    if !cheap {
-        // Every field. This list cannot be narrowed to a vhost.
-        if let Some(Value::Array(mut all)) = call.client.find("/api/queues/detailed")? {
-            all.retain(|queue| queue["vhost"] == vhost);
-            return Ok(all);
-        }
+/// The queues of a vhost with every field; none if there is no such vhost.
+fn detailed(call: &Call<'_>, vhost: &str) -> Result<Vec<Value>, CtlError> {
+    // This list cannot be narrowed to a vhost.
+    if let Some(Value::Array(mut all)) = call.client.find("/api/queues/detailed")? {
+        all.retain(|queue| queue["vhost"] == vhost);
+        return Ok(all);
     }
     list(call, &path(&["queues", vhost]))
 }
