@@ -263,10 +263,9 @@ pub(crate) fn not_rabbitmq(call: &Call<'_>, status: u16) -> Done {
         return Ok(());
     }
     let (verb, target) = (call.verb.name, call.client.target.name());
-    Err(CtlError::failed(
-        code::UNAVAILABLE,
-        format!("the broker at {target} is not Warren: its API has nothing for '{verb}'"),
-    ))
+    let text =
+        format!("the API of the broker at {target} has nothing for '{verb}': it is not Warren, or another version");
+    Err(CtlError::failed(code::UNAVAILABLE, text))
 }
 
 fn set_suspended(call: &Call<'_>, suspended: Suspended) -> Done {
@@ -356,7 +355,12 @@ fn list_node_auth_attempt_stats(call: &Call<'_>) -> Done {
         let columns = &["protocol", "auth_attempts", "auth_attempts_failed", "auth_attempts_succeeded"];
         (&["auth", "attempts", node], columns)
     };
-    print_list(call, &path(segments), columns, Formatter::Table)
+    let attempts = call.client.get(&path(segments))?;
+    if attempts.as_array().is_some_and(Vec::is_empty) && !call.formatter().is_for_programs() {
+        call.line(&format!("Node {node} reported no authentication attempt stats"));
+        return Ok(());
+    }
+    print_rows(call, &attempts, columns, Formatter::Table)
 }
 
 fn reset_node_auth_attempt_metrics(call: &Call<'_>) -> Done {
@@ -367,7 +371,10 @@ fn reset_node_auth_attempt_metrics(call: &Call<'_>) -> Done {
 
 /// A list of the API, whose fields are the columns.
 fn print_list(call: &Call<'_>, path: &str, columns: &[&str], default: Formatter) -> Done {
-    let list = call.client.get(path)?;
+    print_rows(call, &call.client.get(path)?, columns, default)
+}
+
+fn print_rows(call: &Call<'_>, list: &Value, columns: &[&str], default: Formatter) -> Done {
     let mut rows = Rows::new(columns);
     rows.empty = Empty::Line;
     for item in list.as_array().into_iter().flatten() {

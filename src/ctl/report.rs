@@ -245,11 +245,9 @@ pub(crate) fn cluster_text(overview: &Value, nodes: &[Value], flags: &Value) -> 
     page.list(&lines(&|name, _| name.to_owned()));
     page.begin("Versions");
     let product = plain(&overview["product_name"]);
-    page.list(&lines(&|name, node| match node["erlang_version"].as_str() {
-        Some(erlang) if !erlang.is_empty() => {
-            format!("{name}: {product} {} on Erlang {erlang}", plain(&node["rabbitmq_version"]))
-        }
-        _ => format!("{name}: {product} {}", plain(&overview["product_version"])),
+    page.list(&lines(&|name, node| match erlang(&node["erlang_version"]) {
+        Some(erlang) => format!("{name}: {product} {} on Erlang {erlang}", plain(&node["rabbitmq_version"])),
+        None => format!("{name}: {product} {}", plain(&overview["product_version"])),
     }));
     page.begin("CPU Cores");
     page.list(&lines(&|name, node| format!("Node: {name}, available CPU cores: {}", plain(&node["processors"]))));
@@ -270,6 +268,11 @@ pub(crate) fn cluster_text(overview: &Value, nodes: &[Value], flags: &Value) -> 
     page.text()
 }
 
+/// The version of Erlang, if there is one.
+pub(crate) fn erlang(version: &Value) -> Option<&str> {
+    version.as_str().filter(|version| !["", "none"].contains(version))
+}
+
 /// The effective configuration: `amqp.port = 5672` lines, with the origin where it is known.
 pub(crate) fn settings_text(settings: &Value) -> String {
     let mut text = String::new();
@@ -285,7 +288,7 @@ pub(crate) fn settings_text(settings: &Value) -> String {
     };
     for entry in entries {
         let origin = if entry["origin"].is_null() { String::new() } else { format!("  # {}", plain(&entry["origin"])) };
-        let _ = writeln!(text, "{} = {}{origin}", plain(&entry["key"]), entry["value"]);
+        let _ = writeln!(text, "{} = {}{origin}", plain(&entry["key"]), plain(&entry["value"]));
     }
     text
 }

@@ -138,9 +138,10 @@ fn status_text(status: &Node, unit: report::Unit) -> String {
         page.field("Product version", &overview["product_version"]);
     }
     page.field("Node name", &overview["node"]);
-    page.field("Erlang configuration", &overview["erlang_full_version"]);
+    let erlang = report::erlang(&overview["erlang_full_version"]);
+    page.field("Erlang configuration", &json!(erlang));
     page.field("Crypto library", &overview["crypto_lib_version"]);
-    if node["proc_total"].as_u64().is_some_and(|total| total > 0) {
+    if erlang.is_some() {
         page.line(&format!("Erlang processes: {} used, {} limit", node["proc_used"], node["proc_total"]));
         page.field("Scheduler run queue", &node["run_queue"]);
         page.field("Cluster heartbeat timeout (net_ticktime)", &node["net_ticktime"]);
