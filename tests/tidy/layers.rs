@@ -31,10 +31,12 @@ const LAYERS: [Layer; 15] = [
     narrow("config", 3, &["model"]),
     narrow("management", 4, &["broker", "model"]),
     // The command line checks and prints configurations.
-    narrow("cli", 4, &["broker", "config", "disk", "log", "model", "perf"]),
+    narrow("cli", 4, &["broker", "config", "ctl", "disk", "log", "model", "perf"]),
     layer("server", 5),
     // A client of the broker: it knows the wire, not the broker's insides.
     narrow("perf", 3, &[]),
+    // A client of the management API, as little acquainted with the insides.
+    narrow("ctl", 3, &[]),
     layer("main", 6),
 ];
 
