@@ -2,8 +2,8 @@
 """Runs the integration tests that the crate rabbitmq_http_client ships, against MANAGEMENT_URL and AMQP_URL.
 
 The tests name fixed ports; they run from a copy of the crate under TOOLS_DIR, where these are replaced, and without
-the tests of TLS, which the crate ignores unless it finds certificates, and which would need OpenSSL to build. What a broker
-needs beforehand (a user, a virtual host, the cluster's name) is set up here, as the crate's own scripts do. Tests for
+the tests of TLS, which the crate ignores unless it finds certificates, and which would need OpenSSL to build. What a
+broker needs beforehand (a user, a virtual host, the cluster's name) is set up here, as the crate's own scripts do. Tests for
 plugins that the broker does not list are skipped.
 """
 
@@ -25,7 +25,7 @@ FEATURES = "async,blocking,tabled,zeroize"
 PLUGINS = [
     ("rabbitmq_shovel_management", "shovel"),
     ("rabbitmq_federation_management", "federation"),
-    ("rabbitmq_stream_management", "stream_(connection|consumer|publisher)"),
+    ("rabbitmq_stream_management", "stream_(connection|consumer|publisher)|protocol_listener_succeeds"),
 ]
 ADDRESSES = """
 pub static ENDPOINT: std::sync::LazyLock<&str> = std::sync::LazyLock::new(|| env::var("API_URL").unwrap().leak());
@@ -128,7 +128,7 @@ def attempt(binary: str, tests: list[str]) -> dict[str, tuple[str, str]]:
     """Runs the tests; for each its result (`ok` or `FAILED`) and the text of its panic."""
     output = run(binary, "--test-threads", "2", "--exact", *tests)
     results = re.findall(r"^test (\S+)(?: - \S+)* \.\.\. (.*)$", output, re.MULTILINE)
-    panics = dict(re.findall(r"^---- (\S+) stdout ----\n+(?:thread .*\n)?((?:.*\n){1,4})", output, re.MULTILINE))
+    panics = dict(re.findall(r"^---- (\S+) stdout ----\n+((?:.+\n)+)", output, re.MULTILINE))
     return {test: (result, panics.get(test, "").strip()) for test, result in results}
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What Prometheus makes of the broker of PROMETHEUS_URL: promtool, a scraping server, the panels of dashboards.tsv.
 
-PROMETHEUS_BIN names the folder of `prometheus` and `promtool`. The load runs over AMQP_URL.
+PROMETHEUS_BIN names the folder of `prometheus` and `promtool`. The load runs over AMQP_URL; one queue is made over
+MANAGEMENT_URL.
 """
 
 import json
@@ -14,11 +15,12 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from checks import AMQP_URL, PROMETHEUS_URL, Mismatch, Report, eventually, expect, expect_in
+from checks import AMQP_URL, PROMETHEUS_URL, Api, Mismatch, Report, eventually, expect, expect_in, quote
 from load import Load
 
 FOLDER = Path(os.environ["PROMETHEUS_BIN"])
 SCRAPED_SECONDS = 15
+ODD_NAME = 'tools-"quoted"-and\\slashed'
 FAMILIES = [
     "queue_coarse_metrics",
     "queue_metrics",
@@ -86,6 +88,7 @@ def main() -> None:
         for page in PAGES:
             report.check(f"promtool check metrics < {page[:60]}", lambda page=page: accepted(page))
         report.check("every family asked for is told", detailed)
+        report.check("a name with quotes and a backslash", odd_name)
         server = Server(Path(folder))
         try:
             scraped(server, load)
@@ -118,6 +121,21 @@ def detailed() -> None:
     if not re.search(r'^rabbitmq_detailed_queue_messages_ready\{.*queue="tools-load-work".*\} ', text, re.MULTILINE):
         raise Mismatch(f"expected a series of the queue tools-load-work, got {text[:300]!r}")
     expect("rabbitmq_detailed_connections_opened_total" in text, False, "a family that was not asked for")
+
+
+def odd_name() -> None:
+    """Label values are escaped."""
+    api, path = Api(), f"queues/%2F/{quote(ODD_NAME)}"
+    api.write("PUT", path, {})
+
+    def told() -> None:
+        accepted("/metrics/per-object")
+        expect_in('queue="tools-\\"quoted\\"-and\\\\slashed"', page_text("/metrics/per-object"))
+
+    try:
+        eventually(told)
+    finally:
+        api.call("DELETE", path)
 
 
 class Server:

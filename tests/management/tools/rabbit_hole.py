@@ -19,9 +19,11 @@ from checks import AMQP_URL, Api, Report, quote
 MODULE = "github.com/michaelklishin/rabbit-hole/v3"
 VERSION = "v3.5.0"
 FOLDER = Path(os.environ["TOOLS_DIR"], "rabbit-hole")
+# Patterns of tests with the plugin they need. Those of runtime parameters make one of federation's.
 PLUGINS = [
     ("rabbitmq_shovel_management", "shovel"),
     ("rabbitmq_federation_management", "federation"),
+    ("rabbitmq_federation_management", "when the parameter does not exist creates|when there are runtime parameters"),
     ("rabbitmq_stream_management", "stream connections"),
 ]
 ADDRESSES = """package rabbithole
@@ -127,7 +129,11 @@ def run(binary: Path, patterns: list[str]) -> list[dict]:
     subprocess.run(
         [binary, f"--ginkgo.json-report={written}", f"--ginkgo.flake-attempts={ATTEMPTS}", *skip],
         cwd=binary.parent,
-        env={**os.environ, "AMQP_ADDRESS": urllib.parse.urlsplit(AMQP_URL).netloc.rpartition("@")[2]},
+        env={
+            **os.environ,
+            "AMQP_ADDRESS": urllib.parse.urlsplit(AMQP_URL).netloc.rpartition("@")[2],
+            "GOMEGA_DEFAULT_EVENTUALLY_TIMEOUT": "10s",
+        },
         stdout=subprocess.DEVNULL,
         timeout=900,
     )

@@ -5,8 +5,7 @@ The command finds the broker in AMQP_URL, MANAGEMENT_URL and PROMETHEUS_URL (non
 the broker must end with code 0 on SIGTERM. When MANAGEMENT_URL and AMQP_URL are set already, the command gets that
 broker (PROMETHEUS_URL is then optional) and nothing is started or stopped.
 
-  WARREN_BIN     the broker's executable
-  WARREN_CONFIG  a configuration file for it
+  WARREN_BIN  the broker's executable
 """
 
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 
 START_SECONDS = 60
 STOP_SECONDS = 30
-LISTENERS = {"amqp": "AMQP_URL", "management": "MANAGEMENT_URL", "prometheus": "PROMETHEUS_URL"}
+LISTENERS = ("amqp", "management", "prometheus")
 
 
 def main() -> int:
@@ -38,9 +37,13 @@ def run_with_broker(command: list[str], folder: Path) -> int:
     try:
         line = ready_line(broker)
         if line is None:
-            print(f"the broker did not become ready; its log:\n{tail(log)}", file=sys.stderr)
+            print(f"FAIL the broker becomes ready: expected a line, got none; its log:\n{tail(log)}", flush=True)
             return 1
-        code = subprocess.run(command, env={**os.environ, **addresses(line)}).returncode
+        listeners = addresses(line)
+        if listeners is None:
+            print(f"FAIL the broker names its listeners: expected {', '.join(LISTENERS)}, got {line!r}", flush=True)
+            return 1
+        code = subprocess.run(command, env={**os.environ, **listeners}).returncode
         broker.send_signal(signal.SIGTERM)
         try:
             ended = broker.wait(STOP_SECONDS)
@@ -65,8 +68,6 @@ def start(folder: Path, log: Path) -> subprocess.Popen:
     arguments = [binary, "serve", "--data-dir", str(folder / "data")]
     for listener in LISTENERS:
         arguments += [f"--{listener}-port", "0"]
-    if "WARREN_CONFIG" in os.environ:
-        arguments += ["--config", os.environ["WARREN_CONFIG"]]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=open(log, "wb"))
 
 
@@ -84,12 +85,11 @@ def ready_line(broker: subprocess.Popen) -> str | None:
     return line if line.startswith("ready ") else None
 
 
-def addresses(line: str) -> dict[str, str]:
-    """The environment variables for the listeners of a ready line."""
+def addresses(line: str) -> dict[str, str] | None:
+    """The environment variables for the listeners of a ready line, None when it lacks one."""
     listeners = dict(re.findall(r"(\w+)=(\S+)", line))
-    missing = [name for name in LISTENERS if name not in listeners]
-    if missing:
-        sys.exit(f"the ready line names no {', '.join(missing)}: {line!r}")
+    if not set(LISTENERS) <= set(listeners):
+        return None
     return {
         "AMQP_URL": f"amqp://guest:guest@{listeners['amqp']}",
         "MANAGEMENT_URL": f"http://{listeners['management']}",
