@@ -3,8 +3,8 @@
 
 The tests name fixed ports; they run from a copy of the crate under TOOLS_DIR, where these are replaced, and without
 the tests of TLS, which the crate ignores unless it finds certificates, and which would need OpenSSL to build. What a
-broker needs beforehand (a user, a virtual host, the cluster's name) is set up here, as the crate's own scripts do. Tests for
-plugins that the broker does not list are skipped.
+broker needs beforehand (a user, a virtual host, the cluster's name) is set up here, as the crate's own scripts do.
+Tests for plugins that the broker does not list are skipped.
 """
 
 import json

@@ -211,9 +211,8 @@ class Operator(threading.Thread):
 
     def _read(self) -> None:
         """Lists while others change what is in them."""
-        path = self._random.choice(
-            [f"queues/{VHOST}", f"policies/{VHOST}", "users", f"bindings/{VHOST}", "definitions", "overview", "permissions"]
-        )
+        inside = [f"{kind}/{VHOST}" for kind in ("queues", "exchanges", "policies", "bindings", "definitions")]
+        path = self._random.choice([*inside, "users", "definitions", "overview", "permissions", "vhosts"])
         answer = self._api.call("GET", path)
         expect(answer.status, 200, f"GET /api/{path}: {answer.text[:300]}")
         answer.json()

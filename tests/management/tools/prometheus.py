@@ -213,7 +213,8 @@ def panels(server: Server) -> None:
         if wanted == "quorum" and not quorum:
             report.skip(name, "needs quorum")
         else:
-            report.check(name, lambda q=query, w=wanted: eventually(lambda: answers(server, q.replace("@", join), w), 5))
+            joined = query.replace("@", join)
+            report.check(name, lambda q=joined, w=wanted: eventually(lambda: answers(server, q, w), 5))
 
 
 def answers(server: Server, query: str, wanted: str) -> None:

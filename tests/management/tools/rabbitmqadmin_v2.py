@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The commands of rabbitmqadmin 2.x against the broker of MANAGEMENT_URL and AMQP_URL.
 
-RABBITMQADMIN names the executable. COMMANDS lists one command a line with what its output must contain; between them
-stand checks of what the commands did.
+RABBITMQADMIN names the executable. The tables below hold one command a line, after a bar what its output must contain;
+between the tables stand checks of what the commands did.
 """
 
 import json
@@ -30,7 +30,7 @@ SHOVEL_VALUE = json.dumps(
 # The tool's exit codes are those of sysexits.h; EX_DATAERR stands for every request that was refused.
 REFUSED = 65
 
-# Commands that need nothing beforehand; `{}` names are filled in by `fill`.
+# Commands that need nothing beforehand; `fill` fills in what stands in braces.
 READING = """
 show overview | RabbitMQ version
 show churn | Queues and streams created
@@ -70,8 +70,8 @@ list vhost_limits | .
 vhost_limits list | .
 list feature_flags | state
 feature_flags list | enabled
-feature_flags enable --name stream_queue | 
-feature_flags enable_all | 
+feature_flags enable --name stream_queue
+feature_flags enable_all
 list deprecated_features | .
 deprecated_features list | transient_nonexcl_queues
 list deprecated_features_in_use | .
@@ -85,38 +85,38 @@ health_check node_is_quorum_critical | health check passed
 health_check port_listener --port {amqp_port} | health check passed
 health_check protocol_listener --protocol amqp | health check passed
 health_check protocol_listener --protocol http | health check passed
-rebalance queues | 
-queues rebalance | 
+rebalance queues
+queues rebalance
 passwords salt_and_hash s3cret | password hash
 auth_attempts stats --node {node} | http
-global_parameters set --name {vhost} --value '{{"a":1}}' | 
+global_parameters set --name {vhost} --value '{{"a":1}}'
 global_parameters list | {vhost}
-global_parameters clear --name {vhost} | 
+global_parameters clear --name {vhost}
 shell completions --shell bash | _rabbitmqadmin
 """
 
 DECLARING = """
-declare vhost --name {vhost} --default-queue-type classic --description 'a description' | 
-declare user --name {user} --password s3cr3t-pass --tags management | 
-declare permissions --user {user} --configure .* --read .* --write .* | 
---vhost {vhost} declare permissions --user {user} --configure ^a --read ^b --write ^c | 
---vhost {vhost} permissions declare --user guest --configure .* --read .* --write .* | 
---vhost {vhost} declare queue --name q1 --type quorum --durable true --auto-delete false --arguments '{{"x-delivery-limit":3}}' | 
---vhost {vhost} declare queue --name q2 --type classic | 
---vhost {vhost} queues declare --name q3 --type classic --durable false --auto-delete true | 
---vhost {vhost} declare stream --name s1 --expiration 1D --max-length-bytes 1000000 --stream-max-segment-size-bytes 500000 | 
---vhost {vhost} declare exchange --name x1 --type topic --durable true | 
---vhost {vhost} exchanges declare --name x2 --type fanout --auto-delete true | 
---vhost {vhost} declare binding --source x1 --destination-type queue --destination q1 --routing-key 'a.#' | 
---vhost {vhost} declare binding --source x1 --destination-type exchange --destination amq.topic --routing-key b | 
---vhost {vhost} exchanges bind --source x1 --destination-type queue --destination q2 --routing-key c --arguments '{{"k":1}}' | 
---vhost {vhost} declare policy --name p1 --pattern '^q' --apply-to queues --priority 5 --definition '{{"max-length":10}}' | 
---vhost {vhost} policies declare --name p2 --pattern '^s' --apply-to all --priority 1 --definition '{{"max-length-bytes":1000}}' | 
---vhost {vhost} declare operator_policy --name op1 --pattern '.*' --apply-to queues --priority 0 --definition '{{"max-length":1000}}' | 
---vhost {vhost} declare vhost_limit --name max-queues --value 100 | 
---vhost {vhost} vhost_limits declare --name max-connections --value 90 | 
-declare user_limit --user {user} --name max-channels --value 10 | 
-user_limits declare --user {user} --name max-connections --value 9 | 
+declare vhost --name {vhost} --default-queue-type classic --description 'a description'
+declare user --name {user} --password s3cr3t-pass --tags management
+declare permissions --user {user} --configure .* --read .* --write .*
+--vhost {vhost} declare permissions --user {user} --configure ^a --read ^b --write ^c
+--vhost {vhost} permissions declare --user guest --configure .* --read .* --write .*
+--vhost {vhost} declare queue --name q1 --type quorum --durable true --auto-delete false --arguments '{{"x-delivery-limit":3}}'
+--vhost {vhost} declare queue --name q2 --type classic
+--vhost {vhost} queues declare --name q3 --type classic --durable false --auto-delete true
+--vhost {vhost} declare stream --name s1 --expiration 1D --max-length-bytes 1000000 --stream-max-segment-size-bytes 500000
+--vhost {vhost} declare exchange --name x1 --type topic --durable true
+--vhost {vhost} exchanges declare --name x2 --type fanout --auto-delete true
+--vhost {vhost} declare binding --source x1 --destination-type queue --destination q1 --routing-key 'a.#'
+--vhost {vhost} declare binding --source x1 --destination-type exchange --destination amq.topic --routing-key b
+--vhost {vhost} exchanges bind --source x1 --destination-type queue --destination q2 --routing-key c --arguments '{{"k":1}}'
+--vhost {vhost} declare policy --name p1 --pattern '^q' --apply-to queues --priority 5 --definition '{{"max-length":10}}'
+--vhost {vhost} policies declare --name p2 --pattern '^s' --apply-to all --priority 1 --definition '{{"max-length-bytes":1000}}'
+--vhost {vhost} declare operator_policy --name op1 --pattern '.*' --apply-to queues --priority 0 --definition '{{"max-length":1000}}'
+--vhost {vhost} declare vhost_limit --name max-queues --value 100
+--vhost {vhost} vhost_limits declare --name max-connections --value 90
+declare user_limit --user {user} --name max-channels --value 10
+user_limits declare --user {user} --name max-connections --value 9
 """
 
 USING = """
@@ -124,8 +124,8 @@ USING = """
 --vhost {vhost} publish message --exchange x1 --routing-key c --payload second --properties '{{"content_type":"text/plain"}}' | routed successfully
 --vhost {vhost} get messages --queue q2 --count 2 --ack-mode ack_requeue_true | hello
 --vhost {vhost} get messages --queue q2 --count 2 --ack-mode ack_requeue_true | text/plain
---vhost {vhost} purge queue --name q2 | 
---vhost {vhost} queues purge --name q2 | 
+--vhost {vhost} purge queue --name q2
+--vhost {vhost} queues purge --name q2
 --vhost {vhost} queues show --name q2 | classic
 --vhost {vhost} queues list | q2
 --vhost {vhost} list queues | q1
@@ -137,17 +137,17 @@ USING = """
 --vhost {vhost} policies list_matching_object --name q2 --type queues | p1
 --vhost {vhost} policies list_conflicting_in | .
 policies list_conflicting | .
---vhost {vhost} policies update_definition --name p1 --definition-key max-length --new-value 20 | 
---vhost {vhost} policies patch --name p1 --definition '{{"expires":100000}}' | 
---vhost {vhost} policies delete_definition_keys --name p1 --definition-keys expires | 
---vhost {vhost} policies declare_override --name p1 --override-name p1o --definition '{{"max-length":11}}' | 
---vhost {vhost} policies declare_blanket --name pb --apply-to queues --definition '{{"max-length":12}}' | 
---vhost {vhost} policies update_definitions_of_all_in --definition-key max-length --new-value 30 | 
+--vhost {vhost} policies update_definition --name p1 --definition-key max-length --new-value 20
+--vhost {vhost} policies patch --name p1 --definition '{{"expires":100000}}'
+--vhost {vhost} policies delete_definition_keys --name p1 --definition-keys expires
+--vhost {vhost} policies declare_override --name p1 --override-name p1o --definition '{{"max-length":11}}'
+--vhost {vhost} policies declare_blanket --name pb --apply-to queues --definition '{{"max-length":12}}'
+--vhost {vhost} policies update_definitions_of_all_in --definition-key max-length --new-value 30
 --vhost {vhost} operator_policies list_in | op1
 --vhost {vhost} operator_policies list_matching_object --name q2 --type queues | op1
---vhost {vhost} operator_policies update_definition --name op1 --definition-key max-length --new-value 2000 | 
---vhost {vhost} operator_policies patch --name op1 --definition '{{"expires":100000}}' | 
---vhost {vhost} operator_policies delete_definition_keys --name op1 --definition-keys expires | 
+--vhost {vhost} operator_policies update_definition --name op1 --definition-key max-length --new-value 2000
+--vhost {vhost} operator_policies patch --name op1 --definition '{{"expires":100000}}'
+--vhost {vhost} operator_policies delete_definition_keys --name op1 --definition-keys expires
 --vhost {vhost} list vhost_limits | max-queues: 100
 --vhost {vhost} vhost_limits list | max-connections: 90
 list user_limits --user {user} | max-channels: 10
@@ -156,33 +156,33 @@ users limits --user {user} | max-channels: 10
 list user_connections --username guest | .
 connections list_of_user --username guest | .
 users connections --username guest | .
-vhosts enable_deletion_protection --name {vhost} | 
+vhosts enable_deletion_protection --name {vhost}
 """
 
 DELETING = """
-vhosts disable_deletion_protection --name {vhost} | 
-close user_connections --username {user} | 
-connections close_of_user --username {user} | 
---vhost {vhost} delete binding --source x1 --destination-type queue --destination q1 --routing-key 'a.#' | 
---vhost {vhost} exchanges unbind --source x1 --destination-type exchange --destination amq.topic --routing-key b | 
---vhost {vhost} bindings delete --source x1 --destination-type queue --destination q2 --routing-key c --arguments '{{"k":1}}' | 
---vhost {vhost} delete policy --name p1 | 
---vhost {vhost} policies delete --name p2 | 
---vhost {vhost} delete policy --name p1o | 
---vhost {vhost} delete policy --name pb | 
---vhost {vhost} delete operator_policy --name op1 | 
---vhost {vhost} delete vhost_limit --name max-queues | 
---vhost {vhost} vhost_limits delete --name max-connections | 
-delete user_limit --user {user} --name max-channels | 
-user_limits delete --user {user} --name max-connections | 
---vhost {vhost} delete exchange --name x1 | 
---vhost {vhost} exchanges delete --name x2 | 
---vhost {vhost} delete queue --name q1 | 
---vhost {vhost} queues delete --name q2 | 
---vhost {vhost} delete queue --name q3 | 
---vhost {vhost} delete queue --name missing --idempotently | 
---vhost {vhost} delete stream --name s1 | 
---vhost {vhost} delete permissions --user {user} | 
+vhosts disable_deletion_protection --name {vhost}
+close user_connections --username {user}
+connections close_of_user --username {user}
+--vhost {vhost} delete binding --source x1 --destination-type queue --destination q1 --routing-key 'a.#'
+--vhost {vhost} exchanges unbind --source x1 --destination-type exchange --destination amq.topic --routing-key b
+--vhost {vhost} bindings delete --source x1 --destination-type queue --destination q2 --routing-key c --arguments '{{"k":1}}'
+--vhost {vhost} delete policy --name p1
+--vhost {vhost} policies delete --name p2
+--vhost {vhost} delete policy --name p1o
+--vhost {vhost} delete policy --name pb
+--vhost {vhost} delete operator_policy --name op1
+--vhost {vhost} delete vhost_limit --name max-queues
+--vhost {vhost} vhost_limits delete --name max-connections
+delete user_limit --user {user} --name max-channels
+user_limits delete --user {user} --name max-connections
+--vhost {vhost} delete exchange --name x1
+--vhost {vhost} exchanges delete --name x2
+--vhost {vhost} delete queue --name q1
+--vhost {vhost} queues delete --name q2
+--vhost {vhost} delete queue --name q3
+--vhost {vhost} delete queue --name missing --idempotently
+--vhost {vhost} delete stream --name s1
+--vhost {vhost} delete permissions --user {user}
 """
 
 address = urllib.parse.urlsplit(MANAGEMENT_URL)
@@ -206,7 +206,7 @@ def main() -> None:
         refusals()
         run_commands(DELETING)
         report.check("what was deleted is gone", deleted)
-        run_commands("delete user --name {user} | \ndelete vhost --name {vhost} | ")
+        run_commands("delete user --name {user}\ndelete vhost --name {vhost}")
     finally:
         for path in (f"vhosts/{VHOST}/deletion/protection", f"vhosts/{VHOST}", f"users/{USER}"):
             api.call("DELETE", path)
@@ -240,7 +240,7 @@ def admin(arguments: list[str], code: int = 0) -> str:
 
 def run_commands(lines: str) -> None:
     for line in filter(None, lines.splitlines()):
-        command, _, text = line.rpartition(" | ")
+        command, _, text = line.partition(" | ")
         check_command(command, text)
 
 
@@ -287,7 +287,8 @@ def changed() -> None:
     policies = {policy["name"]: policy for policy in api.get(f"policies/{VHOST}")}
     definitions = {name: policy["definition"] for name, policy in policies.items()}
     thirty = {"max-length": 30}
-    expect(definitions, {"p1": thirty, "p2": {"max-length-bytes": 1000, **thirty}, "p1o": thirty, "pb": thirty}, "policies")
+    both = {"max-length-bytes": 1000, **thirty}
+    expect(definitions, {"p1": thirty, "p2": both, "p1o": thirty, "pb": thirty}, "policies")
     expect(policies["p1o"]["priority"] > policies["p1"]["priority"] > policies["pb"]["priority"], True, "priorities")
     expect(api.get(f"operator-policies/{VHOST}/op1")["definition"], {"max-length": 2000}, "operator policy")
 
@@ -394,7 +395,8 @@ def refusals() -> None:
     check_command("--vhost {vhost} queues show --name missing", "404 Not Found", REFUSED)
     check_command("--vhost {vhost} declare queue --name q2 --type classic --durable false", "inequivalent arg", REFUSED)
     definition = """'{{"max-length":1}}'"""
-    check_command(f"--vhost {{vhost}} declare policy --name bad --pattern '(' --apply-to queues --definition {definition}", "", REFUSED)
+    bad = f"declare policy --name bad --pattern '(' --apply-to queues --definition {definition}"
+    check_command(f"--vhost {{vhost}} {bad}", "", REFUSED)
     check_command("health_check port_listener --port 1", "1", 69)
     check_command("--username guest --password wrong list vhosts", "Not_Authorized", REFUSED)
 
