@@ -86,14 +86,13 @@ class Operator(threading.Thread):
         return status
 
     def _put_or_delete(self, path: str, body: Any, value: Any, known: dict[str, Any]) -> None:
-        """Writes the object, or deletes it one time in three. Only an object that others write too may be missing."""
+        """Writes the object, or deletes it one time in three. The status tells whether it was there, which only for
+        an object that others write too is not known."""
+        contended, is_there = known is self.contended, known.get(path) is not GONE
         if self._random.randrange(3):
-            self._write("PUT", path, body)
+            self._write("PUT", path, body, WRITTEN if contended else ((204,) if is_there else (201,)))
             known[path] = value
-            return
-        is_there = known.get(path) is not GONE
-        statuses = (204, 404) if known is self.contended else ((204,) if is_there else (404,))
-        if self._write("DELETE", path, statuses=statuses) == 204 or known is self.own:
+        elif self._write("DELETE", path, statuses=(204, 404) if contended else ((204,) if is_there else (404,))) == 204:
             known[path] = GONE
 
     def _policy(self, name: str | None = None, known: dict[str, Any] | None = None) -> None:
@@ -154,8 +153,9 @@ class Operator(threading.Thread):
             return
         path, configure = f"permissions/{VHOST}/{name}", f"^a{self._next()}"
         body = {"configure": configure, "write": "^b", "read": "^c"}
-        if self.own.get(path) is GONE or self._random.randrange(2):
-            self._write("PUT", path, body)
+        is_there = self.own.get(path) is not GONE
+        if not is_there or self._random.randrange(2):
+            self._write("PUT", path, body, (204,) if is_there else (201,))
             self.own[path] = body
         else:
             self._write("DELETE", path, statuses=(204,))
