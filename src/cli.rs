@@ -85,6 +85,8 @@ pub enum ConfigCommand {
     Show(Settings),
     /// Print a broker.toml with every key, its documentation and its default, commented out.
     Default,
+    /// Print the same as a page of Markdown.
+    Reference,
 }
 
 /// The flags that set configuration values.
@@ -181,6 +183,7 @@ pub fn run_config(command: ConfigCommand, environment: Vec<(String, String)>) ->
             Err(errors) => refuse(&errors),
         },
         ConfigCommand::Default => print(&config::default_file()),
+        ConfigCommand::Reference => print(&config::reference()),
     }
 }
 

@@ -18,6 +18,7 @@ mod nearest;
 mod origin;
 mod quantity;
 mod raw;
+mod reference;
 mod rules;
 mod schema;
 mod sources;
@@ -31,6 +32,7 @@ use std::net::SocketAddr;
 pub use document::{default_file, key_help, show};
 pub use machine::machine_memory;
 pub use origin::{ConfigError, Origin};
+pub use reference::reference;
 pub use schema::{
     Amqp, Compatibility, Config, Defaults, Limits, Log, Management, Memory, Node, Prometheus, Queues, Shutdown, Storage,
 };
@@ -174,6 +176,22 @@ impl Amqp {
     #[must_use]
     pub fn heartbeat_seconds(&self) -> u16 {
         u16::try_from(self.heartbeat.as_secs()).unwrap_or(u16::MAX)
+    }
+}
+
+impl Management {
+    /// Where to listen, unless the listener is off. Port 0 is a free one.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.port.map(|port| SocketAddr::new(self.bind, port))
+    }
+}
+
+impl Prometheus {
+    /// Where to listen, unless the listener is off. Port 0 is a free one.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.port.map(|port| SocketAddr::new(self.bind, port))
     }
 }
 

@@ -327,10 +327,49 @@ fn variables_of_rabbitmq_are_taken_over_with_a_note() {
     assert_eq!(loaded.config.amqp.port, Some(7));
     assert_eq!(loaded.warnings.len(), 4);
     assert_eq!(loaded.warnings[3], "RABBITMQ_NODE_PORT sets amqp.port; WARREN_AMQP__PORT does so too");
-    let empty = load_with("", &[("RABBITMQ_DEFAULT_USER", ""), ("RABBITMQ_NODE_PORT", "")], &[]).unwrap();
+    let empty = load_with("", &[("RABBITMQ_DEFAULT_USER", ""), ("RABBITMQ_LOGS", "")], &[]).unwrap();
     assert_eq!((empty.config.amqp.port, empty.warnings.len()), (Some(5672), 0), "empty is not set");
     let wrong = load_with("", &[("RABBITMQ_NODE_PORT", "x")], &[]).unwrap_err();
     assert_eq!(wrong, ["RABBITMQ_NODE_PORT: amqp.port: expected a whole number from -1 to 65535, got \"x\""]);
+}
+
+#[test]
+fn variables_of_rabbitmq_are_translated() {
+    for (name, value, path, expected) in [
+        ("RABBITMQ_NODENAME", "rabbit@one.example", "node.name", Some("one.example")),
+        ("RABBITMQ_NODENAME", "rabbit", "node.name", None),
+        ("RABBITMQ_NODENAME", "rabbit@", "node.name", None),
+        ("RABBITMQ_NODE_IP_ADDRESS", "::1", "amqp.bind", Some("::1")),
+        ("RABBITMQ_NODE_IP_ADDRESS", "auto", "amqp.bind", None),
+        ("RABBITMQ_LOG", "debug", "log.level", Some("debug")),
+        ("RABBITMQ_LOG", "connection=error,warning,+color", "log.level", Some("warn")),
+        ("RABBITMQ_LOG", "+color", "log.level", None),
+    ] {
+        let loaded = load_with("", &[(name, value)], &[]).unwrap();
+        let origin = loaded.origins.of(path);
+        match expected {
+            Some(text) => {
+                let (_, key) = path.split_once('.').unwrap();
+                let line = format!("{key} = {text:?}");
+                assert!(show(&loaded).contains(&line), "{name}={value}: {line}");
+                assert_eq!(origin, Origin::Environment(name.into()));
+            }
+            None => assert_eq!((origin, loaded.warnings.len()), (Origin::Default, 0), "{name}={value}"),
+        }
+    }
+    let wrong = load_with("", &[("RABBITMQ_LOG", "loud")], &[]).unwrap_err();
+    assert!(wrong[0].starts_with("RABBITMQ_LOG: log.level: expected \"error\""), "{wrong:?}");
+}
+
+#[test]
+fn variables_of_rabbitmq_without_effect_are_told() {
+    let loaded = load_with("", &[("RABBITMQ_CONFIG_FILE", "/etc/rabbitmq/rabbitmq"), ("RABBITMQ_LOGS", "-")], &[]);
+    let warnings = loaded.unwrap().warnings;
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert_eq!(
+        warnings[0],
+        "RABBITMQ_CONFIG_FILE has no effect: a rabbitmq.conf is not read; WARREN_CONFIG names a broker.toml"
+    );
 }
 
 #[test]
@@ -553,6 +592,15 @@ fn config_show_tells_values_and_origins() {
     }
     assert!(!shown.contains("hunter2"));
     assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn the_page_of_the_reference_is_that_of_the_schema() {
+    let page = include_str!("../docs/configuration.md");
+    let output = warren(&["config", "reference"], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let same = text(&output.stdout) == page;
+    assert!(same, "write the output of `warren config reference` to docs/configuration.md");
 }
 
 #[test]
