@@ -536,7 +536,7 @@ async fn dispatch(
     let topology = management.broker.topology();
     let identity = match endpoint.guard {
         Guard::Nobody => Identity::Anonymous,
-        _ => management.identify(&parts.headers, origin, &topology)?,
+        _ => management.identify(&parts.headers, origin, &topology).await?,
     };
     endpoint.guard.check(&identity, &names, &topology)?;
     if !is_acceptable(&parts.headers) {

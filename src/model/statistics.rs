@@ -278,12 +278,6 @@ numbers!(
         QueuesDeclared,
         QueuesCreated,
         QueuesDeleted,
-        AuthAttempts,
-        AuthSucceeded,
-        AuthFailed,
-        HttpAuthAttempts,
-        HttpAuthSucceeded,
-        HttpAuthFailed,
     }
 );
 
