@@ -21,6 +21,12 @@ pub struct Tally {
     pub refused: u64,
     /// Of those that left, the ones that became dead letters.
     pub dead_lettered: u64,
+    /// By why they left.
+    pub expired_dead_lettered: u64,
+    pub dropped_dead_lettered: u64,
+    pub rejected_dead_lettered: u64,
+    /// Publishes that were not taken and became dead letters.
+    pub refused_dead_lettered: u64,
     /// From arrival to the first delivery.
     pub in_queue: Durations,
     /// From delivery to acknowledgement.

@@ -20,7 +20,7 @@ use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp
 use crate::model::names::{ExchangeName, QueueName, UserName, VhostName};
 use crate::model::random::Random;
 use crate::model::request::{Answer, Ask, Event, Internal, Request, SettleOutcome, Settlement};
-use crate::model::statistics::{ConnectionRecord, PublishRun};
+use crate::model::statistics::{ChurnNumber, ConnectionRecord, PublishRun};
 use crate::queue::{Command, Outcome};
 use crate::routing::Targets;
 
@@ -226,7 +226,11 @@ impl Session {
 
     fn rare(&mut self, request: Request, events: &mut Vec<Event>) {
         match request {
-            Request::Login { mechanism } => events.push(self.log_in(&mechanism)),
+            Request::Login { mechanism } => {
+                let event = self.log_in(&mechanism);
+                self.count_login(&event);
+                events.push(event);
+            }
             Request::OpenVhost(vhost) => events.push(self.open_vhost(vhost)),
             Request::UpdateSecret(secret) => events.push(self.update_secret(&secret)),
             Request::OpenChannel(channel) => self.open_channel(channel, events),
@@ -235,6 +239,13 @@ impl Session {
             Request::CloseConnection => self.close_connection(events),
             Request::Publish(_) | Request::Settle(_) | Request::DeliveriesSent { .. } => {}
         }
+    }
+
+    fn count_login(&self, outcome: &Event) {
+        let churn = &self.broker.registry.churn;
+        let succeeded = matches!(outcome, Event::LoggedIn);
+        churn.add_shared(ChurnNumber::AuthAttempts, 1);
+        churn.add_shared(if succeeded { ChurnNumber::AuthSucceeded } else { ChurnNumber::AuthFailed }, 1);
     }
 
     fn open_channel(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
