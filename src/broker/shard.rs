@@ -904,15 +904,13 @@ fn publish_counters(definition: &Queue, tally: &Tally) {
         (Number::GetEmpty, tally.get_empty),
         (Number::Redelivered, tally.redelivered),
         (Number::Acked, tally.acked),
-        (Number::Expired, tally.expired),
-        (Number::DroppedMaxLength, tally.dropped_max_length),
-        (Number::Rejected, tally.rejected),
+        (Number::ExpiredDiscarded, tally.expired_discarded),
+        (Number::DroppedDiscarded, tally.dropped_discarded),
+        (Number::RejectedDiscarded, tally.rejected_discarded),
         (Number::Refused, tally.refused),
-        (Number::DeadLettered, tally.dead_lettered),
         (Number::ExpiredDeadLettered, tally.expired_dead_lettered),
         (Number::DroppedDeadLettered, tally.dropped_dead_lettered),
         (Number::RejectedDeadLettered, tally.rejected_dead_lettered),
-        (Number::RefusedDeadLettered, tally.refused_dead_lettered),
     ] {
         numbers.set(number, value);
     }

@@ -105,24 +105,20 @@ numbers!(
         GetEmpty,
         Redelivered,
         Acked,
-        /// Messages that left for their TTL, whether or not as dead letters.
-        Expired,
-        /// Messages that left for want of room.
-        DroppedMaxLength,
-        /// Messages that consumers rejected.
-        Rejected,
+        /// Messages that left for their TTL and became no dead letters.
+        ExpiredDiscarded,
+        /// Messages that left for want of room and became no dead letters.
+        DroppedDiscarded,
+        /// Messages that consumers rejected and that became no dead letters.
+        RejectedDiscarded,
         /// Publishes that the queue refused.
         Refused,
-        /// Of those that left, the ones that became dead letters.
-        DeadLettered,
-        /// Of the expired ones, those that became dead letters.
+        /// Messages that left for their TTL as dead letters.
         ExpiredDeadLettered,
-        /// Of those that left for want of room, the ones that became dead letters.
+        /// Messages that became dead letters for want of room, refused publishes too.
         DroppedDeadLettered,
-        /// Of the rejected ones, those that became dead letters.
+        /// Messages that consumers rejected and that became dead letters.
         RejectedDeadLettered,
-        /// Of the refused publishes, those that became dead letters.
-        RefusedDeadLettered,
     }
 );
 
@@ -420,6 +416,16 @@ pub enum ConnectionState {
 }
 
 impl ConnectionState {
+    pub const ALL: [Self; 7] = [
+        Self::Starting,
+        Self::Tuning,
+        Self::Opening,
+        Self::Running,
+        Self::Blocking,
+        Self::Blocked,
+        Self::Closing,
+    ];
+
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -272,7 +272,7 @@ impl Fifo {
             confirm(origin, Verdict::Rejected, effects);
             self.tally.refused += 1;
             if self.options.overflow == Overflow::RejectPublishDlx && self.options.dead_letter.is_some() {
-                self.tally.refused_dead_lettered += 1;
+                self.tally.dropped_dead_lettered += 1;
                 effects.push(Effect::DeadLetter { message, reason: Reason::MaxLength, deaths, logged: None });
             }
             return Reply::None;
@@ -565,18 +565,19 @@ impl Fifo {
     fn dead_letter(&mut self, index: u64, entry: Entry, reason: Reason, effects: &mut Vec<Effect>) {
         let Entry { message, deaths, .. } = entry;
         let tally = &mut self.tally;
-        let (left, as_letters) = match reason {
-            Reason::Expired => (&mut tally.expired, &mut tally.expired_dead_lettered),
-            Reason::MaxLength => (&mut tally.dropped_max_length, &mut tally.dropped_dead_lettered),
-            Reason::Rejected | Reason::DeliveryLimit => (&mut tally.rejected, &mut tally.rejected_dead_lettered),
+        let (discarded, dead_lettered) = match reason {
+            Reason::Expired => (&mut tally.expired_discarded, &mut tally.expired_dead_lettered),
+            Reason::MaxLength => (&mut tally.dropped_discarded, &mut tally.dropped_dead_lettered),
+            Reason::Rejected | Reason::DeliveryLimit => {
+                (&mut tally.rejected_discarded, &mut tally.rejected_dead_lettered)
+            }
         };
-        *left += 1;
         if self.options.dead_letter.is_some() {
-            *as_letters += 1;
-            tally.dead_lettered += 1;
+            *dead_lettered += 1;
             let logged = self.records.release(index, &message);
             effects.push(Effect::DeadLetter { message, reason, deaths, logged });
         } else {
+            *discarded += 1;
             self.records.left(index, &message);
         }
     }

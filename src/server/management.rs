@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::management::history::{History, Report};
+use crate::management::prometheus::Scrapes;
 use crate::management::{Management, Sampler, Settings};
 
 use super::http::{self, Site};
@@ -39,6 +40,7 @@ pub(super) async fn start(
         },
         node: Arc::clone(process) as _,
         history: Arc::new(open_history(config).await),
+        scrapes: Scrapes::default(),
     });
     http::start_local(&management, &config.node.data_dir, stopped.clone())?;
     if let Some(address) = config.management.address() {
