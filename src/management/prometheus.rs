@@ -28,8 +28,8 @@ mod text;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::Body;
-use axum::http::header::{ACCEPT, CONTENT_ENCODING, HeaderMap};
 use axum::http::StatusCode;
+use axum::http::header::{ACCEPT, CONTENT_ENCODING, HeaderMap};
 
 use super::answer::{Answer, Content, Failure};
 use super::call::Call;

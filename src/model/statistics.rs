@@ -416,15 +416,8 @@ pub enum ConnectionState {
 }
 
 impl ConnectionState {
-    pub const ALL: [Self; 7] = [
-        Self::Starting,
-        Self::Tuning,
-        Self::Opening,
-        Self::Running,
-        Self::Blocking,
-        Self::Blocked,
-        Self::Closing,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Starting, Self::Tuning, Self::Opening, Self::Running, Self::Blocking, Self::Blocked, Self::Closing];
 
     #[must_use]
     pub fn name(self) -> &'static str {

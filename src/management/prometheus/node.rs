@@ -44,21 +44,16 @@ pub(super) fn info(scrape: &Scrape, text: &mut Text) {
 
 pub(super) fn churn(scrape: &Scrape, text: &mut Text) {
     let churn = &scrape.management.broker.registry.churn;
-    // Of what comes and goes, first what went: more never went than came.
-    let mut went_first = [
-        ("connections_closed_total", "connections closed or terminated", ChurnNumber::ConnectionsClosed, 0),
-        ("connections_opened_total", "connections opened", ChurnNumber::ConnectionsCreated, 0),
-        ("channels_closed_total", "channels closed", ChurnNumber::ChannelsClosed, 0),
-        ("channels_opened_total", "channels opened", ChurnNumber::ChannelsCreated, 0),
-        ("queues_deleted_total", "queues deleted", ChurnNumber::QueuesDeleted, 0),
-        ("queues_created_total", "queues created", ChurnNumber::QueuesCreated, 0),
-        ("queues_declared_total", "queues declared", ChurnNumber::QueuesDeclared, 0),
-    ];
-    for (_, _, number, value) in &mut went_first {
-        *value = churn.get(*number);
-    }
-    for (name, what, _, value) in went_first.into_iter().rev() {
-        text.single(name, Counter, &format!("Total number of {what}"), value);
+    for (name, what, number) in [
+        ("connections_opened_total", "connections opened", ChurnNumber::ConnectionsCreated),
+        ("connections_closed_total", "connections closed or terminated", ChurnNumber::ConnectionsClosed),
+        ("channels_opened_total", "channels opened", ChurnNumber::ChannelsCreated),
+        ("channels_closed_total", "channels closed", ChurnNumber::ChannelsClosed),
+        ("queues_declared_total", "queues declared", ChurnNumber::QueuesDeclared),
+        ("queues_created_total", "queues created", ChurnNumber::QueuesCreated),
+        ("queues_deleted_total", "queues deleted", ChurnNumber::QueuesDeleted),
+    ] {
+        text.single(name, Counter, &format!("Total number of {what}"), churn.get(number));
     }
 }
 

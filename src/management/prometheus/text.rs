@@ -217,7 +217,9 @@ mod tests {
             text.family("t", Kind::Histogram, "T");
             text.histogram(&[], [0.001, 1.024, 1048.576], &[1, 1, 1, 1], 0.25);
         });
-        for bound in ["le=\"0.001\"} 1", "le=\"1.024\"} 2", "le=\"1048.576\"} 3", "le=\"+Inf\"} 4", "rabbitmq_t_sum 0.25"] {
+        for bound in
+            ["le=\"0.001\"} 1", "le=\"1.024\"} 2", "le=\"1048.576\"} 3", "le=\"+Inf\"} 4", "rabbitmq_t_sum 0.25"]
+        {
             assert!(text.contains(bound), "{bound}: {text}");
         }
         assert_eq!(written(|text| text.single("n", Kind::Gauge, "N", f64::NAN)).lines().last(), Some("rabbitmq_n NaN"));
