@@ -61,11 +61,13 @@ pub struct Management {
     pub settings: Settings,
     pub node: Arc<dyn Node>,
     pub history: Arc<History>,
+    /// What scraping itself has cost.
+    pub scrapes: prometheus::Scrapes,
 }
 
 /// Metrics, on the API's port.
 async fn metrics(call: call::Call) -> Result<answer::Answer, answer::Failure> {
-    prometheus::answer(&call.management, call.name(0), &call.query).ok_or_else(answer::Failure::not_found)
+    prometheus::answer(&call)
 }
 
 impl Management {

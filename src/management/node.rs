@@ -32,6 +32,8 @@ pub struct NodeFacts {
     pub disk_free: u64,
     pub disk_limit: u64,
     pub disk_alarm: bool,
+    /// Why publishers may be blocked, and whether that holds.
+    pub alarm_causes: Vec<(&'static str, bool)>,
     pub open_files: u64,
     pub open_files_max: u64,
     pub threads: u64,

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::management::history::{History, Report};
+use crate::management::prometheus::Scrapes;
 use crate::management::{Management, Sampler, Settings, import_text};
 
 use super::http::{self, Site};
@@ -36,6 +37,7 @@ pub(super) async fn open(shared: &Shared, config: &Config, process: &Arc<Process
         },
         node: Arc::clone(process) as _,
         history: Arc::new(open_history(config).await),
+        scrapes: Scrapes::default(),
     })
 }
 

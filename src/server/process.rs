@@ -71,6 +71,7 @@ impl Node for Process {
             disk_free,
             disk_limit,
             disk_alarm,
+            alarm_causes: self.shared.alarms.causes().to_vec(),
             open_files: entries("/proc/self/fd"),
             open_files_max: rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or_default(),
             threads: entries("/proc/self/task"),
