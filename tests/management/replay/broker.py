@@ -40,6 +40,8 @@ class StartedBroker:
         self._process = None
 
     def __enter__(self) -> "StartedBroker":
+        if not self._binary.exists():
+            raise SystemExit(f"no broker at {self._binary}: set WARREN_BIN")
         ports = ["--amqp-port", "0", "--management-port", "0", "--prometheus-port", "0"]
         command = [self._binary, "serve", "--data-dir", self._directory / "data", *ports]
         with open(self._log_file, "ab") as log:

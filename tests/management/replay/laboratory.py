@@ -121,6 +121,7 @@ MORE = {
     "quirks/definitions-import-bad-queue": ("imp",),
     "quirks/definitions-import-conflict": ("imported",),
     "quirks/definitions-import-vhost-in-single": ("imp",),
+    "quirks/sort-unknown-column": ("imported",),
     "quirks/queue-get-zero": ("one message",),
     "write/binding-delete": ("a.#",),
     "write/binding-delete-empty-key": ("empty key",),

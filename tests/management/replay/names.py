@@ -16,7 +16,7 @@ RECORDED_PROMETHEUS_PORT = 15692
 VHOSTS = ("orders", "analytics", "lab", "lab2", "lab3", "labx", "laby", "big", "imp")
 USERS = ("alice", "bob", "carol", "dave", "app", "orphan", "imp", "zz", *(f"u{n}" for n in range(1, 12)))
 GLOBAL_PARAMETERS = ("cluster_name_note", "gp1")
-QUEUES_OF_DEFAULT_VHOST = ("inbox",)
+QUEUES_OF_DEFAULT_VHOST = ("inbox", "h1")
 PREFIXED = frozenset(VHOSTS + USERS + GLOBAL_PARAMETERS + QUEUES_OF_DEFAULT_VHOST)
 
 _QUOTED = re.compile(r"""(['"])(%s)\1""" % "|".join(sorted(PREFIXED)))
@@ -56,7 +56,7 @@ class Names:
         if isinstance(value, str):
             if key in ("port", "name") and value.isdigit():
                 return str(self.ports.get(int(value), value))
-            return self.name(self.text(value))
+            return value if key == "tags" else self.name(self.text(value))
         if isinstance(value, int) and not isinstance(value, bool) and key in ("port", "peer_port", "ports"):
             return self.ports.get(value, value)
         return value

@@ -3,7 +3,7 @@
 import time
 
 from client import Client
-from names import Names
+from names import QUEUES_OF_DEFAULT_VHOST, Names
 
 ALL = {"configure": ".*", "write": ".*", "read": ".*"}
 TAGS = {
@@ -64,19 +64,20 @@ STREAM_ARGUMENTS = {
     "x-stream-max-segment-size-bytes": 1000000,
 }
 QUEUES = [
-    ("/", "inbox", {}, None),
-    ("analytics", "an.q", {}, None),
-    ("orders", "jobs.created", {}, None),
-    ("orders", "jobs.shipped", SHIPPED_ARGUMENTS, None),
-    ("orders", "jobs.priority", {"x-max-priority": 10}, None),
-    ("orders", "jobs.sac", {"x-single-active-consumer": True}, None),
-    ("orders", "jobs.lazy", {}, None),
-    ("orders", "dead.letters", {}, None),
-    ("orders", "unrouted", {}, None),
-    ("orders", "h1", {}, None),
-    ("orders", "h2", {}, None),
-    ("orders", "orders.quorum", QUORUM_ARGUMENTS, "quorum"),
-    ("orders", "orders.stream", STREAM_ARGUMENTS, "stream"),
+    ("/", "inbox", {}),
+    ("/", "h1", {}),
+    ("analytics", "an.q", {}),
+    ("orders", "jobs.created", {}),
+    ("orders", "jobs.shipped", SHIPPED_ARGUMENTS),
+    ("orders", "jobs.priority", {"x-max-priority": 10}),
+    ("orders", "jobs.sac", {"x-single-active-consumer": True}),
+    ("orders", "jobs.lazy", {}),
+    ("orders", "dead.letters", {}),
+    ("orders", "unrouted", {}),
+    ("orders", "h1", {}),
+    ("orders", "h2", {}),
+    ("orders", "orders.quorum", QUORUM_ARGUMENTS),
+    ("orders", "orders.stream", STREAM_ARGUMENTS),
 ]
 BINDINGS = [
     ("analytics", "orders.topic", "q", "an.q", "#", {}),
@@ -90,7 +91,11 @@ BINDINGS = [
     ("orders", "orders.dlx", "q", "dead.letters", "", {}),
     ("orders", "orders.hash", "q", "h1", "1", {}),
     ("orders", "orders.hash", "q", "h2", "2", {}),
+    ("orders", "orders.topic", "q", "orders.quorum", "#", {}),
+    ("orders", "orders.topic", "q", "orders.stream", "#.shipped", {}),
 ]
+# Objects that some brokers cannot have, with what they need.
+NEEDS_OF = {"orders.hash": "x-consistent-hash", "orders.quorum": "quorum", "orders.stream": "stream"}
 POLICIES = {
     "policies/orders/ttl-dlx": {
         "pattern": "^jobs\\.",
@@ -141,6 +146,10 @@ class Topology:
         self.put("topic-permissions/orders/app", {"exchange": "orders.topic", "write": "^eu\\..*", "read": ".*"})
         self._learn_hashes()
 
+    def has(self, need: str) -> bool:
+        """Whether the broker has an exchange type, or what else it was said to have."""
+        return need in self._needs or need in self.exchange_types
+
     def put(self, path: str, body: object) -> None:
         self._call("PUT", path, body)
 
@@ -153,7 +162,8 @@ class Topology:
         for user in TAGS:
             self._delete(f"users/{user}")
         self._delete("global-parameters/cluster_name_note")
-        self._delete(f"queues/{DEFAULT_VHOST}/inbox")
+        for queue in QUEUES_OF_DEFAULT_VHOST:
+            self._delete(f"queues/{DEFAULT_VHOST}/{queue}")
 
     def wait_for(self, what: str, path: str, condition, seconds: float = 30) -> None:
         """Polls until `condition` holds for the body at `path`."""
@@ -189,16 +199,19 @@ class Topology:
         for vhost, name, definition in EXCHANGES:
             if definition["type"] in self.exchange_types:
                 self.put(f"exchanges/{segment(vhost)}/{name}", {"durable": True, **definition})
-        for vhost, name, arguments, need in QUEUES:
-            if need is None or need in self._needs:
+        for vhost, name, arguments in QUEUES:
+            if self._is_possible(name):
                 arguments = {"x-queue-type": "classic", **arguments}
                 self.put(f"queues/{segment(vhost)}/{name}", {"durable": True, "arguments": arguments})
         transient = {"durable": False, "auto_delete": True, "arguments": {"x-queue-type": "classic"}}
         self.put("queues/orders/app-transient", transient)
         for vhost, source, kind, destination, key, arguments in BINDINGS:
-            if source != "orders.hash" or "x-consistent-hash" in self.exchange_types:
+            if self._is_possible(source) and self._is_possible(destination):
                 path = f"bindings/{segment(vhost)}/e/{source}/{kind}/{destination}"
                 self.post(path, {"routing_key": key, "arguments": arguments})
+
+    def _is_possible(self, name: str) -> bool:
+        return name not in NEEDS_OF or self.has(NEEDS_OF[name])
 
     def _learn_hashes(self) -> None:
         """The hash of binding arguments in `properties_key` is the broker's own."""
