@@ -21,7 +21,8 @@ class Comparison:
     name: str
     kind: str
     shortened: bool
-    shared: bool
+    # What the names of this run begin with, when others use the broker too; otherwise empty.
+    prefix: str
     ours: bool
     # Whether values count; otherwise only shapes do.
     values: bool = True
@@ -40,10 +41,10 @@ def kind_of(path: str) -> str:
     return "/".join(words)
 
 
-def compare(recording: Recording, answer: Answer, *, shared: bool, ours: bool) -> list[str]:
-    """The differences, at most a few. `shared`: others use the broker too, so lists hold more than was created;
+def compare(recording: Recording, answer: Answer, *, prefix: str, ours: bool) -> list[str]:
+    """The differences, at most a few. `prefix`: begins the names of this run, where lists hold those of others too;
     `ours`: it is Warren, which answers some things better."""
-    state = Comparison(recording.name, kind_of(recording.path), recording.shortened, shared, ours)
+    state = Comparison(recording.name, kind_of(recording.path), recording.shortened, prefix, ours)
     if answer.status != recording.status:
         return [f"status {answer.status} instead of {recording.status}: {short(answer.body)}"]
     compare_headers(state, recording, answer)
@@ -185,6 +186,7 @@ def compare_identified(
     """Elements that have a name: each recorded one must be there, in the recorded order, and no other."""
     actual = {identity(element): index for index, element in enumerate(found) if isinstance(element, dict)}
     last = -1
+    in_order = not state.shortened and path in ("$", "$.items")
     for element in wanted:
         label = identity(element)
         below = f"{path}[{label}]"
@@ -192,11 +194,13 @@ def compare_identified(
             state.note(below, "is missing")
             continue
         compare_value(state, below, key, element, found[actual[label]], determined)
-        if actual[label] < last and not state.shortened and not state.shared:
-            state.note(below, "is in another place")
-        last = max(last, actual[label])
-    extra = [label for label in actual if label not in {identity(element) for element in wanted}]
-    if extra and not state.shortened and not (state.shared and path in ("$", "$.items")):
+        if state.prefix in label:
+            if actual[label] < last and in_order:
+                state.note(below, "is in another place")
+            last = max(last, actual[label])
+    known = {identity(element) for element in wanted}
+    extra = [label for label in actual if label not in known and (not in_order or state.prefix in label)]
+    if extra and not state.shortened:
         if not rules.extra_elements_are_allowed(state.name, path):
             state.note(path, f"has elements that are not in the recording: {short(extra)}")
 

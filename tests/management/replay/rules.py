@@ -128,7 +128,6 @@ ALLOWED_EXTRA_KEYS = {
 ALLOWED_EXTRA_PLACES = [
     (r".*", r".*\.client_properties(\.capabilities)?", r".*", "the client library's"),
     (r".*", r".*\.(listeners|contexts)\[.*\](\.socket_opts)?", r".*", "configuration"),
-    (r"get/queue\.quorum", r"\$\.messages_by_priority", r".*", "counts by priority"),
     (r"get/cluster-name", r"\$", r".*", "unused"),
 ]
 
@@ -152,7 +151,6 @@ LEFT_OUT = [
     ("rabbitmq", r"get/(channel|exchange|queue).*", r"\$\.(deliveries|incoming|outgoing|publishes)\[.*", BASIC_RATES),
     ("rabbitmq", r"get/exchanges", r"\$\[//amq\.rabbitmq\.event\]", NOT_OURS),
     ("rabbitmq", r"quirks/sort-unknown-column", r"\$\[\S*imp/\]\.messages.*", "statistics of a new vhost lag behind"),
-    (".*", r"get/queue\.quorum", r"\$\.single_active_consumer_tag", "null now and then on the recorded broker too"),
     (".*", r"ui/(root|api-help)", r"(vary|cache-control|content-type)", "a page of its own; its kind of file says enough"),
 ]
 

@@ -19,7 +19,7 @@ def answer_of(recording: Recording) -> Answer:
 
 
 def differences(recording: Recording, answer: Answer, ours: bool = False) -> list[str]:
-    return comparison.compare(recording, answer, shared=False, ours=ours)
+    return comparison.compare(recording, answer, prefix="", ours=ours)
 
 
 def is_free(recording: Recording, found: dict) -> bool:
@@ -101,7 +101,7 @@ class Values(unittest.TestCase):
 
     def check(self, wanted: object, found: object, ours: bool = False, **fields) -> list[str]:
         answer = Answer(fields.get("status", 200), {}, found)
-        return comparison.compare(self.recorded(wanted, **fields), answer, shared=False, ours=ours)
+        return comparison.compare(self.recorded(wanted, **fields), answer, prefix="", ours=ours)
 
     def test_numbers_are_one_type_and_measurements_may_differ(self) -> None:
         self.assertEqual(self.check({"rate": 0.0, "messages": 7}, {"rate": 3, "messages": 8.5}), [])

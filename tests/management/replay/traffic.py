@@ -74,7 +74,7 @@ class Traffic:
         self._channels: dict[int, object] = {}
         self._stop = threading.Event()
         self._ready = threading.Event()
-        self._waiting: list[int] = []
+        self._waiting: dict[object, list[int]] = {}
         self._sent = 0
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
@@ -169,14 +169,15 @@ class Traffic:
     def _subscribe(self, client: int, queue: str, tag: str, prefetch: int, arguments: dict | None = None) -> None:
         channel = self._channels[client]
         channel.basic_qos(prefetch_count=prefetch)
-        on_message = self._on_created if client == WORKER else (lambda *_: None)
+        on_message = self._acknowledge if client in (WORKER, QUORUM_WORKER) else (lambda *_: None)
         channel.basic_consume(queue, on_message, consumer_tag=tag, arguments=arguments)
 
-    def _on_created(self, channel, method, _properties, _body) -> None:
-        """Acknowledges all but the last two messages."""
-        self._waiting.append(method.delivery_tag)
-        if len(self._waiting) > 2:
-            channel.basic_ack(self._waiting.pop(0))
+    def _acknowledge(self, channel, method, _properties, _body) -> None:
+        """Acknowledges all but the last two messages of the channel."""
+        waiting = self._waiting.setdefault(channel, [])
+        waiting.append(method.delivery_tag)
+        if len(waiting) > 2:
+            channel.basic_ack(waiting.pop(0))
 
     def _publish(self) -> None:
         publisher = self._channels[PUBLISHER]
