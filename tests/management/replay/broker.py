@@ -35,13 +35,13 @@ class StartedBroker:
 
     def __init__(self) -> None:
         self._binary = SUITE / os.environ.get("WARREN_BIN", "../../../target/release/warren")
+        if not self._binary.exists():
+            raise SystemExit(f"no broker at {self._binary}: set WARREN_BIN")
         self._directory = Path(tempfile.mkdtemp(prefix="warren-replay-"))
         self._log_file = self._directory / "stderr.log"
         self._process = None
 
     def __enter__(self) -> "StartedBroker":
-        if not self._binary.exists():
-            raise SystemExit(f"no broker at {self._binary}: set WARREN_BIN")
         ports = ["--amqp-port", "0", "--management-port", "0", "--prometheus-port", "0"]
         command = [self._binary, "serve", "--data-dir", self._directory / "data", *ports]
         with open(self._log_file, "ab") as log:

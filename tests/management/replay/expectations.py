@@ -47,7 +47,10 @@ REFUSED_BODIES = [
     (r"PUT /api/exchanges/.*", '{"type": "x-bogus"}'),
     (r"PUT /api/queues/.*", '{"arguments": {"x-queue-type": "bogus"}}'),
     (r"PUT /api/policies/.*|PUT /api/operator-policies/.*", '{"pattern": "("}'),
-    (r"POST /api/exchanges/.*/publish", '{"properties": {}, "routing_key": "q", "payload": "x", "payload_encoding": "string"}'),
+    (
+        r"POST /api/exchanges/.*/publish",
+        '{"properties": {}, "routing_key": "q", "payload": "x", "payload_encoding": "string"}',
+    ),
     (r"POST /api/queues/.*/get", '{"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}'),
     (r"POST /api/queues/.*/actions", '{"action": "dance"}'),
     (r"POST /api/definitions.*", "[]"),

@@ -53,9 +53,19 @@ OPTIONAL_KEYS = {
 VARIES = [
     (r".*", r"password_hash", r".*", "salted"),
     (r".*", r"idle_since|timestamp|connected_at|time", r".*", "a time"),
-    (r".*", r"(rabbitmq|rabbit|management|product|erlang|crypto_lib|erlang_full)_version|product_name", r".*", "release"),
+    (
+        r".*",
+        r"(rabbitmq|rabbit|management|product|erlang|crypto_lib|erlang_full)_version|product_name",
+        r".*",
+        "release",
+    ),
     (r".*", r"version|platform|information|product", r".*client_properties.*", "the client library's"),
-    (r".*", r"ip_address|ip|cowboy_opts|socket_opts|path|linger|.*nodelay|exit_on_close|sendfile", r".*(listeners|contexts).*", "configuration"),
+    (
+        r".*",
+        r"ip_address|ip|cowboy_opts|socket_opts|path|linger|.*nodelay|exit_on_close|sendfile",
+        r".*(listeners|contexts).*",
+        "configuration",
+    ),
     (r"get/global-parameters", r"value", r"\$\[internal_cluster_id\].*", "made by the broker"),
     (r"get/version.*", r".*", r"\$", "release"),
     (r"get/auth-hash_password", r"ok", r".*", "salted"),

@@ -4,6 +4,7 @@ import copy
 import re
 import unittest
 
+import authorisation
 import comparison
 import expectations
 import laboratory
@@ -169,6 +170,23 @@ class Values(unittest.TestCase):
         wanted = {"headers": {"decimal": 1.15}}
         self.assertEqual(self.check(wanted, {"headers": {"decimal": 1.5}}, ours=True, **fields), [])
         self.assertTrue(self.check(wanted, {"headers": {"decimal": 1.15}}, ours=True, **fields))
+
+
+class Rights(unittest.TestCase):
+    def test_a_right_is_a_status_a_reason_and_whether_anything_is_seen(self) -> None:
+        refused = Answer(401, {}, {"error": "not_authorised", "reason": "Not monitor user"})
+        self.assertTrue(authorisation.fits("401 Not monitor user", refused))
+        self.assertFalse(authorisation.fits("401 Not administrator user", refused))
+        self.assertFalse(authorisation.fits("200", refused))
+        self.assertTrue(authorisation.fits("200 [21]", Answer(200, {}, [1])))
+        self.assertFalse(authorisation.fits("200 [21]", Answer(200, {}, [])))
+        self.assertFalse(authorisation.fits("200 [0]", Answer(200, {}, [1])))
+        self.assertFalse(authorisation.fits("401 (no body)", refused))
+
+    def test_each_recorded_right_can_be_read(self) -> None:
+        for row in rights():
+            for text in row.answers.values():
+                self.assertIsNotNone(authorisation.ANSWER.fullmatch(text), text)
 
 
 if __name__ == "__main__":
