@@ -177,6 +177,22 @@ impl Amqp {
     }
 }
 
+impl Management {
+    /// Where to listen, unless the listener is off. Port 0 is a free one.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.port.map(|port| SocketAddr::new(self.bind, port))
+    }
+}
+
+impl Prometheus {
+    /// Where to listen, unless the listener is off. Port 0 is a free one.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.port.map(|port| SocketAddr::new(self.bind, port))
+    }
+}
+
 impl Queues {
     /// The number of shards on a machine with `cores` processor cores.
     #[must_use]

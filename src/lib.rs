@@ -18,6 +18,7 @@
 //! | 3 | [`protocol`] | AMQP 0-9-1 as a state machine; sees `model` alone |
 //! | 3 | [`config`] | `broker.toml`, environment and flags |
 //! | 3 | `perf` | the load generator: a client like any other, which uses nothing of the broker |
+//! | 4 | [`management`] | operating the broker over HTTP |
 //! | 4 | [`cli`] | the command line |
 //! | 5 | [`server`] | sockets, timers, signals, tasks |
 //!
@@ -28,6 +29,7 @@ pub mod cli;
 pub mod config;
 pub mod disk;
 pub mod log;
+pub mod management;
 pub mod model;
 pub mod perf;
 pub mod protocol;

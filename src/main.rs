@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 use warren::cli::{self, Command, CommandLine, Settings};
 use warren::config::{Log, LogFormat, LogLevel};
+use warren::server::LogLevels;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -37,11 +39,11 @@ fn start(settings: Settings, environment: Vec<(String, String)>) -> ExitCode {
         Ok(loaded) => loaded,
         Err(errors) => return cli::refuse(&errors),
     };
-    start_log(&loaded.config.log);
+    let log_levels = start_log(&loaded.config.log);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    match warren::server::run(&loaded.config) {
+    match warren::server::run(&loaded, log_levels) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -51,7 +53,7 @@ fn start(settings: Settings, environment: Vec<(String, String)>) -> ExitCode {
 }
 
 /// Sends the log to standard error, in the format and with the levels of the configuration.
-fn start_log(log: &Log) {
+fn start_log(log: &Log) -> LogLevels {
     let mut levels = Targets::new().with_default(filter(log.level));
     for (module, level) in &log.levels {
         // A module of the broker, or of a library by its full name.
@@ -63,7 +65,18 @@ fn start_log(log: &Log) {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
+    let (levels, handle) = reload::Layer::new(levels);
     tracing_subscriber::registry().with(layer.with_filter(levels)).init();
+    Box::new(move |level| {
+        let level = match level {
+            "error" | "critical" => LogLevel::Error,
+            "warn" | "warning" => LogLevel::Warn,
+            "info" => LogLevel::Info,
+            "debug" => LogLevel::Debug,
+            _ => return Err("a level is error, warn, info or debug".to_owned()),
+        };
+        handle.modify(|levels| *levels = Targets::new().with_default(filter(level))).map_err(|error| error.to_string())
+    })
 }
 
 fn filter(level: LogLevel) -> LevelFilter {

@@ -9,6 +9,7 @@
 //!
 //! Lock order: a shard, then the metadata, then the journal, then mailboxes and outboxes. None is held across an await.
 
+mod administration;
 mod auth;
 pub mod definitions;
 mod journal;
@@ -17,7 +18,9 @@ mod loads;
 mod mailbox;
 mod metadata;
 mod outbox;
+pub mod policy;
 mod recovery;
+mod registry;
 mod replies;
 mod session;
 mod shard;
@@ -26,6 +29,7 @@ mod stored;
 mod tests;
 mod topology;
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -35,14 +39,19 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub use auth::{PasswordHash, PatternError, Permission, User};
+pub use administration::AdministrationError;
+pub use auth::{HashAlgorithm, PasswordHash, PatternError, Permission, TopicPermission, User, UserLimits};
+pub use metadata::Existed;
 pub use outbox::Outbox;
+pub use registry::{Registered, Registry};
 pub use session::Session;
 pub use topology::{Topology, VhostTopology};
 
 use crate::log::{CommitError, Log, LogError, METADATA, Report, Severity, Storage};
 use crate::model::ids::{ConnectionId, MessageIndex, QueueId, Timestamp};
 use crate::model::names::{UserName, VhostName};
+use crate::model::statistics::{LogNumber, LogStatistics};
+use crate::model::vhost::VhostMetadata;
 
 pub use recovery::OpenError;
 
@@ -69,6 +78,8 @@ pub struct Settings {
     pub transient_nonexclusive_queues: bool,
     /// As error texts name it.
     pub node_name: String,
+    /// Users who may only log in from this host.
+    pub loopback_users: Vec<UserName>,
     /// The user of SASL ANONYMOUS.
     pub anonymous_user: Option<UserName>,
     /// Bytes of queued messages in memory above which queues page out what the log has.
@@ -123,8 +134,14 @@ pub struct Broker {
     loads: Loads,
     replies: ReplyRegistry,
     connections: AtomicUsize,
+    /// The connections that front ends have made known.
+    pub registry: Registry,
+    /// Written by whoever writes and reads the log.
+    pub log_statistics: LogStatistics,
     channels: AtomicUsize,
     per_user: DashMap<UserName, UserCounts>,
+    /// Connections.
+    per_vhost: DashMap<VhostName, usize>,
     next_connection: AtomicU64,
     stopping: AtomicBool,
 }
@@ -137,8 +154,8 @@ struct UserCounts {
 
 impl Broker {
     /// Adds a vhost with its predeclared exchanges.
-    pub fn add_vhost(&self, name: &VhostName) {
-        self.define(|metadata| metadata.add_vhost(name));
+    pub fn add_vhost(&self, name: &VhostName, metadata: VhostMetadata) {
+        self.define(|definitions| definitions.set_vhost(name, metadata));
     }
 
     /// Adds a user; every vhost it has permissions in must exist.
@@ -154,6 +171,12 @@ impl Broker {
     /// A number for a new connection.
     pub fn new_connection_id(&self) -> ConnectionId {
         ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Open connections, and how many there may be; 0 is no limit.
+    #[must_use]
+    pub fn connection_count(&self) -> (usize, usize) {
+        (self.connections.load(Ordering::Relaxed), self.settings.limits.connections)
     }
 
     #[must_use]
@@ -233,6 +256,9 @@ impl Broker {
                 }
             });
         }
+        if output.logged > 0 {
+            self.log_statistics.add_shared(LogNumber::Writes, mem::take(&mut output.logged));
+        }
         for (target, envelope) in output.remote.drain(..) {
             self.post(target, envelope);
         }
@@ -243,7 +269,7 @@ impl Broker {
         }
         if !output.submission.is_empty() {
             let next = Submission { batch: self.journal.spare(), ..Submission::default() };
-            self.journal.submit(std::mem::replace(&mut output.submission, next));
+            self.journal.submit(mem::replace(&mut output.submission, next));
         }
         if !output.loads.is_empty() {
             self.loads.add(&mut output.loads);
@@ -357,9 +383,16 @@ impl Broker {
                 }
             }
         }
+        self.log_statistics.add_shared(LogNumber::Reads, entries.len() as u64);
         let shard = metadata::shard_of(queue, self.shard_count());
         self.post(shard, Envelope::Loaded { queue, first, last, entries });
         Ok(true)
+    }
+
+    /// Records read from the log and written to it for queues.
+    #[must_use]
+    pub fn log_operations(&self) -> (u64, u64) {
+        (self.log_statistics.get(LogNumber::Reads), self.log_statistics.get(LogNumber::Writes))
     }
 
     /// What the log takes on the disk.

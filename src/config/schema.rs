@@ -229,15 +229,34 @@ schema! {
         server_properties: BTreeMap<String, String> = "", Table(Text::ANY);
     }
 
-    /// The management API. Reserved: this version has no such listener.
+    /// The management API: HTTP for operators and their tools.
     management: Management {
+        /// The address to listen on.
+        #[rabbitmq("management.tcp.ip")]
+        bind: IpAddr = "127.0.0.1", Address;
+
         /// The TCP port. 0 takes a free one, -1 turns the listener off.
         #[rabbitmq("management.tcp.port")]
         port: Option<u16> = "15672", Port;
+
+        /// The largest body of a request.
+        #[rabbitmq("management.http.max_body_size")]
+        max_body_size: u64 = "10MB", Size::between(KIB, GIB);
+
+        /// How often rates and charts look at all numbers.
+        #[rabbitmq("collect_statistics_interval")]
+        sample_interval: Duration = "5s", Time::between(SECOND, 60 * SECOND);
+
+        /// Memory for the charts' past.
+        history_memory: u64 = "64MiB", Size::between(MIB, 16 * GIB);
     }
 
-    /// Metrics for Prometheus. Reserved: this version has no such listener.
+    /// Metrics for Prometheus.
     prometheus: Prometheus {
+        /// The address to listen on.
+        #[rabbitmq("prometheus.tcp.ip")]
+        bind: IpAddr = "127.0.0.1", Address;
+
         /// The TCP port. 0 takes a free one, -1 turns the listener off.
         #[rabbitmq("prometheus.tcp.port")]
         port: Option<u16> = "15692", Port;

@@ -3,6 +3,7 @@
 //! Requests go forward in order. Publishes and settlements are answered by events only when there is something to say;
 //! an `Ask` is answered by exactly one `Answer` or `Exception` for its channel, and the channel waits for it.
 
+use super::consumer::ConsumerView;
 use super::exception::Exception;
 use super::ids::{ChannelRef, ConsumerId, MessageIndex, QueueId};
 use super::message::Message;
@@ -242,6 +243,10 @@ pub enum Event {
     Shutdown {
         text: String,
     },
+    /// The connection is to be closed at once: 320 with this text.
+    ForceClose {
+        text: String,
+    },
     /// For the session itself, never for a front end.
     Internal(Internal),
 }
@@ -255,6 +260,10 @@ pub enum Internal {
     ShardDown,
     /// The queue went away while it was being declared.
     DeclareAgain { channel: ChannelRef },
+    /// Everything before it is durable.
+    Durable,
+    /// The consumers of the queues that were asked about.
+    Consumers { consumers: Vec<(QueueId, ConsumerView)> },
 }
 
 /// A message for a consumer.

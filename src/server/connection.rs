@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 use crate::broker::{Outbox, Session};
 use crate::model::ids::{ConnectionId, Timestamp};
 use crate::model::request::{Event, Request};
+use crate::model::statistics::{ConnectionFacts, ConnectionRecord, TrafficNumber};
 use crate::protocol::amqp091::{Connection, Status};
 
 use super::Shared;
@@ -44,6 +45,7 @@ struct Driver {
     stream: TcpStream,
     protocol: Connection,
     session: Session,
+    record: Arc<ConnectionRecord>,
     outbox: Arc<Outbox>,
     events: Vec<Event>,
     requests: Vec<Request>,
@@ -86,15 +88,26 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAd
         return;
     };
     let outbox = Arc::new(Outbox::new(shared.publish_credit, shared.delivery_credit));
-    shared.connections.insert(id, Arc::clone(&outbox));
+    let own = stream.local_addr().unwrap_or(peer);
+    let facts = ConnectionFacts {
+        name: format!("{peer} -> {own}").into(),
+        peer_host: peer.ip().to_canonical().to_string(),
+        peer_port: peer.port(),
+        host: own.ip().to_canonical().to_string(),
+        port: own.port(),
+        connected_at: shared.clock.now(),
+        ..ConnectionFacts::default()
+    };
+    let record = shared.broker.registry.add(id, facts, &outbox);
     if let Some(alarm) = shared.alarms.current() {
         outbox.push_one(alarm);
     }
     let now = shared.clock.now();
     tracing::debug!(connection = id.0, %peer, "connection accepted");
     let mut driver = Box::new(Driver {
-        protocol: Connection::new(Arc::clone(&shared.amqp), id, seed, now),
-        session: Session::new(&shared.broker, &outbox, id, peer.ip(), seed.rotate_left(32)),
+        protocol: Connection::new(Arc::clone(&shared.amqp), id, seed, now).with_record(&record),
+        session: Session::new(&shared.broker, &outbox, id, peer.ip(), seed.rotate_left(32)).with_record(&record),
+        record,
         stream,
         outbox,
         events: Vec::new(),
@@ -177,12 +190,17 @@ impl Driver {
         if self.protocol.output().is_empty() {
             return Ok(());
         }
+        let before = self.protocol.output().len();
         let stream = &self.stream;
         let outcome = self.protocol.output().drain(|slices| match slices {
             [slice] => stream.try_write(slice),
             slices => stream.try_write_vectored(slices),
         });
         self.protocol.note_written();
+        let left = self.protocol.output().len();
+        self.record.traffic.add(TrafficNumber::Sent, (before - left) as u64);
+        self.record.traffic.add(TrafficNumber::SentCount, 1);
+        self.record.traffic.set(TrafficNumber::Pending, left as u64);
         match outcome {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             _ => Ok(()),
@@ -197,6 +215,8 @@ impl Driver {
                 Ok(0)
             }
             Ok(length) => {
+                self.record.traffic.add(TrafficNumber::Received, length as u64);
+                self.record.traffic.add(TrafficNumber::ReceivedCount, 1);
                 let now = self.shared.clock.now();
                 self.protocol.receive(&buffer[..length], now, &mut self.requests);
                 Ok(length)
@@ -288,7 +308,7 @@ impl Driver {
     /// Ends what the broker has for the connection, and closes the socket so that what was written last arrives.
     async fn finish(mut self: Box<Self>, id: ConnectionId, peer: SocketAddr, outcome: io::Result<()>) {
         self.session.abandon(self.shared.clock.now());
-        self.shared.connections.remove(&id);
+        self.shared.broker.registry.remove(id);
         let user = self.session.user().map_or("", |user| user.as_str());
         let name = self.protocol.client().connection_name.clone().unwrap_or_default();
         match (self.protocol.take_reason(), &outcome) {

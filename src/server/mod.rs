@@ -6,8 +6,11 @@ mod alarms;
 mod clock;
 mod connection;
 mod definitions;
+mod http;
 mod listener;
 mod log_threads;
+mod management;
+mod process;
 mod settings;
 mod shards;
 mod wal_writer;
@@ -20,20 +23,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::broker::{Broker, DefinitionError, OpenError, Outbox};
-use crate::config::Config;
+use crate::broker::{Broker, DefinitionError, OpenError};
+use crate::config::Loaded;
 use crate::disk::{Disk, DiskError};
 use crate::log::{LogError, SyncMode};
-use crate::model::ids::ConnectionId;
 use crate::model::request::Event;
 use crate::protocol::amqp091;
 
 use alarms::Alarms;
 use clock::Clock;
+use process::Process;
+
+pub use process::LogLevels;
 
 /// What makes the broker stop by itself, or not start.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +46,10 @@ pub enum ServerError {
     Runtime(std::io::Error),
     #[error("amqp: cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: std::io::Error },
+    #[error("cannot listen on {address}: {error}")]
+    ListenHttp { address: SocketAddr, error: std::io::Error },
+    #[error("{}: {error}", path.display())]
+    ListenLocal { path: PathBuf, error: std::io::Error },
     #[error("node.data_dir: {0}")]
     DataDirectory(#[from] DiskError),
     #[error("{}: {error}", path.display())]
@@ -65,7 +73,6 @@ struct Shared {
     amqp: Arc<amqp091::Settings>,
     /// A quarter of the delivery credit: deliveries are reported as sent in pieces of this size.
     credit_worth: usize,
-    connections: DashMap<ConnectionId, Arc<Outbox>>,
     alarms: Alarms,
     publish_credit: u64,
     delivery_credit: u64,
@@ -76,17 +83,18 @@ struct Shared {
 }
 
 /// Runs the broker until a signal stops it.
-pub fn run(config: &Config) -> Result<(), ServerError> {
+pub fn run(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError> {
     // One thread more than processors: the log's task blocks one while the disk is at work.
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get) + 1;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(workers).enable_all().build().map_err(ServerError::Runtime)?;
-    let outcome = runtime.block_on(serve(config));
+    let outcome = runtime.block_on(serve(loaded, log_levels));
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
 
-async fn serve(config: &Config) -> Result<(), ServerError> {
+async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError> {
+    let config = &loaded.config;
     let path = &config.node.data_dir;
     raise_open_files();
     let clock = Clock::start();
@@ -110,7 +118,6 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
         clock,
         amqp: Arc::new(settings::amqp(config)),
         credit_worth: usize::try_from(config.memory.connection_delivery_credit / 4).unwrap_or(usize::MAX),
-        connections: DashMap::new(),
         alarms: Alarms::default(),
         publish_credit: config.memory.connection_publish_credit,
         delivery_credit: config.memory.connection_delivery_credit,
@@ -125,19 +132,24 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     alarms::start(&shared, &config.memory, &config.storage, path);
     let (stop, stopped) = watch::channel(false);
     let mut ready = String::from("ready");
+    let process = Arc::new(Process::new(&shared, loaded, log_levels));
     if let Some(address) = config.amqp.address() {
-        let bound = listener::start(&shared, address, config.amqp.backlog, stopped)?;
+        let bound = listener::start(&shared, address, config.amqp.backlog, stopped.clone())?;
+        process.add_listener("amqp", bound, false);
         ready.push_str(&format!(" amqp={bound}"));
     }
+    let management = management::start(&shared, config, &process, &stopped, &mut ready).await?;
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "{ready}");
     announce(&ready);
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        () = process.stop.notified() => tracing::info!("stopping, as was asked for"),
         // Nothing more is promised, and nobody is told: what was promised is on the disk.
         Some(error) = failure.recv() => return Err(ServerError::Log { path: path.clone(), error }),
     }
     let _ = stop.send(true);
+    management::stop(&management);
     close_connections(&shared, config.shutdown.timeout).await;
     shared.stopping.store(true, Ordering::Release);
     shared.broker.stop_log();
@@ -172,12 +184,10 @@ fn announce(ready: &str) {
 /// Closes every connection with 320 and waits until they are gone and what they sent is in the queues, at most `timeout`.
 async fn close_connections(shared: &Shared, timeout: Duration) {
     shared.broker.stop();
-    for entry in &shared.connections {
-        let text = "broker forced connection closure with reason 'shutdown'".to_owned();
-        entry.value().push_one(Event::Shutdown { text });
-    }
+    let text = "broker forced connection closure with reason 'shutdown'";
+    shared.broker.registry.tell_all(|| Event::Shutdown { text: text.to_owned() });
     let gone = async {
-        while !shared.connections.is_empty() {
+        while !shared.broker.registry.is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         while shared.broker.finish_turns(shared.clock.now()) {
@@ -185,6 +195,6 @@ async fn close_connections(shared: &Shared, timeout: Duration) {
         }
     };
     if tokio::time::timeout(timeout, gone).await.is_err() {
-        tracing::warn!(left = shared.connections.len(), "connections did not close in time");
+        tracing::warn!(left = shared.broker.registry.len(), "connections did not close in time");
     }
 }

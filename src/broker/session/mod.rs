@@ -13,17 +13,19 @@ mod queues;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::model::entity::{Exchange, ExchangeKind};
 use crate::model::exception::Exception;
 use crate::model::hash::IdMap;
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
 use crate::model::names::{ExchangeName, QueueName, UserName, VhostName};
 use crate::model::random::Random;
 use crate::model::request::{Answer, Ask, Event, Internal, Request, SettleOutcome, Settlement};
+use crate::model::statistics::{ConnectionRecord, PublishRun};
 use crate::queue::{Command, Outcome};
 use crate::routing::Targets;
 
 use super::Broker;
-use super::auth::{Access, Permission, ResourceKind, User, refusal};
+use super::auth::{Access, Permission, ResourceKind, User, refusal, topic_refusal};
 use super::journal::{Held, Submission};
 use super::link::ChannelLimit;
 use super::metadata::shard_of;
@@ -38,6 +40,8 @@ struct Login {
     user: Arc<User>,
     vhost: VhostName,
     permission: Permission,
+    /// It is no user of the definitions, so that nothing can be taken away from it.
+    is_internal: bool,
 }
 
 /// When a change of definitions is answered.
@@ -94,7 +98,11 @@ pub struct Session {
     scratch: Vec<u8>,
     /// Shards that have not ended this connection yet.
     closing: Option<usize>,
-    counted: bool,
+    /// The vhost in which the connection is counted.
+    counted: Option<VhostName>,
+    record: Arc<ConnectionRecord>,
+    /// Publishes to one exchange since the last flush.
+    run: PublishRun,
     now: Timestamp,
 }
 
@@ -120,9 +128,33 @@ impl Session {
             targets: Targets::default(),
             scratch: Vec::new(),
             closing: None,
-            counted: false,
+            counted: None,
+            record: Arc::default(),
+            run: PublishRun::default(),
             now: Timestamp::default(),
         }
+    }
+
+    /// A session of the broker itself: for a user who has shown who he is, or for an administrator who needs no name. It
+    /// has one channel and counts for no limit.
+    pub fn of_the_broker(
+        broker: &Arc<Broker>,
+        outbox: &Arc<Outbox>,
+        channel: ChannelRef,
+        user: Option<Arc<User>>,
+        vhost: &VhostName,
+    ) -> Result<Self, Exception> {
+        let mut session =
+            Self::new(broker, outbox, channel.connection, IpAddr::from([127, 0, 0, 1]), channel.connection.0);
+        session.enter(user, vhost)?;
+        session.channels.insert(channel.serial, SessionChannel { closing: true, ..SessionChannel::default() });
+        Ok(session)
+    }
+
+    /// Under which listings show the connection.
+    #[must_use]
+    pub fn with_record(self, record: &Arc<ConnectionRecord>) -> Self {
+        Self { record: Arc::clone(record), ..self }
     }
 
     /// The user's name once logged in.
@@ -168,6 +200,8 @@ impl Session {
                 }
                 self.flush(now);
             }
+            // Answers to questions that no session asks.
+            Internal::Durable | Internal::Consumers { .. } => {}
         }
     }
 
@@ -205,7 +239,7 @@ impl Session {
 
     fn open_channel(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
         self.channels.insert(channel.serial, SessionChannel::default());
-        if let Err(exception) = self.broker.count_channel(self.user.as_ref().map(|user| &user.name)) {
+        if let Err(exception) = self.broker.count_channel(self.user.as_deref()) {
             // A hard error: the connection closes, and with it everything is uncounted.
             events.push(Event::Exception { channel: Some(channel), exception });
         }
@@ -313,8 +347,8 @@ impl Session {
             }
         }
         self.delete_exclusive_queues();
-        if std::mem::take(&mut self.counted) {
-            self.broker.uncount_connection(self.user.as_ref().map(|user| &user.name));
+        if let Some(vhost) = self.counted.take() {
+            self.broker.uncount_connection(self.user.as_ref().map(|user| &user.name), &vhost);
         }
         let connection = self.connection;
         let attached: Vec<u16> = self.attached_shards().collect();
@@ -422,6 +456,7 @@ impl Session {
 
     /// Pushes what was gathered and lets the shards work on it.
     fn flush(&mut self, now: Timestamp) {
+        self.run.flush();
         let busy: Vec<u16> =
             (0u16..).zip(&self.batches).filter(|(_, (batch, _))| !batch.is_empty()).map(|(shard, _)| shard).collect();
         self.push_batches();
@@ -438,6 +473,18 @@ impl Session {
         }
         self.topology = Arc::clone(&current);
         drop(current);
+        if let Some(login) = self.login.as_mut().filter(|login| !login.is_internal) {
+            // What is taken away from a user is refused from the next request on; a user who is gone may do nothing more.
+            let user = self.topology.user(&login.user.name);
+            if user.is_none_or(|user| !Arc::ptr_eq(user, &login.user)) {
+                login.permission =
+                    user.and_then(|user| user.permissions.get(&login.vhost)).cloned().unwrap_or_default();
+                if let Some(user) = user {
+                    login.user = Arc::clone(user);
+                }
+                self.cache.clear();
+            }
+        }
         if let Some(login) = &self.login {
             let vhost = self.topology.vhost(&login.vhost).cloned();
             let same = match (&vhost, &self.vhost) {
@@ -466,6 +513,19 @@ impl Session {
             return Ok(());
         }
         Err(refusal(access, kind, name, &login.vhost, &login.user.name))
+    }
+
+    /// 403 unless the user may use a routing key with this exchange, if it is a topic exchange.
+    fn check_topic(&self, access: Access, exchange: &Exchange, key: &[u8]) -> Result<(), Exception> {
+        let login = self.login()?;
+        if exchange.kind != ExchangeKind::Topic || login.user.topic_permissions.is_empty() {
+            return Ok(());
+        }
+        let key = String::from_utf8_lossy(key);
+        if login.user.allows_topic(access, &login.vhost, &exchange.name, &key) {
+            return Ok(());
+        }
+        Err(topic_refusal(access, &key, &exchange.name, &login.vhost, &login.user.name))
     }
 
     /// 403 unless the user has any permission on the resource.

@@ -17,6 +17,7 @@ use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp
 use crate::model::names::{ConsumerTag, VhostName};
 use crate::model::random::Random;
 use crate::model::request::{Answer, DeliverEvent, Event, Request};
+use crate::model::statistics::{ConnectionRecord, ConnectionState};
 
 /// How long a connection that is not told why stays silent before its socket closes.
 const SILENCE_MS: u64 = 3_000;
@@ -105,6 +106,7 @@ pub struct Connection {
     wrote: bool,
     /// What the log should say of the end of this connection.
     reason: Option<String>,
+    record: Arc<ConnectionRecord>,
 }
 
 impl Connection {
@@ -141,7 +143,14 @@ impl Connection {
             next_heartbeat: Timestamp::default(),
             wrote: false,
             reason: None,
+            record: Arc::default(),
         }
+    }
+
+    /// Where listings find what this connection does.
+    #[must_use]
+    pub fn with_record(self, record: &Arc<ConnectionRecord>) -> Self {
+        Self { record: Arc::clone(record), ..self }
     }
 
     /// Bytes for the socket.
@@ -338,7 +347,8 @@ impl Connection {
                 }
                 let serial = self.consumers.next_serial();
                 let reference = ChannelRef { connection: self.id, serial, number };
-                self.channels.insert(number, Channel::new(reference, self.settings.default_prefetch));
+                let record = self.record.open_channel(number);
+                self.channels.insert(number, Channel::new(reference, self.settings.default_prefetch, record));
                 requests.push(Request::OpenChannel(reference));
                 let reply = channel_class::AMQPMethod::OpenOk(channel_class::OpenOk {});
                 self.send(number, &AMQPClass::Channel(reply));
@@ -357,7 +367,9 @@ impl Connection {
                 self.fail(exception, (20, 10), now, requests);
             }
             (20, 41) => {
-                self.channels.remove(&number);
+                if let Some(channel) = self.channels.remove(&number) {
+                    self.record.close_channel(&channel.record);
+                }
             }
             (20, 40) => self.send(number, &AMQPClass::Channel(close_ok())),
             _ => {}
@@ -443,6 +455,8 @@ impl Connection {
 
     fn drop_channels(&mut self) {
         self.channels = HashMap::new();
+        self.record.close_all_channels();
+        self.record.facts.lock().state = ConnectionState::Closing;
         self.kept = 0;
         self.assembling = 0;
         self.blocked = false;
@@ -513,6 +527,11 @@ impl Connection {
                 match login::parse(start_ok.mechanism.as_str(), offered, start_ok.response.as_bytes()) {
                     Ok(mechanism) => {
                         self.mechanism = start_ok.mechanism.as_str().to_owned();
+                        let mut facts = self.record.facts.lock();
+                        facts.mechanism.clone_from(&self.mechanism);
+                        facts.client_properties = decoded.arguments;
+                        facts.state = ConnectionState::Tuning;
+                        drop(facts);
                         self.state = State::LoggingIn;
                         requests.push(Request::Login { mechanism });
                     }
@@ -544,6 +563,12 @@ impl Connection {
                 self.limit = PayloadMax::of(tuned.frame_max);
                 self.decoder.limit(tuned.frame_max as usize);
                 self.state = State::Opening;
+                let mut facts = self.record.facts.lock();
+                facts.channel_max = tuned.channel_max;
+                facts.frame_max = tuned.frame_max;
+                facts.heartbeat = u16::try_from(tuned.heartbeat_ms / 1000).unwrap_or(u16::MAX);
+                facts.state = ConnectionState::Opening;
+                drop(facts);
                 self.next_heard_check = now.plus(tuned.heartbeat_ms);
                 self.next_heartbeat = now.plus(tuned.heartbeat_ms / 2);
             }
@@ -612,7 +637,7 @@ impl Connection {
                 self.on_login_event(&event, now, requests);
             }
             Event::ConnectionClosed => self.on_closed(now),
-            Event::Shutdown { text } => {
+            Event::Shutdown { text } | Event::ForceClose { text } => {
                 self.fail(Exception::new(ReplyCode::ConnectionForced, text), (0, 0), now, requests);
             }
         }
@@ -674,6 +699,7 @@ impl Connection {
         match (channel.phase, answer) {
             (Phase::Ending, Answer::ChannelClosed) => {
                 if let Some(mut channel) = self.channels.remove(&number) {
+                    self.record.close_channel(&channel.record);
                     self.assembling -= channel.abandon_publish();
                     channel.tags.values().for_each(|consumer| self.consumers.remove(*consumer));
                     self.kept -= channel.kept.iter().map(Kept::cost).sum::<usize>();
@@ -720,6 +746,7 @@ impl Connection {
         // The tag may be another consumer's by now, on a channel opened again under the number.
         if channel.tags.get(tag) == Some(&cancelled) {
             channel.tags.remove(tag);
+            channel.count_consumers();
             self.consumers.remove(cancelled);
             if self.client.consumer_cancel_notify {
                 let cancel = basic::Cancel { consumer_tag: tag.as_str().into(), nowait: true };
@@ -751,6 +778,7 @@ impl Connection {
                 let open_ok = connection::AMQPMethod::OpenOk(connection::OpenOk {});
                 self.send(0, &AMQPClass::Connection(open_ok));
                 self.state = State::Running;
+                self.record.facts.lock().state = ConnectionState::Running;
                 self.deadline = None;
             }
             (State::Running, Event::SecretUpdated) => {
@@ -781,6 +809,7 @@ impl Connection {
 
     fn block(&mut self) {
         self.blocked = true;
+        self.record.facts.lock().state = ConnectionState::Blocked;
         if self.client.connection_blocked
             && let Some(reason) = self.alarm
         {
@@ -792,6 +821,7 @@ impl Connection {
     fn unblock(&mut self, now: Timestamp, requests: &mut Vec<Request>) {
         self.alarm = None;
         if mem::take(&mut self.blocked) {
+            self.record.facts.lock().state = ConnectionState::Running;
             self.silent_checks = 0;
             self.next_heard_check = now.plus(self.tuned.heartbeat_ms);
             if self.client.connection_blocked {
