@@ -85,6 +85,8 @@ pub enum ConfigCommand {
     Show(Settings),
     /// Print a broker.toml with every key, its documentation and its default, commented out.
     Default,
+    /// Print the same as a page of Markdown.
+    Reference,
 }
 
 /// The flags that set configuration values.
@@ -100,6 +102,8 @@ pub struct Settings {
     bind: Option<String>,
     #[arg(long, value_name = "N", allow_negative_numbers = true, help = key_help("amqp.port"))]
     amqp_port: Option<String>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help = key_help("amqp.tls_port"))]
+    amqps_port: Option<String>,
     #[arg(long, value_name = "N", allow_negative_numbers = true, help = port_help("management"))]
     management_port: Option<String>,
     #[arg(long, value_name = "N", allow_negative_numbers = true, help = port_help("prometheus"))]
@@ -146,6 +150,7 @@ impl Settings {
             ("--data-dir", "node.data_dir", &self.data_dir),
             ("--bind", "amqp.bind", &self.bind),
             ("--amqp-port", "amqp.port", &self.amqp_port),
+            ("--amqps-port", "amqp.tls_port", &self.amqps_port),
             ("--management-port", "management.port", &self.management_port),
             ("--prometheus-port", "prometheus.port", &self.prometheus_port),
             ("--log-format", "log.format", &self.log_format),
@@ -181,6 +186,7 @@ pub fn run_config(command: ConfigCommand, environment: Vec<(String, String)>) ->
             Err(errors) => refuse(&errors),
         },
         ConfigCommand::Default => print(&config::default_file()),
+        ConfigCommand::Reference => print(&config::reference()),
     }
 }
 

@@ -11,11 +11,14 @@ use super::kind::{
     Address, Boolean, Directory, Kind, List, Number, OneOf, OptionalFile, Password, Port, Secrets, Table, Text,
     ZeroIsNone,
 };
+use super::network::Subnet;
 use super::origin::{Origin, Problems};
 use super::quantity::{FreeSpace, Size, Time, Watermark};
 use super::raw::Raw;
+use super::tls::CertificateTable;
 use super::types::{
-    DefaultQueueType, Expiry, FreeLimit, HighWatermark, LogFormat, LogLevel, Mechanism, Secret, Sync, User,
+    AlternativeName, DefaultQueueType, Expiry, FreeLimit, HighWatermark, LogFormat, LogLevel, LoginFrom, Mechanism,
+    Network, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion, User,
 };
 use super::units::{GIB, KIB, MIB};
 use super::users::UserTable;
@@ -190,6 +193,20 @@ schema! {
         #[rabbitmq("listeners.tcp.default", "listeners.tcp.1")]
         port: Option<u16> = "5672", Port;
 
+        /// The TCP port for clients that use TLS, as soon as there is a certificate in [tls].
+        /// 0 takes a free one, -1 turns the listener off.
+        #[rabbitmq("listeners.ssl.default", "listeners.ssl.1")]
+        tls_port: Option<u16> = "5671", Port;
+
+        /// Whether connections begin with the header of the PROXY protocol, version 1 or 2, which
+        /// tells the client's own address. Then those without one are refused; on a TLS port it
+        /// comes before the handshake.
+        proxy_protocol: bool = "false", Boolean;
+
+        /// Whose PROXY headers are believed: addresses or networks of the load balancers. Others
+        /// are refused while amqp.proxy_protocol is true.
+        proxy_trusted: Vec<Network> = "127.0.0.0/8,::1", List { of: Subnet, least: 1 };
+
         /// The heartbeat proposed to clients: a connection that is silent for two of them is
         /// closed. The client has the last word. "0s" proposes none.
         heartbeat: Duration = "60s",
@@ -207,10 +224,12 @@ schema! {
         /// The largest message body. A larger one closes the channel with 406.
         max_message_size: u64 = "16MiB", Size::between(1_u64, LARGEST_MESSAGE);
 
-        /// A connection that is not open after this time is closed.
+        /// A connection that is not open after this time is closed; TLS and PROXY count too.
         handshake_timeout: Duration = "10s", Time::between(Duration::from_millis(100), HOUR);
 
-        /// The ways to log in that are offered. With ANONYMOUS anybody is defaults.user.
+        /// The ways to log in that are offered. With ANONYMOUS anybody is defaults.user. With
+        /// EXTERNAL the client certificate is the login: it is offered on TLS connections only,
+        /// and needs tls.verify = "peer".
         #[rabbitmq("auth_mechanisms.1")]
         mechanisms: Vec<Mechanism> = "PLAIN,AMQPLAIN", List { of: OneOf::<Mechanism>::NEW, least: 1 };
 
@@ -229,6 +248,71 @@ schema! {
         server_properties: BTreeMap<String, String> = "", Table(Text::ANY);
     }
 
+    /// TLS, for the TLS ports of all protocols. Files are PEM. They are read again when they change,
+    /// and on SIGHUP; if something is wrong with them then, the certificates in use stay.
+    tls: Tls {
+        /// The server's certificate, followed by the intermediate ones. Empty: no TLS, unless there
+        /// are tls.certificates.
+        #[rabbitmq("ssl_options.certfile")]
+        certificate_file: Option<PathBuf> = "", OptionalFile;
+
+        /// The certificate's private key, not encrypted.
+        #[rabbitmq("ssl_options.keyfile")]
+        key_file: Option<PathBuf> = "", OptionalFile;
+
+        /// The authorities whose client certificates are trusted.
+        #[rabbitmq("ssl_options.cacertfile")]
+        ca_file: Option<PathBuf> = "", OptionalFile;
+
+        /// "peer" asks AMQP clients for a certificate and checks it, "none" does not ask. HTTP
+        /// clients are never asked.
+        #[rabbitmq("ssl_options.verify")]
+        verify: TlsVerify = "none", OneOf::<TlsVerify>::NEW;
+
+        /// Whether clients without a certificate are refused, with tls.verify = "peer".
+        #[rabbitmq("ssl_options.fail_if_no_peer_cert")]
+        fail_if_no_peer_cert: bool = "false", Boolean;
+
+        /// The versions of TLS that are spoken. There is nothing older than 1.2.
+        #[rabbitmq("ssl_options.versions.1")]
+        versions: Vec<TlsVersion> = "1.2,1.3", List { of: OneOf::<TlsVersion>::NEW, least: 1 };
+
+        /// The cipher suites, the best first, by their OpenSSL names. Empty: all that there are.
+        #[rabbitmq("ssl_options.ciphers.1")]
+        ciphers: Vec<TlsCipher> = "", List::of(OneOf::<TlsCipher>::NEW);
+
+        /// An HTTPS connection that has not finished its handshake after this time is closed. AMQP
+        /// has amqp.handshake_timeout.
+        #[rabbitmq("ssl_handshake_timeout")]
+        handshake_timeout: Duration = "5s", Time::between(Duration::from_millis(100), HOUR);
+
+        /// How often the files are looked at. "0s": only on SIGHUP.
+        reload_interval: Option<Duration> = "5s", ZeroIsNone(Time::between(Duration::ZERO, HOUR));
+
+        /// What of a client certificate is the user's name, with amqp.mechanisms EXTERNAL.
+        #[rabbitmq("ssl_cert_login_from")]
+        login_from: LoginFrom = "distinguished_name", OneOf::<LoginFrom>::NEW;
+
+        /// The kind of alternative name that counts, with tls.login_from "subject_alternative_name".
+        #[rabbitmq("ssl_cert_login_san_type")]
+        login_san_type: AlternativeName = "dns", OneOf::<AlternativeName>::NEW;
+
+        /// Which of the alternative names of that kind, from 0.
+        #[rabbitmq("ssl_cert_login_san_index")]
+        login_san_index: u16 = "0", Number::between(0, u16::MAX);
+
+        /// Further certificates, for clients that ask for other server names (SNI). Each is for the
+        /// names it was issued for, or for its server_names. In a file:
+        ///
+        /// ```toml
+        ///     [[tls.certificates]]
+        ///     certificate_file = "/etc/warren/internal.pem"
+        ///     key_file = "/etc/warren/internal.key"
+        ///     server_names = ["*.internal.example"]      may be left out
+        /// ```
+        certificates: Vec<TlsCertificate> = "", List::of(CertificateTable);
+    }
+
     /// The management API: HTTP for operators and their tools.
     management: Management {
         /// The address to listen on.
@@ -238,6 +322,10 @@ schema! {
         /// The TCP port. 0 takes a free one, -1 turns the listener off.
         #[rabbitmq("management.tcp.port")]
         port: Option<u16> = "15672", Port;
+
+        /// The TCP port with TLS, once there is a certificate. 0 takes a free one, -1 turns the listener off.
+        #[rabbitmq("management.ssl.port")]
+        tls_port: Option<u16> = "15671", Port;
 
         /// The largest body of a request.
         #[rabbitmq("management.http.max_body_size")]
@@ -260,6 +348,10 @@ schema! {
         /// The TCP port. 0 takes a free one, -1 turns the listener off.
         #[rabbitmq("prometheus.tcp.port")]
         port: Option<u16> = "15692", Port;
+
+        /// The TCP port with TLS, once there is a certificate. 0 takes a free one, -1 turns the listener off.
+        #[rabbitmq("prometheus.ssl.port")]
+        tls_port: Option<u16> = "15691", Port;
     }
 
     /// How many of each there may be. 0 is no limit.

@@ -50,6 +50,11 @@ pub enum Mechanism {
         mechanism: &'static str,
     },
     Anonymous,
+    /// EXTERNAL: the name is the one of the client certificate, which the transport has checked; otherwise the reason
+    /// why it gives none.
+    External {
+        user: Result<UserName, String>,
+    },
 }
 
 impl std::fmt::Debug for Mechanism {
@@ -58,6 +63,8 @@ impl std::fmt::Debug for Mechanism {
         match self {
             Self::Password { user, mechanism, .. } => write!(f, "{mechanism}({user})"),
             Self::Anonymous => f.write_str("ANONYMOUS"),
+            Self::External { user: Ok(user) } => write!(f, "EXTERNAL({user})"),
+            Self::External { user: Err(reason) } => write!(f, "EXTERNAL({reason})"),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
@@ -18,6 +18,8 @@ use crate::model::statistics::{ConnectionFacts, ConnectionRecord, TrafficNumber}
 use crate::protocol::amqp091::{Connection, Status};
 
 use super::Shared;
+use super::opening::{Link, Opened, Opening};
+use super::stream::Stream;
 
 /// Bytes read at once, into a buffer that all connections of a thread share.
 const READ_MAX: usize = 128 * 1024;
@@ -25,10 +27,6 @@ const READ_MAX: usize = 128 * 1024;
 const FLOOD: usize = 16 * 1024;
 /// Once fewer bytes than this wait for the socket, the deliveries among them count as sent.
 const OUTPUT_LOW: usize = 64 * 1024;
-/// How long a closed socket is read on, so that the peer gets what was written last.
-const LINGER: Duration = Duration::from_secs(1);
-/// Reads of at most 4 KiB while a closed socket lingers.
-const LINGER_READS: usize = 64;
 /// How long what a client had sent before the broker stopped is still taken.
 const LAST_READS: Duration = Duration::from_secs(1);
 /// After such a silence, all of it has been taken.
@@ -42,7 +40,8 @@ thread_local! {
 
 struct Driver {
     shared: Arc<Shared>,
-    stream: TcpStream,
+    stream: Stream,
+    link: Link,
     protocol: Connection,
     session: Session,
     record: Arc<ConnectionRecord>,
@@ -80,15 +79,17 @@ enum Wake {
     Other,
 }
 
-pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve(shared: Arc<Shared>, opening: Arc<Opening>, socket: TcpStream, peer: SocketAddr) {
+    // The time for the handshakes of TLS and AMQP together begins here.
+    let accepted = shared.clock.now();
+    let Some(Opened { stream, link, external }) = opening.open(socket, peer).await else { return };
     let id = shared.broker.new_connection_id();
-    let _ = stream.set_nodelay(true);
     let Ok(seed) = getrandom::u64() else {
         tracing::error!("no random numbers from the system: connection refused");
         return;
     };
     let outbox = Arc::new(Outbox::new(shared.publish_credit, shared.delivery_credit));
-    let own = stream.local_addr().unwrap_or(peer);
+    let (peer, own) = (link.peer, link.local);
     let facts = ConnectionFacts {
         name: format!("{peer} -> {own}").into(),
         peer_host: peer.ip().to_canonical().to_string(),
@@ -96,19 +97,24 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAd
         host: own.ip().to_canonical().to_string(),
         port: own.port(),
         connected_at: shared.clock.now(),
+        tls: link.tls.clone(),
         ..ConnectionFacts::default()
     };
     let record = shared.broker.registry.add(id, facts, &outbox);
     if let Some(alarm) = shared.alarms.current() {
         outbox.push_one(alarm);
     }
-    let now = shared.clock.now();
-    tracing::debug!(connection = id.0, %peer, "connection accepted");
+    tell_accepted(id, &link);
+    let mut protocol = Connection::new(Arc::clone(&shared.amqp), id, seed, accepted).with_record(&record);
+    if let Some(user) = external {
+        protocol.offer_external(user);
+    }
     let mut driver = Box::new(Driver {
-        protocol: Connection::new(Arc::clone(&shared.amqp), id, seed, now).with_record(&record),
+        protocol,
         session: Session::new(&shared.broker, &outbox, id, peer.ip(), seed.rotate_left(32)).with_record(&record),
         record,
         stream,
+        link,
         outbox,
         events: Vec::new(),
         requests: Vec::new(),
@@ -120,10 +126,27 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAd
         shared,
     });
     let outcome = driver.run().await;
-    driver.finish(id, peer, outcome).await;
+    driver.finish(id, outcome).await;
+}
+
+fn tell_accepted(id: ConnectionId, link: &Link) {
+    let Link { peer, local, tls } = link;
+    match tls.as_deref() {
+        Some(tls) => {
+            let subject = tls.peer.as_ref().map_or("", |certificate| &certificate.subject);
+            let (version, cipher) = (tls.version, tls.cipher);
+            tracing::debug!(connection = id.0, %peer, %local, version, cipher, subject, "connection accepted");
+        }
+        None => tracing::debug!(connection = id.0, %peer, %local, "connection accepted"),
+    }
 }
 
 impl Driver {
+    /// Where the connection comes from, and how it is protected.
+    fn link(&self) -> &Link {
+        &self.link
+    }
+
     /// The whole life of the connection. An error is the socket's.
     async fn run(&mut self) -> io::Result<()> {
         loop {
@@ -188,14 +211,11 @@ impl Driver {
 
     fn write(&mut self) -> io::Result<()> {
         if self.protocol.output().is_empty() {
-            return Ok(());
+            return self.stream.flush();
         }
         let before = self.protocol.output().len();
-        let stream = &self.stream;
-        let outcome = self.protocol.output().drain(|slices| match slices {
-            [slice] => stream.try_write(slice),
-            slices => stream.try_write_vectored(slices),
-        });
+        let stream = &mut self.stream;
+        let outcome = self.protocol.output().drain(|slices| stream.try_write_vectored(slices));
         self.protocol.note_written();
         let left = self.protocol.output().len();
         self.record.traffic.add(TrafficNumber::Sent, (before - left) as u64);
@@ -240,7 +260,7 @@ impl Driver {
             }
             // That nothing was there means little: more than fits the socket's buffers comes in pieces.
             let until = until.min(Instant::now() + LAST_SILENCE);
-            if tokio::time::timeout_at(until, self.stream.readable()).await.is_ok() {
+            if tokio::time::timeout_at(until, self.stream.socket().readable()).await.is_ok() {
                 return Ok(());
             }
         }
@@ -256,14 +276,17 @@ impl Driver {
         // An alarm holds publishes back before they need credit, and acknowledgements are to get through.
         let credit = self.session.has_credit() || self.protocol.is_alarmed();
         let reading = self.protocol.wants_input() && credit;
-        let writing = waiting > 0;
+        let writing = waiting > 0 || self.stream.wants_write();
+        if reading && self.stream.has_input() {
+            return Ok(Wake::Readable);
+        }
         let interest = match (reading, writing) {
             (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
             (true, false) => Some(Interest::READABLE),
             (false, true) => Some(Interest::WRITABLE),
             (false, false) => None,
         };
-        let stream = &self.stream;
+        let stream = self.stream.socket();
         let socket = async {
             match interest {
                 Some(interest) => stream.ready(interest).await,
@@ -306,35 +329,21 @@ impl Driver {
     }
 
     /// Ends what the broker has for the connection, and closes the socket so that what was written last arrives.
-    async fn finish(mut self: Box<Self>, id: ConnectionId, peer: SocketAddr, outcome: io::Result<()>) {
+    async fn finish(mut self: Box<Self>, id: ConnectionId, outcome: io::Result<()>) {
         self.session.abandon(self.shared.clock.now());
         self.shared.broker.registry.remove(id);
         let user = self.session.user().map_or("", |user| user.as_str());
+        let peer = self.link().peer;
         let name = self.protocol.client().connection_name.clone().unwrap_or_default();
         match (self.protocol.take_reason(), &outcome) {
             (Some(reason), _) => tracing::warn!(connection = id.0, %peer, user, name, reason, "connection closed"),
             (None, Err(error)) => tracing::warn!(connection = id.0, %peer, user, name, %error, "connection lost"),
             (None, Ok(())) => tracing::debug!(connection = id.0, %peer, user, name, "connection closed"),
         }
-        if outcome.is_ok() && !self.end_of_input {
-            let _ = tokio::time::timeout(LINGER, self.linger()).await;
-        }
-    }
-
-    async fn linger(&mut self) {
-        if self.stream.shutdown().await.is_err() {
-            return;
-        }
-        let mut rest = [0; 4096];
-        for _ in 0..LINGER_READS {
-            if self.stream.readable().await.is_err() {
-                return;
-            }
-            match self.stream.try_read(&mut rest) {
-                Ok(0) => return,
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
-                _ => {}
-            }
+        match (&outcome, self.end_of_input) {
+            (Ok(()), false) => self.stream.close().await,
+            (Ok(()), true) => self.stream.answer_close(),
+            (Err(_), _) => {}
         }
     }
 }

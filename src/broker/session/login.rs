@@ -17,6 +17,8 @@ impl Session {
     pub(super) fn log_in(&mut self, mechanism: &Mechanism) -> Event {
         let (name, password) = match mechanism {
             Mechanism::Password { user, password, .. } => (Some(user), Some(password)),
+            // The certificate has been checked, in place of a password.
+            Mechanism::External { user } => (user.as_ref().ok(), None),
             Mechanism::Anonymous => (self.broker.settings.anonymous_user.as_ref(), None),
         };
         let user = name.and_then(|name| self.topology.user(name)).cloned();
