@@ -883,6 +883,10 @@ fn publish(owned: &OwnedQueue, now: Timestamp) {
         (Number::ColdBytes, stored.cold_bytes),
         (Number::Memory, owned.held),
         (Number::HeadArrived, machine.head_arrival().map_or(0, |arrival| now.0 - arrival.age_ms(now).min(now.0))),
+        (
+            Number::HeadTimestamp,
+            machine.head_message().and_then(|head| head.properties().timestamp).unwrap_or_default(),
+        ),
         (Number::Published, tally.published),
         (Number::Delivered, tally.delivered),
         (Number::DeliveredAutoAck, tally.delivered_auto_ack),
