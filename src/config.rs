@@ -36,13 +36,14 @@ pub use machine::machine_memory;
 pub use origin::{ConfigError, Origin};
 pub use reference::reference;
 pub use schema::{
-    Amqp, Compatibility, Config, Defaults, Limits, Log, Management, Memory, Node, Prometheus, Queues, Shutdown,
+    Amqp, Compatibility, Config, Defaults, Limits, Log, Management, Memory, Node, OAuth2, Prometheus, Queues, Shutdown,
     Storage, Tls,
 };
 pub use sources::{DEFAULT_FILE, Flag, Sources};
 pub use types::{
-    AlternativeName, DefaultQueueType, Expiry, FreeLimit, HighWatermark, LogFormat, LogLevel, LoginFrom, Mechanism,
-    Network, Permission, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion, User,
+    AlternativeName, AuthBackend, DefaultQueueType, Expiry, FreeLimit, HighWatermark, HttpMethod, LogFormat, LogLevel,
+    LoginFrom, Mechanism, Network, Permission, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion,
+    TokenAlgorithm, User,
 };
 
 use origin::Problems;

@@ -145,7 +145,7 @@ const MESSAGES: &[(&str, &str)] = &[
     (
         "cluster.peers = []",
         "unknown section [cluster]; the sections are node, amqp, tls, management, prometheus, limits, storage, memory, queues, \
-             compatibility, defaults, log, shutdown",
+             compatibility, defaults, auth, oauth2, auth_http, log, shutdown",
     ),
     ("vm_memory_high_watermark.relative = 0.4", "vm_memory_high_watermark.relative is memory.high_watermark here"),
     ("disk_free_limit.absolute = \"1GB\"", "disk_free_limit.absolute is storage.disk_free_limit here"),
@@ -486,6 +486,26 @@ fn users_of_the_first_start() {
     let loaded = load_with(USERS, &[("WARREN_USERS", value)], &[("defaults.user", "")]).unwrap();
     let users = loaded.config.first_users();
     assert_eq!((users.len(), &*users[0].name), (1, "a"), "no default user, and the list is replaced");
+}
+
+#[test]
+fn authentication_backends() {
+    use warren::config::AuthBackend;
+    let text = "[auth]\nbackends = [\"internal\", \"http+internal\", \"oauth2\"]\n\
+                [oauth2]\nresource_server_id = \"rabbit\"\njwks_uri = \"https://issuer/keys\"\n\
+                scope_aliases = { admin = \"rabbit.tag:administrator rabbit.read:*/*\" }";
+    let config = config(text);
+    let backends = [AuthBackend::Internal, AuthBackend::HttpThenInternal, AuthBackend::OAuth2];
+    assert_eq!(config.auth.backends, backends);
+    assert_eq!(config.oauth2.scope_aliases["admin"], "rabbit.tag:administrator rabbit.read:*/*");
+    assert_eq!(config.oauth2.scope_prefix, "{resource_server_id}.");
+    let mistakes = errors("[auth]\nbackends = [\"oauth2\"]\n[auth_http]\nuser_path = \"ftp://x\"");
+    assert_eq!(mistakes.len(), 3, "{mistakes:?}");
+    assert!(mistakes[0].ends_with("is needed by the backend oauth2 of auth.backends"), "{mistakes:?}");
+    assert!(mistakes[1].ends_with("no token can be verified"), "{mistakes:?}");
+    assert!(mistakes[2].ends_with("begins with neither https:// nor http://"), "{mistakes:?}");
+    let mistakes = errors("[auth]\nbackends = [\"ldap\"]");
+    assert!(mistakes[0].contains("expected \"internal\""), "{mistakes:?}");
 }
 
 #[test]

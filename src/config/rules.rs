@@ -23,6 +23,7 @@ pub(crate) fn complete(config: &mut Config, origins: &mut Origins, problems: &mu
     check_mechanisms(config, origins, problems);
     check_server_properties(config, origins, problems);
     check_tls(config, origins, problems);
+    check_backends(config, origins, problems);
 }
 
 /// `defaults.password_file` against `defaults.password`: the one from the place of higher
@@ -156,12 +157,48 @@ fn check_tls(config: &Config, origins: &Origins, problems: &mut Problems) {
     }
 }
 
+/// The backends in use must have what they need.
+fn check_backends(config: &Config, origins: &Origins, problems: &mut Problems) {
+    let mut refuse = |key: &str, message: &str| problems.value(&origins.of(key), key, message);
+    let is_used =
+        |name: &str| config.auth.backends.iter().any(|backend| backend.name().split('+').any(|one| one == name));
+    let is_address = |text: &str| text.starts_with("http://") || text.starts_with("https://");
+    let oauth2 = &config.oauth2;
+    if is_used("oauth2") {
+        if oauth2.resource_server_id.is_empty() {
+            refuse("oauth2.resource_server_id", "is needed by the backend oauth2 of auth.backends");
+        }
+        let has_keys = oauth2.jwks_file.is_some() || !oauth2.signing_keys.is_empty();
+        if oauth2.jwks_uri.is_empty() && !has_keys && oauth2.issuers.is_empty() {
+            let message = "is empty, as are jwks_file, signing_keys and issuers: no token can be verified";
+            refuse("oauth2.jwks_uri", message);
+        }
+    }
+    if !oauth2.jwks_uri.is_empty() && !is_address(&oauth2.jwks_uri) {
+        refuse("oauth2.jwks_uri", "begins with neither https:// nor http://");
+    }
+    let http = &config.auth_http;
+    let paths = [
+        ("auth_http.user_path", &http.user_path),
+        ("auth_http.vhost_path", &http.vhost_path),
+        ("auth_http.resource_path", &http.resource_path),
+        ("auth_http.topic_path", &http.topic_path),
+    ];
+    for (key, _) in paths.iter().filter(|(_, path)| !is_address(path)) {
+        refuse(key, "begins with neither https:// nor http://");
+    }
+}
+
 /// What is allowed and yet likely to be a mistake.
 pub(crate) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     let user = &config.defaults.user;
     let loopback_only = config.defaults.loopback_only.contains(user);
     let default_password = Config::default().defaults.password;
+    if config.oauth2.jwks_uri.starts_with("http://") {
+        warnings
+            .push("oauth2.jwks_uri is not https: whoever can change what it answers can log in as anybody".to_owned());
+    }
     if config.amqp.port.is_none() && config.amqps_address().is_none() {
         warnings.push("amqp.port is -1: no client can connect".to_owned());
     } else if !config.amqp.bind.is_loopback() && !user.is_empty() && config.defaults.password == default_password {

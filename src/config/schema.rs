@@ -17,8 +17,9 @@ use super::quantity::{FreeSpace, Size, Time, Watermark};
 use super::raw::Raw;
 use super::tls::CertificateTable;
 use super::types::{
-    AlternativeName, DefaultQueueType, Expiry, FreeLimit, HighWatermark, LogFormat, LogLevel, LoginFrom, Mechanism,
-    Network, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion, User,
+    AlternativeName, AuthBackend, DefaultQueueType, Expiry, FreeLimit, HighWatermark, HttpMethod, LogFormat, LogLevel,
+    LoginFrom, Mechanism, Network, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm,
+    User,
 };
 use super::units::{GIB, KIB, MIB};
 use super::users::UserTable;
@@ -163,6 +164,7 @@ macro_rules! schema {
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// RabbitMQ's ceiling for a message.
 const LARGEST_MESSAGE: u64 = 512 * MIB;
@@ -494,6 +496,116 @@ schema! {
         /// The users who may log in from this host only.
         #[rabbitmq("loopback_users", "loopback_users.guest", "loopback_users.1")]
         loopback_only: Vec<String> = "guest", List::of(Text::NAME);
+    }
+
+    /// Who knows users and what they may do.
+    auth: Auth {
+        /// The backends that are asked about a name and a password, in this order, until one knows them: "internal" are
+        /// the broker's users, "oauth2" takes a token as password, "http" asks a service. "http+internal" has the
+        /// service check the password, while tags and permissions are those of the broker's user of that name; the
+        /// other pairs work alike.
+        #[rabbitmq("auth_backends.1", "auth_backends.2", "auth_backends.1.authn", "auth_backends.1.authz")]
+        backends: Vec<AuthBackend> = "internal", List { of: OneOf::<AuthBackend>::NEW, least: 1 };
+
+        /// How long the answers of the backend "http" about permissions hold. "0s": it is asked each time.
+        #[rabbitmq("auth_cache.cache_ttl")]
+        cache_ttl: Duration = "15s", Time::between(Duration::ZERO, HOUR);
+    }
+
+    /// Tokens, for auth.backends = ["oauth2"]: docs/oauth2.md.
+    oauth2: OAuth2 {
+        /// What tokens call this broker in their audience (aud).
+        #[rabbitmq("auth_oauth2.resource_server_id")]
+        resource_server_id: String = "", Text::NAME_OR_EMPTY;
+
+        /// The type of rich authorization requests that speak of this broker.
+        #[rabbitmq("auth_oauth2.resource_server_type")]
+        resource_server_type: String = "", Text::NAME_OR_EMPTY;
+
+        /// What the scopes for this broker begin with; others are passed over.
+        #[rabbitmq("auth_oauth2.scope_prefix")]
+        scope_prefix: String = "{resource_server_id}.", Text::ANY;
+
+        /// Further resource servers: a table of their ids and their scope prefixes. Empty: the id and a dot.
+        resource_servers: BTreeMap<String, String> = "", Table(Text::ANY);
+
+        /// Claims that have scopes besides "scope": names, or paths with dots.
+        #[rabbitmq("auth_oauth2.additional_scopes_key")]
+        additional_scopes_keys: Vec<String> = "", List::of(Text::NAME);
+
+        /// Scopes or roles that stand for others: { admin = "rabbitmq.tag:administrator rabbitmq.read:*/*" }.
+        #[rabbitmq("auth_oauth2.scope_aliases")]
+        scope_aliases: BTreeMap<String, String> = "", Table(Text::ANY);
+
+        /// The claims that have the user's name; the first that is there counts.
+        #[rabbitmq("auth_oauth2.preferred_username_claims.1")]
+        username_claims: Vec<String> = "sub,client_id", List { of: Text::NAME, least: 1 };
+
+        /// Whether a token must name this broker in its audience.
+        #[rabbitmq("auth_oauth2.verify_aud")]
+        verify_aud: bool = "true", Boolean;
+
+        /// The issuers whose tokens are accepted. Empty: all whose keys are known. Where nothing else says where the
+        /// keys are, the first one is asked (OpenID Connect discovery).
+        #[rabbitmq("auth_oauth2.issuer")]
+        issuers: Vec<String> = "", List::of(Text::ANY);
+
+        /// The address of the issuer's keys, a JSON web key set: https:// or http://.
+        #[rabbitmq("auth_oauth2.jwks_uri", "auth_oauth2.jwks_url")]
+        jwks_uri: String = "", Text::ANY;
+
+        /// A file with a JSON web key set.
+        jwks_file: Option<PathBuf> = "", OptionalFile;
+
+        /// Public keys or certificates in PEM files, by the name that tokens have for them (kid).
+        #[rabbitmq("auth_oauth2.signing_keys")]
+        signing_keys: BTreeMap<String, String> = "", Table(Text::ANY);
+
+        /// The key of tokens that name none.
+        #[rabbitmq("auth_oauth2.default_key")]
+        default_key: String = "", Text::NAME_OR_EMPTY;
+
+        /// The signatures that are accepted.
+        #[rabbitmq("auth_oauth2.algorithms.1")]
+        algorithms: Vec<TokenAlgorithm> = "RS256,RS384,RS512,PS256,PS384,PS512,ES256,ES384,EdDSA,HS256,HS384,HS512",
+            List { of: OneOf::<TokenAlgorithm>::NEW, least: 1 };
+
+        /// How often keys are read or fetched anew; an unknown one is looked for at once.
+        refresh_interval: Duration = "1h", Time::between(SECOND, DAY);
+
+        /// How long the issuer may take to answer.
+        timeout: Duration = "5s", Time::between(Duration::from_millis(100), 60 * SECOND);
+
+        /// The certificates that vouch for the issuer's. Empty: those of the system.
+        #[rabbitmq("auth_oauth2.https.cacertfile")]
+        cacertfile: Option<PathBuf> = "", OptionalFile;
+    }
+
+    /// A service that knows users, for auth.backends = ["http"]: docs/http-auth.md.
+    auth_http: AuthHttp {
+        /// "post" sends a form; "get" has the password in the address, where logs may keep it.
+        #[rabbitmq("auth_http.http_method")]
+        method: HttpMethod = "post", OneOf::<HttpMethod>::NEW;
+
+        /// Who somebody is: https:// or http://.
+        user_path: String = "http://localhost:8000/auth/user", Text::ANY;
+
+        /// Whether they may work in a virtual host.
+        vhost_path: String = "http://localhost:8000/auth/vhost", Text::ANY;
+
+        /// Whether they may use a queue or an exchange.
+        resource_path: String = "http://localhost:8000/auth/resource", Text::ANY;
+
+        /// Whether they may use a routing key of a topic exchange.
+        topic_path: String = "http://localhost:8000/auth/topic", Text::ANY;
+
+        /// How long the service may take to answer; after that it has refused.
+        #[rabbitmq("auth_http.request_timeout")]
+        timeout: Duration = "5s", Time::between(Duration::from_millis(100), 60 * SECOND);
+
+        /// The certificates that vouch for the service's. Empty: those of the system.
+        #[rabbitmq("auth_http.ssl_options.cacertfile")]
+        cacertfile: Option<PathBuf> = "", OptionalFile;
     }
 
     /// The log, on standard error.

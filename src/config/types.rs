@@ -210,6 +210,41 @@ choices! {
         OtherName = "other_name",
     }
 
+    /// Who knows users and what they may do. Where two are named, the first checks the password and the second decides
+    /// the rest.
+    pub enum AuthBackend {
+        /// The broker's own users.
+        Internal = "internal",
+        OAuth2 = "oauth2",
+        Http = "http",
+        OAuth2ThenInternal = "oauth2+internal",
+        OAuth2ThenHttp = "oauth2+http",
+        HttpThenInternal = "http+internal",
+        InternalThenHttp = "internal+http",
+    }
+
+    /// A signature of a JSON web token.
+    pub enum TokenAlgorithm {
+        Rs256 = "RS256",
+        Rs384 = "RS384",
+        Rs512 = "RS512",
+        Ps256 = "PS256",
+        Ps384 = "PS384",
+        Ps512 = "PS512",
+        Es256 = "ES256",
+        Es384 = "ES384",
+        EdDsa = "EdDSA",
+        Hs256 = "HS256",
+        Hs384 = "HS384",
+        Hs512 = "HS512",
+    }
+
+    /// How a service is asked.
+    pub enum HttpMethod {
+        Get = "get",
+        Post = "post",
+    }
+
     /// The type of a queue that is declared without `x-queue-type`.
     pub enum DefaultQueueType {
         Classic = "classic",

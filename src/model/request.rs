@@ -11,7 +11,7 @@ use super::names::{ConsumerTag, ExchangeName, QueueName, RoutingKey, UserName, V
 use super::table::FieldTable;
 
 /// From a front end to its session.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Request {
     /// Answered by `Event::LoggedIn` or `Event::LoginRefused`.
     Login {
@@ -70,7 +70,7 @@ impl std::fmt::Debug for Mechanism {
 }
 
 /// `basic.publish` with its content.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PublishRequest {
     pub channel: ChannelRef,
     pub message: Message,

@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use crate::broker::{Outbox, Session};
+use crate::broker::{Eventually, Outbox, Pending, Session, Verdict};
 use crate::model::ids::{ConnectionId, Timestamp};
 use crate::model::request::{Event, Request};
 use crate::model::statistics::{ConnectionFacts, ConnectionRecord, TrafficNumber};
@@ -52,6 +52,8 @@ struct Driver {
     timer: Pin<Box<Sleep>>,
     /// What the timer is set to.
     armed: Option<Timestamp>,
+    /// What the session waits for: somebody else's answer.
+    pending: Option<Eventually<Verdict>>,
     end_of_input: bool,
     /// The broker is stopping: says so once what the client sent before is taken, at this time at the latest.
     farewell: Option<(Event, Instant)>,
@@ -76,6 +78,7 @@ async fn let_others_run() {
 /// What a driver waits for.
 enum Wake {
     Readable,
+    Answered(Verdict),
     Other,
 }
 
@@ -121,6 +124,7 @@ pub(super) async fn serve(shared: Arc<Shared>, opening: Arc<Opening>, socket: Tc
         immediate: Vec::new(),
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         armed: None,
+        pending: None,
         end_of_input: false,
         farewell: None,
         shared,
@@ -166,13 +170,17 @@ impl Driver {
                 self.take_leave(until).await?;
                 continue;
             }
-            if matches!(self.wait().await?, Wake::Readable) {
-                let length = self.read()?;
-                self.work(self.shared.clock.now());
-                // To wake another thread takes its time, too.
-                if length >= FLOOD {
-                    let_others_run().await;
+            match self.wait().await? {
+                Wake::Readable => {
+                    let length = self.read()?;
+                    self.work(self.shared.clock.now());
+                    // To wake another thread takes its time, too.
+                    if length >= FLOOD {
+                        let_others_run().await;
+                    }
                 }
+                Wake::Answered(verdict) => self.resume(verdict),
+                Wake::Other => {}
             }
             self.tick();
         }
@@ -198,6 +206,26 @@ impl Driver {
                 break;
             }
         }
+    }
+
+    /// Waits from here on for what the session needs, if it needs something.
+    fn take_pending(&mut self) {
+        match self.session.take_pending() {
+            Some(Pending::Answer(answer)) => self.pending = Some(answer),
+            Some(Pending::Pause { ms, then }) => {
+                self.pending = Some(Box::pin(async move {
+                    tokio::time::sleep(Duration::from_millis(ms)).await;
+                    then
+                }));
+            }
+            None => {}
+        }
+    }
+
+    /// Goes on with what waited for the answer; `work` tells the client.
+    fn resume(&mut self, verdict: Verdict) {
+        self.pending = None;
+        self.session.resume(verdict, &mut self.immediate, self.shared.clock.now());
     }
 
     /// Gives back what a busy time has left behind. Called when the timer fires, so at the pace of heartbeats.
@@ -250,6 +278,15 @@ impl Driver {
     /// nothing more is looked at.
     async fn take_leave(&mut self, until: Instant) -> io::Result<()> {
         let is_late = Instant::now() >= until;
+        self.take_pending();
+        if let Some(pending) = &mut self.pending
+            && !is_late
+        {
+            if let Ok(verdict) = tokio::time::timeout_at(until, pending).await {
+                self.resume(verdict);
+            }
+            return Ok(());
+        }
         if self.protocol.wants_input() && !is_late {
             if !self.session.has_credit() {
                 let _ = tokio::time::timeout_at(until, self.outbox.changed()).await;
@@ -272,10 +309,11 @@ impl Driver {
 
     async fn wait(&mut self) -> io::Result<Wake> {
         self.arm();
+        self.take_pending();
         let waiting = self.protocol.output().len();
         // An alarm holds publishes back before they need credit, and acknowledgements are to get through.
         let credit = self.session.has_credit() || self.protocol.is_alarmed();
-        let reading = self.protocol.wants_input() && credit;
+        let reading = self.protocol.wants_input() && credit && !self.session.is_waiting();
         let writing = waiting > 0 || self.stream.wants_write();
         if reading && self.stream.has_input() {
             return Ok(Wake::Readable);
@@ -293,8 +331,16 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
+        let pending = self.pending.as_mut();
+        let answer = async {
+            match pending {
+                Some(pending) => pending.await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.outbox.changed() => Ok(Wake::Other),
+            verdict = answer => Ok(Wake::Answered(verdict)),
             ready = socket => {
                 let ready = ready?;
                 let readable = reading && (ready.is_readable() || ready.is_read_closed());
@@ -306,7 +352,7 @@ impl Driver {
 
     /// Sets the timer to the protocol's deadline. A deadline that moved later is left: the early wake-up sets it anew.
     fn arm(&mut self) {
-        let deadline = self.protocol.deadline();
+        let deadline = self.protocol.deadline().into_iter().chain(self.session.expires()).min();
         match (self.armed, deadline) {
             (Some(armed), Some(deadline)) if armed <= deadline => {}
             (_, Some(deadline)) => {
@@ -322,6 +368,11 @@ impl Driver {
         if self.armed.is_some_and(|armed| armed <= now) {
             self.armed = None;
             self.trim();
+        }
+        if self.session.expires().is_some_and(|expires| expires <= now) {
+            self.session.expire();
+            let text = "credential expired".to_owned();
+            self.protocol.handle(Event::Shutdown { text }, now, &mut self.requests);
         }
         if self.protocol.deadline().is_some_and(|deadline| deadline <= now) {
             self.protocol.tick(now);

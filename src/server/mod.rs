@@ -3,10 +3,13 @@
 #![allow(clippy::disallowed_methods, reason = "the only code that spawns, sleeps and reads a clock")]
 
 mod alarms;
+mod authentication;
 mod clock;
 mod connection;
 mod definitions;
 mod http;
+mod http_backend;
+mod http_client;
 mod listener;
 mod log_threads;
 mod management;
@@ -17,6 +20,7 @@ mod settings;
 mod shards;
 mod stream;
 mod tls;
+mod token_keys;
 mod wal_writer;
 
 use std::io::Write as _;
@@ -70,6 +74,8 @@ pub enum ServerError {
     Signals(std::io::Error),
     #[error("no random numbers from the system: {0}")]
     Random(getrandom::Error),
+    #[error(transparent)]
+    Authentication(#[from] authentication::AuthenticationError),
     #[error(transparent)]
     Definition(#[from] DefinitionError),
 }
@@ -125,6 +131,7 @@ async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError
     if broker.is_new() {
         definitions::define(&broker, config)?;
     }
+    authentication::start(&broker, config, clock)?;
     let shared = Arc::new(Shared {
         broker,
         clock,

@@ -30,6 +30,7 @@ class Broker:
         self._process = None
         self.port = 0
         self.tls_port = 0
+        self.last_log = ""
 
     @property
     def url(self) -> str:
@@ -111,6 +112,6 @@ class Broker:
     def close(self) -> None:
         """Stops the broker, checks that it ended well and removes its data."""
         code = self.stop()
-        log = self.log()
+        log = self.last_log = self.log()
         shutil.rmtree(self._directory)
         assert code == 0, f"exit code {code} after SIGTERM\n{log}"
