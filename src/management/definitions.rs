@@ -53,7 +53,6 @@ pub(super) async fn export_vhost(call: Call) -> Result<Answer, Failure> {
     map.insert("original_vhost_name".into(), name.as_str().into());
     let metadata = vhosts::metadata(&call, &vhost.metadata);
     map.insert("description".into(), metadata["description"].clone());
-    map.insert("default_queue_type".into(), metadata["default_queue_type"].clone());
     map.insert("metadata".into(), metadata);
     map.insert("limits".into(), limits_of(vhost).map_or_else(|| json!({}), |limits| (**limits).clone()));
     put_contents(&call, &mut map, &[(&name, vhost)]);
@@ -114,11 +113,16 @@ fn put_contents(call: &Call, map: &mut Map<String, Value>, vhosts: &[(&VhostName
         let mut own: Vec<_> = vhost.exchanges.values().filter(|exchange| is_exported(exchange.name.as_str())).collect();
         own.sort_by(|a, b| a.name.cmp(&b.name));
         all_exchanges.extend(own.into_iter().map(|exchange| {
-            json!({
+            let mut shown = json!({
                 "name": exchange.name.as_str(), "vhost": name.as_str(), "type": exchange.kind.name(),
-                "durable": exchange.durable, "auto_delete": exchange.auto_delete, "internal": exchange.internal,
+                "durable": exchange.durable, "auto_delete": exchange.auto_delete,
                 "arguments": super::fields::table_to_json(&exchange.arguments),
-            })
+            });
+            if let (true, Value::Object(shown)) = (exchange.internal, &mut shown) {
+                // RabbitMQ leaves internal ones out, and their bindings in; it takes the key, though.
+                shown.insert("internal".into(), true.into());
+            }
+            shown
         }));
         let is_kept = |destination: &Destination| match destination {
             Destination::Queue(queue) => vhost.queues.get(queue).is_some_and(|queue| queue.exclusive.is_none()),
@@ -203,17 +207,7 @@ async fn finish(call: &Call, document: Map<String, Value>, vhost: Option<VhostNa
     if call.query.is_true("report") {
         return Ok(Answer::json(json!({"left_out": left_out})));
     }
-    match call.query.get("redirect").filter(|_| is_multipart(call)) {
-        // Browsers that sent a form want a page. Only to places here.
-        Some(to) if to.starts_with('/') && !to.starts_with("//") => {
-            Ok(Answer::status(axum::http::StatusCode::SEE_OTHER).header(axum::http::header::LOCATION, to))
-        }
-        _ => Ok(Answer::done()),
-    }
-}
-
-fn is_multipart(call: &Call) -> bool {
-    boundary(call).is_some()
+    Ok(Answer::done())
 }
 
 fn boundary(call: &Call) -> Option<String> {
