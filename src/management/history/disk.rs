@@ -32,10 +32,6 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Subjects looked at in one go with the lock held.
 const PLACES: usize = 256;
 
-/// Rounds without a change after which the newest values are written beside the name: two hours, while the rows with the
-/// change still lie on the disk.
-const LONG_IDLE: u32 = 1_440;
-
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DiskError {
@@ -238,7 +234,7 @@ fn gather(memory: &Mutex<Memory>, since: [u32; TIERS], extent: Extent) -> Gather
         if begin >= end {
             return gathered;
         }
-        gathered.gather(&mut memory, begin..end, LONG_IDLE);
+        gathered.gather(&mut memory, begin..end);
         begin = end;
     }
 }

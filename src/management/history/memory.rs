@@ -67,10 +67,15 @@ impl Memory {
             self.close_coarser(newest.at_ms, at_ms);
         }
         let round = self.timelines[0].push(Moment { at_ms: own_ms, source: 0 });
+        self.trim();
+        Some(round)
+    }
+
+    fn trim(&mut self) {
+        let own_ms = self.timelines[0].last_moment().map_or(0, |newest| newest.at_ms);
         for (timeline, span_ms) in self.timelines.iter_mut().zip(SPAN_MS) {
             timeline.trim(own_ms.saturating_sub(span_ms));
         }
-        Some(round)
     }
 
     /// The coarser tiers have a round for the last before each full minute, ten minutes, half hour; also when the clock
@@ -142,6 +147,8 @@ impl Memory {
 
     /// Completes the subjects read from the disk, when their rows and all timelines are there.
     pub(super) fn restored(&mut self) {
+        // The oldest chunk on the disk may begin before what memory keeps.
+        self.trim();
         for entry in self.entries.iter_mut().flatten() {
             entry.restored(&self.timelines);
         }
