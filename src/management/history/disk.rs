@@ -23,7 +23,7 @@ const STORE: &str = "store-";
 /// Memory for sled's own cache; everything is read once.
 const CACHE_BYTES: u64 = 1 << 20;
 
-/// A store is replaced when it is larger than this and four times the budget, and twice what it was when it was new.
+/// A store is replaced when it is larger than this and twice the budget, and twice what it was when it was new.
 const STORE_BYTES_MIN: u64 = 64 << 20;
 
 /// Bytes written at once to a new store, which counts only when it is complete.
@@ -113,7 +113,7 @@ impl Disk {
         for other in generations.into_iter().filter(|other| *other != generation) {
             fs::remove_dir_all(store_folder(folder, other))?;
         }
-        let store_bytes_max = STORE_BYTES_MIN.max(4 * budget_bytes as u64);
+        let store_bytes_max = STORE_BYTES_MIN.max(2 * budget_bytes as u64);
         let disk = Self {
             folder: folder.to_path_buf(),
             store,

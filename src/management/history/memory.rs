@@ -82,10 +82,10 @@ impl Memory {
     /// is set back again and again, so that none comes.
     fn close_coarser(&mut self, newest_ms: u64, at_ms: u64) {
         let before_ms = newest_ms.saturating_sub(self.ahead_ms);
-        for tier in 1..TIERS {
+        for (tier, step_ms) in STEP_MS.into_iter().enumerate().skip(1) {
             let closed_ms = self.timelines[tier].last_moment().map_or(newest_ms, |moment| moment.at_ms);
-            let is_overdue = newest_ms - closed_ms >= 2 * STEP_MS[tier];
-            let is_same = at_ms.saturating_sub(1) / STEP_MS[tier] == before_ms.saturating_sub(1) / STEP_MS[tier];
+            let is_overdue = newest_ms - closed_ms >= 2 * step_ms;
+            let is_same = at_ms.saturating_sub(1) / step_ms == before_ms.saturating_sub(1) / step_ms;
             if is_same && !is_overdue {
                 return;
             }

@@ -135,14 +135,14 @@ impl Gathered {
         for (id, value) in std::mem::take(&mut self.subjects) {
             write(subject_key(id), value);
         }
-        for tier in 0..TIERS {
+        for (tier, chunks) in chunks.iter_mut().enumerate() {
             if self.moments[tier].is_empty() {
                 continue;
             }
             let first = self.since[tier] + 1;
             write(timeline_key(tier, first), timeline_value(&self.moments[tier]));
             let parts = std::mem::take(&mut self.parts[tier]);
-            chunks[tier].push_back((first, parts.len() as u16));
+            chunks.push_back((first, parts.len() as u16));
             for (part, value) in parts.into_iter().enumerate() {
                 write(chunk_key(tier, first, part as u16), finish_value(value));
             }

@@ -31,10 +31,10 @@ impl Model {
             if own_ms <= *newest_ms {
                 self.ahead_ms = newest_ms + 5_000 - at_ms;
             }
-            for tier in 1..4 {
-                let slot = |time: u64| (time - 1) / STEPS_MS[tier];
+            for (tier, step_ms) in STEPS_MS.into_iter().enumerate().skip(1) {
+                let slot = |time: u64| (time - 1) / step_ms;
                 let before = self.tiers[tier].last().map_or(*newest_ms, |round| self.rounds[*round].0);
-                let is_overdue = newest_ms - before >= 2 * STEPS_MS[tier];
+                let is_overdue = newest_ms - before >= 2 * step_ms;
                 if slot(at_ms) == slot(newest_ms - self.ahead_ms) && !is_overdue {
                     break;
                 }
