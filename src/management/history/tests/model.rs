@@ -57,7 +57,7 @@ impl Model {
             let time = |round: usize| self.rounds[round].0;
             let reach = rounds.iter().rposition(|round| time(*round) <= newest_ms - SPANS_MS[tier]).unwrap_or(0);
             let kept = rounds[reach.min(rounds.len())..].iter().copied();
-            if let Some(round) = kept.filter(|round| time(*round) <= own_ms).last() {
+            if let Some(round) = kept.filter(|round| time(*round) <= own_ms).next_back() {
                 let near = own_ms - time(round) <= if tier == 0 { 15_000 } else { 2 * STEPS_MS[tier] };
                 let values = self.rounds[..=round].iter().rev().find_map(|(_, values)| values.get(name));
                 return near.then(|| values.unwrap_or(first).clone());
@@ -127,8 +127,8 @@ impl Pair {
             let change = step.changes[index];
             self.missing[index] += 1;
             // Missing for long means forgotten, which the model does not know.
-            let change =
-                change.or((index < 2 || self.missing[index] > 8 && self.values[index].is_some()).then_some([0; 3]));
+            let change = change
+                .or_else(|| (index < 2 || self.missing[index] > 8 && self.values[index].is_some()).then_some([0; 3]));
             let Some(change) = change else { continue };
             self.missing[index] = 0;
             let values = self.values[index].get_or_insert([1, 0, 5]);
