@@ -17,6 +17,7 @@ use warren::model::entity::QueueType;
 use warren::model::ids::Timestamp;
 use warren::model::names::{UserName, VhostName};
 use warren::model::request::{Event, Request};
+use warren::model::vhost::VhostMetadata;
 use warren::protocol::amqp091::Connection;
 
 const NOW: Timestamp = Timestamp(1_000_000);
@@ -73,6 +74,7 @@ fn broker() -> Arc<Broker> {
         transient_nonexclusive_queues: true,
         node_name: "bench".to_owned(),
         anonymous_user: None,
+        loopback_users: Vec::new(),
         memory_budget: 64 << 20,
         limits: Limits::default(),
     };
@@ -80,14 +82,11 @@ fn broker() -> Arc<Broker> {
     let broker =
         Broker::open(settings, Arc::new(MemoryDisk::default()), options, NOW).expect("an empty disk can be opened");
     let vhost = VhostName::new("/");
-    broker.add_vhost(&vhost);
+    broker.add_vhost(&vhost, VhostMetadata::default());
     let everything = Permission::parse(".*", ".*", ".*").expect("the patterns are valid");
     let user = User {
-        name: UserName::new("guest"),
-        password: PasswordHash::new([0; 4], b"guest"),
-        tags: Vec::new(),
-        loopback_only: false,
         permissions: BTreeMap::from([(vhost, everything)]),
+        ..User::new(UserName::new("guest"), PasswordHash::new([0; 4], b"guest"), Vec::new())
     };
     broker.add_user(user).expect("the vhost is there");
     broker

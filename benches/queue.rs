@@ -10,6 +10,7 @@ use warren::model::entity::QueueOptions;
 use warren::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, Timestamp};
 use warren::model::message::{Envelope, Message, Properties};
 use warren::model::names::ConsumerTag;
+use warren::model::table::FieldTable;
 use warren::queue::{Command, Durability, Effect, Fifo, OpenGate, Origin, Outcome, Publish, Subscription};
 
 const NOW: Timestamp = Timestamp(1_000_000);
@@ -63,6 +64,7 @@ fn subscribe(fifo: &mut Fifo, serial: u32, prefetch: u16, no_ack: bool, effects:
         no_ack,
         exclusive: false,
         priority: 0,
+        arguments: FieldTable::default(),
     };
     fifo.apply(NOW, Command::Subscribe(subscription), &mut OpenGate, effects);
 }

@@ -1,26 +1,29 @@
 //! Users, their passwords and what they may touch.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use fancy_regex::Regex;
-use sha2::{Digest, Sha256};
+use md5::Md5;
+use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq;
 
 use crate::model::exception::Exception;
-use crate::model::names::{UserName, VhostName};
+use crate::model::names::{ExchangeName, UserName, VhostName};
 
 /// What an operation does to a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
     Configure,
     Write,
     Read,
 }
 
 impl Access {
-    fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Configure => "configure",
             Self::Write => "write",
@@ -30,14 +33,15 @@ impl Access {
 }
 
 /// The kinds of resources permissions speak of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ResourceKind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ResourceKind {
     Exchange,
     Queue,
 }
 
 impl ResourceKind {
-    fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Exchange => "exchange",
             Self::Queue => "queue",
@@ -46,22 +50,23 @@ impl ResourceKind {
 }
 
 /// Patterns a user has in a vhost: unanchored; the empty one matches nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Permission {
     configure: Pattern,
     write: Pattern,
     read: Pattern,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Pattern {
     /// As it was given.
     text: Box<str>,
     matcher: Matcher,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 enum Matcher {
+    #[default]
     Nothing,
     /// `.*` and its like, which most users have.
     Everything,
@@ -118,7 +123,8 @@ impl Permission {
     }
 
     /// The patterns as they were given: configure, write, read.
-    pub(super) fn patterns(&self) -> [&str; 3] {
+    #[must_use]
+    pub fn patterns(&self) -> [&str; 3] {
         [&self.configure.text, &self.write.text, &self.read.text]
     }
 
@@ -145,9 +151,85 @@ pub(super) fn refusal(access: Access, kind: ResourceKind, name: &str, vhost: &Vh
     ))
 }
 
-/// A salted SHA-256 hash of a password, in RabbitMQ's layout: four bytes of salt, then the hash of salt and password.
+/// The 403 of a missing topic permission.
+#[must_use]
+pub(super) fn topic_refusal(
+    access: Access,
+    key: &str,
+    exchange: &ExchangeName,
+    vhost: &VhostName,
+    user: &UserName,
+) -> Exception {
+    Exception::access_refused(format!(
+        "{} access to topic '{key}' in exchange '{exchange}' in vhost '{vhost}' refused for user '{user}'",
+        access.name()
+    ))
+}
+
+/// How a password is hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashAlgorithm {
+    Sha256,
+    Sha512,
+    /// Of installations from before 2015.
+    Md5,
+}
+
+impl HashAlgorithm {
+    const ALL: [Self; 3] = [Self::Sha256, Self::Sha512, Self::Md5];
+
+    /// As definitions name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "rabbit_password_hashing_sha256",
+            Self::Sha512 => "rabbit_password_hashing_sha512",
+            Self::Md5 => "rabbit_password_hashing_md5",
+        }
+    }
+
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+    }
+
+    /// What the durable form begins with: which kind of hash follows. Other kinds get other numbers.
+    fn kind(self) -> u8 {
+        match self {
+            Self::Sha256 => 1,
+            Self::Sha512 => 2,
+            Self::Md5 => 3,
+        }
+    }
+
+    fn digest(self, salt: &[u8], password: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Sha256 => salted::<Sha256>(salt, password),
+            Self::Sha512 => salted::<Sha512>(salt, password),
+            Self::Md5 => salted::<Md5>(salt, password),
+        }
+    }
+}
+
+fn salted<D: Digest>(salt: &[u8], password: &[u8]) -> Vec<u8> {
+    let mut hasher = D::new();
+    hasher.update(salt);
+    hasher.update(password);
+    hasher.finalize().to_vec()
+}
+
+/// Bytes of salt in front of a hash.
+const SALT: usize = 4;
+/// No hash is longer.
+const HASH_MAX: usize = 1024;
+
+/// A salted hash of a password in RabbitMQ's layout: four bytes of salt, then the hash of salt and password. An empty one
+/// lets nobody log in with a password.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PasswordHash([u8; 36]);
+pub struct PasswordHash {
+    algorithm: HashAlgorithm,
+    bytes: Box<[u8]>,
+}
 
 impl std::fmt::Debug for PasswordHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -156,43 +238,107 @@ impl std::fmt::Debug for PasswordHash {
 }
 
 impl PasswordHash {
-    /// What the durable form begins with: which kind of hash follows. Other kinds get other numbers.
-    pub(super) const KIND: u8 = 1;
-
-    /// Appends the kind, the salt and the hash.
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        out.push(Self::KIND);
-        out.extend_from_slice(&self.0);
+    #[must_use]
+    pub fn new(salt: [u8; SALT], password: &[u8]) -> Self {
+        let algorithm = HashAlgorithm::Sha256;
+        let bytes = [&salt[..], &algorithm.digest(&salt, password)].concat();
+        Self { algorithm, bytes: bytes.into() }
     }
 
-    /// Reads what `encode` wrote; none when it is something else.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let [Self::KIND, hash @ ..] = bytes else { return None };
-        hash.try_into().ok().map(Self)
+    /// A hash that was made elsewhere, as it is; none when it is too long to be one.
+    #[must_use]
+    pub fn imported(algorithm: HashAlgorithm, bytes: &[u8]) -> Option<Self> {
+        (bytes.len() <= HASH_MAX).then(|| Self { algorithm, bytes: bytes.into() })
+    }
+
+    /// Of a user who cannot log in with a password.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { algorithm: HashAlgorithm::Sha256, bytes: Box::default() }
     }
 
     #[must_use]
-    pub fn new(salt: [u8; 4], password: &[u8]) -> Self {
-        let mut hash = [0; 36];
-        hash[..4].copy_from_slice(&salt);
-        hash[4..].copy_from_slice(&digest(salt, password));
-        Self(hash)
+    pub fn algorithm(&self) -> HashAlgorithm {
+        self.algorithm
+    }
+
+    /// Salt and hash.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Appends the kind, the salt and the hash.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.push(self.algorithm.kind());
+        out.extend_from_slice(&self.bytes);
+    }
+
+    /// Reads what `encode` wrote; the error is a kind that is not known.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Option<u8>> {
+        let [kind, hash @ ..] = bytes else { return Err(None) };
+        let known = HashAlgorithm::ALL.into_iter().find(|algorithm| algorithm.kind() == *kind);
+        let algorithm = known.ok_or(Some(*kind))?;
+        Self::imported(algorithm, hash).ok_or(None)
     }
 
     /// Compares in constant time. A blank password never matches.
     #[must_use]
     pub fn matches(&self, password: &[u8]) -> bool {
-        let [s0, s1, s2, s3, stored @ ..] = &self.0;
-        let computed = digest([*s0, *s1, *s2, *s3], password);
-        !password.is_empty() && bool::from(computed.ct_eq(stored))
+        let Some((salt, stored)) = self.bytes.split_at_checked(SALT) else { return false };
+        let computed = self.algorithm.digest(salt, password);
+        !password.is_empty() && bool::from(computed.as_slice().ct_eq(stored))
     }
 }
 
-fn digest(salt: [u8; 4], password: &[u8]) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    hasher.update(salt);
-    hasher.update(password);
-    hasher.finalize().into()
+/// Patterns for routing keys of one topic exchange. `{username}` and `{vhost}` in them stand for the user's and the
+/// vhost's names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicPermission {
+    write: Box<str>,
+    read: Box<str>,
+}
+
+impl TopicPermission {
+    pub fn parse(write: &str, read: &str) -> Result<Self, PatternError> {
+        Pattern::parse(write)?;
+        Pattern::parse(read)?;
+        Ok(Self { write: write.into(), read: read.into() })
+    }
+
+    /// The patterns as they were given: write, read.
+    #[must_use]
+    pub fn patterns(&self) -> [&str; 2] {
+        [&self.write, &self.read]
+    }
+
+    fn allows(&self, access: Access, key: &str, vhost: &VhostName, user: &UserName) -> bool {
+        let pattern = if access == Access::Write { &self.write } else { &self.read };
+        let expanded: Cow<'_, str> = if pattern.contains('{') {
+            pattern.replace("{username}", user.as_str()).replace("{vhost}", vhost.as_str()).into()
+        } else {
+            (&**pattern).into()
+        };
+        Pattern::parse(&expanded).is_ok_and(|pattern| pattern.matches(key))
+    }
+}
+
+/// The most that a user may have open at once; negative is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserLimits {
+    pub max_connections: Option<i64>,
+    pub max_channels: Option<i64>,
+}
+
+impl UserLimits {
+    /// The limit that `name` means.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Option<i64>> {
+        match name {
+            "max-connections" => Some(&mut self.max_connections),
+            "max-channels" => Some(&mut self.max_channels),
+            _ => None,
+        }
+    }
 }
 
 /// A user as defined.
@@ -204,9 +350,26 @@ pub struct User {
     /// May only log in from this host.
     pub loopback_only: bool,
     pub permissions: BTreeMap<VhostName, Permission>,
+    /// A topic exchange that is not in it has no patterns: all keys are allowed.
+    pub topic_permissions: BTreeMap<(VhostName, ExchangeName), TopicPermission>,
+    pub limits: UserLimits,
 }
 
 impl User {
+    /// A user without permissions.
+    #[must_use]
+    pub fn new(name: UserName, password: PasswordHash, tags: Vec<String>) -> Self {
+        Self {
+            name,
+            password,
+            tags,
+            loopback_only: false,
+            permissions: BTreeMap::new(),
+            topic_permissions: BTreeMap::new(),
+            limits: UserLimits::default(),
+        }
+    }
+
     /// Whether this user may log in with the password from there; the error is for the log only.
     pub fn check_login(&self, password: &[u8], peer: IpAddr) -> Result<(), &'static str> {
         if !self.password.matches(password) {
@@ -225,7 +388,22 @@ impl User {
     /// May publish with any user-id.
     #[must_use]
     pub fn is_impersonator(&self) -> bool {
-        self.tags.iter().any(|tag| tag == "impersonator")
+        self.has_tag("impersonator")
+    }
+
+    #[must_use]
+    pub fn has_tag(&self, tag: &str) -> bool {
+        self.tags.iter().any(|own| own == tag)
+    }
+
+    /// Whether a routing key may be used with a topic exchange.
+    #[must_use]
+    pub(super) fn allows_topic(&self, access: Access, vhost: &VhostName, exchange: &ExchangeName, key: &str) -> bool {
+        if self.topic_permissions.is_empty() {
+            return true;
+        }
+        let permission = self.topic_permissions.get(&(vhost.clone(), exchange.clone()));
+        permission.is_none_or(|permission| permission.allows(access, key, vhost, &self.name))
     }
 }
 
@@ -248,8 +426,39 @@ mod tests {
     #[test]
     fn the_hash_is_rabbitmqs() {
         let hash = PasswordHash::new([0x90, 0x8D, 0xC6, 0x0A], b"test12");
-        assert_eq!(hash.0[4..8], [0xA5, 0xB9, 0x24, 0xB3]);
+        assert_eq!(hash.as_bytes()[4..8], [0xA5, 0xB9, 0x24, 0xB3]);
         assert!(hash.matches(b"test12") && !hash.matches(b"test13"));
         assert!(!PasswordHash::new([0; 4], b"").matches(b""));
+        assert!(!PasswordHash::none().matches(b"") && !PasswordHash::none().matches(b"x"));
+    }
+
+    #[test]
+    fn hashes_of_other_algorithms_are_taken_as_they_are() {
+        let salt = [1, 2, 3, 4];
+        for algorithm in HashAlgorithm::ALL {
+            assert_eq!(HashAlgorithm::from_name(algorithm.name()), Some(algorithm));
+            let bytes = [&salt[..], &algorithm.digest(&salt, b"secret")].concat();
+            let hash = PasswordHash::imported(algorithm, &bytes).unwrap();
+            assert!(hash.matches(b"secret") && !hash.matches(b"Secret"));
+            let mut encoded = Vec::new();
+            hash.encode(&mut encoded);
+            assert_eq!(PasswordHash::decode(&encoded), Ok(hash));
+        }
+        let known = 0xD42A_0F74_2FFC_1BE4_E1CC_0845_C242_9C97_u128;
+        assert_eq!(HashAlgorithm::Md5.digest(b"salt", b"secret"), known.to_be_bytes());
+        assert_eq!(PasswordHash::decode(&[9, 0]), Err(Some(9)));
+    }
+
+    #[test]
+    fn topic_permissions_know_names() {
+        let mut user = User::new("ann".into(), PasswordHash::none(), Vec::new());
+        let (vhost, exchange): (VhostName, ExchangeName) = ("v".into(), "t".into());
+        assert!(user.allows_topic(Access::Write, &vhost, &exchange, "x"));
+        let permission = TopicPermission::parse("^{username}\\.{vhost}", "").unwrap();
+        user.topic_permissions.insert((vhost.clone(), exchange.clone()), permission);
+        assert!(user.allows_topic(Access::Write, &vhost, &exchange, "ann.v.1"));
+        assert!(!user.allows_topic(Access::Write, &vhost, &exchange, "bob.v.1"));
+        assert!(!user.allows_topic(Access::Read, &vhost, &exchange, "ann.v.1"));
+        assert!(user.allows_topic(Access::Read, &vhost, &"other".into(), "x"));
     }
 }

@@ -5,6 +5,10 @@
 //!
 //! It decides nothing about permissions or equivalence (the session does) and knows nothing of queues' contents.
 
+mod administration;
+
+pub use administration::Existed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -12,10 +16,10 @@ use crate::model::entity::{Binding, Destination, Exchange, ExchangeKind, Queue};
 use crate::model::ids::{ConnectionId, QueueId};
 use crate::model::names::{ExchangeName, QueueName, VhostName};
 use crate::model::table::FieldTable;
-use crate::routing::{QueueTarget, RoutingTable};
+use crate::model::vhost::VhostMetadata;
+use crate::routing::QueueTarget;
 
 use super::Settings;
-use super::auth::User;
 use super::definitions::{Change, FIRST_QUEUE, QueueDefinition, ReplayError, survives};
 use super::topology::{Topology, VhostTopology};
 
@@ -96,20 +100,6 @@ impl Metadata {
         self.topology.vhosts.get(name)
     }
 
-    /// Adds a vhost with its predeclared exchanges, unless it exists.
-    pub(super) fn add_vhost(&mut self, name: &VhostName) {
-        if self.insert_vhost(name) {
-            self.changes.push(Change::AddVhost { vhost: name.clone() });
-        }
-    }
-
-    /// Adds a user, or replaces the one of its name.
-    pub(super) fn add_user(&mut self, user: User) {
-        let user = Arc::new(user);
-        self.changes.push(Change::SetUser { user: Arc::clone(&user) });
-        self.topology.users.insert_mut(user.name.clone(), user);
-    }
-
     /// A number for a new queue: no queue ever had it, in this run or an earlier one.
     pub(super) fn new_queue_id(&mut self) -> QueueId {
         if self.next_queue >= self.reserved_queues {
@@ -121,13 +111,13 @@ impl Metadata {
         id
     }
 
-    /// Adds a queue that does not exist yet.
-    pub(super) fn add_queue(&mut self, queue: Arc<Queue>) {
+    /// Adds a queue that does not exist yet; what it does follows from its arguments and the policies.
+    pub(super) fn add_queue(&mut self, queue: Queue) -> Arc<Queue> {
         if survives(&queue) {
             let vhost = queue.vhost.clone();
             self.changes.push(Change::AddQueue { vhost, queue: QueueDefinition::of(&queue) });
         }
-        self.insert_queue(queue);
+        self.insert_queue(queue)
     }
 
     /// Removes a queue and its bindings, unless the name means another queue by now, and the auto-delete exchanges that
@@ -138,6 +128,25 @@ impl Metadata {
             self.changes.push(Change::RemoveQueue { vhost: vhost.clone(), queue: name.clone(), id });
         }
         self.auto_delete(vhost, sources);
+    }
+
+    /// The bindings of a vhost that have this source, or all of them, in the order in which they were made.
+    pub(super) fn bindings_from(&self, vhost: &VhostName, source: Option<&ExchangeName>) -> Vec<Arc<Binding>> {
+        let Some(indexes) = self.indexes.get(vhost) else { return Vec::new() };
+        let of_source: Vec<_> = match source {
+            Some(source) => indexes.by_source.get(source).into_iter().flat_map(BTreeMap::values).collect(),
+            None => indexes.by_source.values().flat_map(BTreeMap::values).collect(),
+        };
+        let mut placed = of_source;
+        placed.sort_by_key(|placed| placed.place);
+        placed.into_iter().map(|placed| Arc::clone(&placed.binding)).collect()
+    }
+
+    /// The bindings that lead to a destination.
+    pub(super) fn bindings_to(&self, vhost: &VhostName, destination: &Destination) -> Vec<Arc<Binding>> {
+        let indexes = self.indexes.get(vhost);
+        let bindings = indexes.and_then(|indexes| indexes.by_destination.get(destination));
+        bindings.into_iter().flat_map(BTreeMap::values).cloned().collect()
     }
 
     /// The exclusive queues of a connection.
@@ -207,8 +216,16 @@ impl Metadata {
     /// hash exchange's destinations may then be another one.
     pub(super) fn replay(&mut self, change: Change) -> Result<(), ReplayError> {
         match change {
-            Change::AddVhost { vhost } => _ = self.insert_vhost(&vhost),
+            Change::SetVhost { vhost, metadata } => _ = self.insert_vhost(&vhost, metadata),
+            Change::RemoveVhost { vhost } => self.take_vhost(&vhost),
             Change::SetUser { user } => self.topology.users.insert_mut(user.name.clone(), user),
+            Change::RemoveUser { user } => _ = self.topology.users.remove_mut(&user),
+            Change::SetParameter { vhost, component, name, value } => {
+                self.insert_parameter(vhost.as_ref(), component, name, value)?;
+            }
+            Change::RemoveParameter { vhost, component, name } => {
+                self.take_parameter(vhost.as_ref(), &component, &name);
+            }
             Change::AddExchange { vhost, exchange } => {
                 self.known(&vhost)?;
                 self.take_exchange(&vhost, &exchange.name);
@@ -241,10 +258,7 @@ impl Metadata {
     /// What makes the durable definitions from nothing, in order; bindings in the order in which they were made.
     pub(super) fn durable(&self) -> Vec<Change> {
         let mut changes = vec![Change::ReserveQueueIds { below: self.reserved_queues }];
-        changes.extend(self.indexes.keys().map(|vhost| Change::AddVhost { vhost: vhost.clone() }));
-        let mut users: Vec<_> = self.topology.users.values().collect();
-        users.sort_by(|a, b| a.name.cmp(&b.name));
-        changes.extend(users.into_iter().map(|user| Change::SetUser { user: Arc::clone(user) }));
+        changes.extend(self.administration());
         for (vhost, indexes) in &self.indexes {
             let Some(snapshot) = self.vhost(vhost) else { continue };
             let mut exchanges: Vec<_> = snapshot.exchanges.values().filter(|exchange| is_declared(exchange)).collect();
@@ -284,7 +298,7 @@ impl Metadata {
         if let Some(old) = old {
             self.take_queue(&vhost, &queue.name, old);
         }
-        self.insert_queue(Arc::new(queue.into_queue(vhost, &self.settings)));
+        self.insert_queue(queue.into_queue(vhost, &self.settings));
         Ok(())
     }
 
@@ -313,16 +327,12 @@ impl Metadata {
     }
 
     /// Whether it was not there.
-    fn insert_vhost(&mut self, name: &VhostName) -> bool {
+    fn insert_vhost(&mut self, name: &VhostName, metadata: Arc<VhostMetadata>) -> bool {
         if self.vhost(name).is_some() {
+            self.change(name, |vhost| vhost.metadata = metadata);
             return false;
         }
-        let mut vhost = VhostTopology {
-            routing: RoutingTable::default(),
-            exchanges: rpds::HashTrieMapSync::default(),
-            queues: rpds::HashTrieMapSync::default(),
-            names: rpds::HashTrieMapSync::default(),
-        };
+        let mut vhost = VhostTopology { metadata, ..VhostTopology::default() };
         for (exchange, kind, internal) in PREDECLARED {
             let exchange = Exchange {
                 name: exchange.into(),
@@ -333,26 +343,26 @@ impl Metadata {
                 arguments: FieldTable::default(),
                 alternate: None,
             };
-            vhost.routing.insert_exchange(&exchange);
-            vhost.exchanges.insert_mut(exchange.name.clone(), Arc::new(exchange));
+            vhost.insert_exchange(Arc::new(exchange));
         }
         self.topology.vhosts.insert_mut(name.clone(), Arc::new(vhost));
         self.indexes.insert(name.clone(), Indexes::default());
         true
     }
 
-    fn insert_queue(&mut self, queue: Arc<Queue>) {
+    fn insert_queue(&mut self, queue: Queue) -> Arc<Queue> {
+        let queue = Arc::new(self.with_policies(queue));
         let target = QueueTarget { id: queue.id, shard: shard_of(queue.id, self.settings.shards.max(1)) };
         if let Some(owner) = queue.exclusive {
             let indexes = self.indexes.entry(queue.vhost.clone()).or_default();
             indexes.exclusive.entry(owner).or_default().insert(queue.name.clone());
         }
-        let vhost = queue.vhost.clone();
-        self.change(&vhost, |snapshot| {
+        self.change(&queue.vhost, |snapshot| {
             snapshot.routing.insert_queue(queue.name.clone(), target);
             snapshot.names.insert_mut(queue.id, queue.name.clone());
-            snapshot.queues.insert_mut(queue.name.clone(), queue);
+            snapshot.queues.insert_mut(queue.name.clone(), Arc::clone(&queue));
         });
+        queue
     }
 
     /// Takes out a queue and its bindings; with it come the exchanges that lost one.
@@ -383,8 +393,13 @@ impl Metadata {
 
     fn insert_exchange(&mut self, vhost: &VhostName, exchange: Arc<Exchange>) {
         self.change(vhost, |snapshot| {
-            snapshot.routing.insert_exchange(&exchange);
-            snapshot.exchanges.insert_mut(exchange.name.clone(), exchange);
+            let alternate = snapshot.alternate_of(&exchange);
+            let exchange = if exchange.alternate == alternate {
+                exchange
+            } else {
+                Arc::new(Exchange { alternate, ..(*exchange).clone() })
+            };
+            snapshot.insert_exchange(exchange);
         });
     }
 
@@ -405,6 +420,7 @@ impl Metadata {
         self.change(vhost, |snapshot| {
             snapshot.routing.remove_exchange(name);
             snapshot.exchanges.remove_mut(name);
+            snapshot.exchange_statistics.remove_mut(name);
         });
         Some((exchange, sources))
     }

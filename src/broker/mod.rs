@@ -9,15 +9,20 @@
 //!
 //! Lock order: a shard, then the metadata, then the journal, then mailboxes and outboxes. None is held across an await.
 
+mod administration;
 mod auth;
+mod authority;
 pub mod definitions;
 mod journal;
 mod link;
 mod loads;
+pub mod login_attempts;
 mod mailbox;
 mod metadata;
 mod outbox;
+pub mod policy;
 mod recovery;
+mod registry;
 mod replies;
 mod session;
 mod shard;
@@ -26,8 +31,9 @@ mod stored;
 mod tests;
 mod topology;
 
-use std::sync::Arc;
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -35,19 +41,28 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub use auth::{PasswordHash, PatternError, Permission, User};
+pub use administration::AdministrationError;
+pub use auth::{
+    Access, HashAlgorithm, PasswordHash, PatternError, Permission, ResourceKind, TopicPermission, User, UserLimits,
+};
+pub use authority::{AuthError, Authenticate, Authority, Authorize, Credentials, Eventually, Identity, Question};
+pub use metadata::Existed;
 pub use outbox::Outbox;
-pub use session::Session;
+pub use registry::{Registered, Registry};
+pub use session::{Pending, Session, Verdict};
 pub use topology::{Topology, VhostTopology};
 
 use crate::log::{CommitError, Log, LogError, METADATA, Report, Severity, Storage};
 use crate::model::ids::{ConnectionId, MessageIndex, QueueId, Timestamp};
 use crate::model::names::{UserName, VhostName};
+use crate::model::statistics::{LogNumber, LogStatistics};
+use crate::model::vhost::VhostMetadata;
 
 pub use recovery::OpenError;
 
 use journal::{Journal, Submission};
 use loads::Loads;
+use login_attempts::LoginAttempts;
 use mailbox::Mailbox;
 use metadata::Metadata;
 use recovery::DefinitionsLog;
@@ -69,6 +84,8 @@ pub struct Settings {
     pub transient_nonexclusive_queues: bool,
     /// As error texts name it.
     pub node_name: String,
+    /// Users who may only log in from this host.
+    pub loopback_users: Vec<UserName>,
     /// The user of SASL ANONYMOUS.
     pub anonymous_user: Option<UserName>,
     /// Bytes of queued messages in memory above which queues page out what the log has.
@@ -123,10 +140,20 @@ pub struct Broker {
     loads: Loads,
     replies: ReplyRegistry,
     connections: AtomicUsize,
+    /// The connections that front ends have made known.
+    pub registry: Registry,
+    /// Written by whoever writes and reads the log.
+    pub log_statistics: LogStatistics,
     channels: AtomicUsize,
     per_user: DashMap<UserName, UserCounts>,
+    /// Connections.
+    per_vhost: DashMap<VhostName, usize>,
     next_connection: AtomicU64,
     stopping: AtomicBool,
+    /// Who is asked about logins with a password; unset: nobody but the broker's own users.
+    authenticator: OnceLock<Arc<dyn Authenticate>>,
+    /// Logins that succeeded and failed.
+    pub login_attempts: LoginAttempts,
 }
 
 #[derive(Debug, Default)]
@@ -137,8 +164,8 @@ struct UserCounts {
 
 impl Broker {
     /// Adds a vhost with its predeclared exchanges.
-    pub fn add_vhost(&self, name: &VhostName) {
-        self.define(|metadata| metadata.add_vhost(name));
+    pub fn add_vhost(&self, name: &VhostName, metadata: VhostMetadata) {
+        self.define(|definitions| definitions.set_vhost(name, metadata));
     }
 
     /// Adds a user; every vhost it has permissions in must exist.
@@ -154,6 +181,12 @@ impl Broker {
     /// A number for a new connection.
     pub fn new_connection_id(&self) -> ConnectionId {
         ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Open connections, and how many there may be; 0 is no limit.
+    #[must_use]
+    pub fn connection_count(&self) -> (usize, usize) {
+        (self.connections.load(Ordering::Relaxed), self.settings.limits.connections)
     }
 
     #[must_use]
@@ -233,6 +266,9 @@ impl Broker {
                 }
             });
         }
+        if output.logged > 0 {
+            self.log_statistics.add_shared(LogNumber::Writes, mem::take(&mut output.logged));
+        }
         for (target, envelope) in output.remote.drain(..) {
             self.post(target, envelope);
         }
@@ -243,7 +279,7 @@ impl Broker {
         }
         if !output.submission.is_empty() {
             let next = Submission { batch: self.journal.spare(), ..Submission::default() };
-            self.journal.submit(std::mem::replace(&mut output.submission, next));
+            self.journal.submit(mem::replace(&mut output.submission, next));
         }
         if !output.loads.is_empty() {
             self.loads.add(&mut output.loads);
@@ -357,9 +393,16 @@ impl Broker {
                 }
             }
         }
+        self.log_statistics.add_shared(LogNumber::Reads, entries.len() as u64);
         let shard = metadata::shard_of(queue, self.shard_count());
         self.post(shard, Envelope::Loaded { queue, first, last, entries });
         Ok(true)
+    }
+
+    /// Records read from the log and written to it for queues.
+    #[must_use]
+    pub fn log_operations(&self) -> (u64, u64) {
+        (self.log_statistics.get(LogNumber::Reads), self.log_statistics.get(LogNumber::Writes))
     }
 
     /// What the log takes on the disk.

@@ -16,6 +16,7 @@ use crate::log::{
 };
 use crate::model::entity::Queue;
 use crate::model::ids::Timestamp;
+use crate::model::statistics::LogStatistics;
 use crate::queue::{ColdChunk, Fifo, IndexRange, Members, RecoveredQueue};
 
 use super::definitions::{self, Change, DecodeError, FileError};
@@ -23,6 +24,7 @@ use super::journal::{Held, Journal, Submission};
 use super::loads::Loads;
 use super::mailbox::Mailbox;
 use super::metadata::{Metadata, shard_of};
+use super::registry::Registry;
 use super::replies::ReplyRegistry;
 use super::shard::{Envelope, Shard};
 use super::topology::Topology;
@@ -123,10 +125,15 @@ impl Broker {
             loads: Loads::default(),
             replies: ReplyRegistry::default(),
             connections: AtomicUsize::new(0),
+            registry: Registry::default(),
+            log_statistics: LogStatistics::default(),
             channels: AtomicUsize::new(0),
             per_user: DashMap::new(),
+            per_vhost: DashMap::new(),
             next_connection: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
+            authenticator: std::sync::OnceLock::new(),
+            login_attempts: super::LoginAttempts::default(),
             settings,
         });
         for shard in 0..count {

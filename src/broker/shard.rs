@@ -18,6 +18,7 @@ use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, Queu
 use crate::model::message::Message;
 use crate::model::names::{ExchangeName, VhostName};
 use crate::model::request::{Answer, DeliverEvent, Event, Internal};
+use crate::model::statistics::QueueNumber;
 use crate::queue::{
     Command, Counts, DeathHistory, Delivery, Durability, Effect, Fifo, IndexRange, Loaded, Origin, Publish, Reason,
     Refusal, Reply, Verdict, dead_letter,
@@ -101,6 +102,13 @@ pub(super) enum Envelope {
     },
     /// Records up to the index can be read back.
     Flushed(Vec<(QueueId, MessageIndex)>),
+    /// The queue's policies have changed.
+    Configure(Arc<Queue>),
+    /// Tells the outbox of the queues' consumers.
+    ListConsumers {
+        queues: Vec<QueueId>,
+        outbox: Arc<Outbox>,
+    },
     /// A recent-history exchange saw a message.
     Remember {
         vhost: VhostName,
@@ -163,6 +171,8 @@ struct OwnedQueue {
     waiting: Vec<(Command, Option<(ChannelRef, AskKind)>)>,
     /// When the shard will look at it for expiry.
     alarm: Option<Timestamp>,
+    /// The last turn that worked on it.
+    turn: u64,
     /// Its part in the shard's `held`.
     held: u64,
 }
@@ -174,6 +184,8 @@ pub(super) struct TurnOutput {
     pub(super) removed: Vec<Arc<Queue>>,
     /// What is to be written, and what waits for it.
     pub(super) submission: Submission,
+    /// Messages that the batch has records of.
+    pub(super) logged: u64,
     /// Messages of queues whose records were damaged.
     pub(super) lost: Vec<(QueueId, u64)>,
     /// What queues need from the log.
@@ -196,6 +208,7 @@ pub(super) struct Shard {
     pub(super) output: TurnOutput,
     queues: IdMap<QueueId, OwnedQueue>,
     links: IdMap<ConnectionId, Link>,
+    turn: u64,
     /// Links with events to hand out.
     touched: Vec<ConnectionId>,
     alarms: BTreeSet<(Timestamp, QueueId)>,
@@ -232,6 +245,7 @@ impl Shard {
             output: TurnOutput::default(),
             queues: IdMap::default(),
             links: IdMap::default(),
+            turn: 0,
             touched: Vec::new(),
             alarms: BTreeSet::new(),
             dirty: Vec::new(),
@@ -266,7 +280,7 @@ impl Shard {
                 break;
             }
         }
-        self.end_turn();
+        self.end_turn(now);
         self.page_out();
         self.hand_out();
         self.cut_short = !self.batch.is_empty() && !self.inbox.is_empty();
@@ -361,6 +375,16 @@ impl Shard {
                 self.pageable.insert(queue);
             }
             Envelope::Flushed(through) => self.flushed(&through),
+            Envelope::Configure(queue) => self.configure(queue, now, topology),
+            Envelope::ListConsumers { queues, outbox } => {
+                let consumers =
+                    queues.into_iter().filter_map(|queue| self.queues.get(&queue).map(|owned| (queue, owned)));
+                let views = |(queue, owned): (QueueId, &OwnedQueue)| {
+                    owned.machine.consumers().into_iter().map(move |view| (queue, view)).collect::<Vec<_>>()
+                };
+                let consumers = consumers.flat_map(views).collect();
+                self.output.events.push((outbox, vec![Event::Internal(Internal::Consumers { consumers })]));
+            }
             Envelope::Remember { vhost, exchange, publish, length } => {
                 let history = self.histories.entry((vhost, exchange)).or_default();
                 history.push_back(publish);
@@ -402,6 +426,7 @@ impl Shard {
             recorded: queue.durable,
             waiting: Vec::new(),
             alarm: None,
+            turn: 0,
             held: 0,
             definition: queue,
             machine,
@@ -435,6 +460,7 @@ impl Shard {
                 transient: !durably,
             };
             owned.recorded = true;
+            self.output.logged += 1;
             if durably {
                 owned.last_record = index.0;
             }
@@ -534,6 +560,14 @@ impl Shard {
                 self.pageable.insert(*queue);
             }
         }
+    }
+
+    fn configure(&mut self, queue: Arc<Queue>, now: Timestamp, topology: &Topology) {
+        let id = queue.id;
+        let Some(owned) = self.queues.get_mut(&id) else { return };
+        let options = Arc::new(queue.options.clone());
+        owned.definition = queue;
+        self.command(id, Command::Configure(options), None, now, topology);
     }
 
     fn missing(&mut self, ask: Option<(ChannelRef, AskKind)>) {
@@ -782,9 +816,14 @@ impl Shard {
 
     /// Looks at the queues that were worked on: what the log has to know, what they hold, and their earliest deadline. A
     /// deadline that moved later is left: the early alarm finds nothing due and sets the right one.
-    fn end_turn(&mut self) {
+    fn end_turn(&mut self, now: Timestamp) {
+        self.turn += 1;
         for queue in self.dirty.drain(..) {
             let Some(owned) = self.queues.get_mut(&queue) else { continue };
+            if owned.turn == self.turn {
+                continue;
+            }
+            owned.turn = self.turn;
             if owned.recorded {
                 owned.machine.take_settled(&mut self.settled);
                 self.ranges.extend(self.settled.drain(..).map(|range| Range { first: range.first, last: range.last }));
@@ -799,6 +838,7 @@ impl Shard {
             let held = owned.machine.memory();
             self.held = self.held - owned.held + held;
             owned.held = held;
+            publish(owned, now);
             let is_deep = self.held > self.memory_budget / 2 && held > RECORDING_MIN.min(self.memory_budget / 32);
             if owned.recording != is_deep && (is_deep || owned.machine.counts().ready == 0) {
                 owned.recording = is_deep;
@@ -814,6 +854,53 @@ impl Shard {
             }
         }
     }
+}
+
+/// Lets everybody see the queue's numbers.
+fn publish(owned: &OwnedQueue, now: Timestamp) {
+    use QueueNumber as Number;
+    let OwnedQueue { machine, definition, .. } = owned;
+    let numbers = &definition.statistics.numbers;
+    let (counts, stored, tally) = (machine.counts(), machine.stored(), machine.tally());
+    let before = numbers.get(Number::Used);
+    if before != 0 && numbers.get(Number::Consumers) > 0 {
+        let passed = now.0.saturating_sub(before);
+        numbers.add(Number::ConsumedMs, passed);
+        if numbers.get(Number::ConsumersReady) != 0 {
+            numbers.add(Number::ConsumersReadyMs, passed);
+        }
+    }
+    for (number, value) in [
+        (Number::Used, now.0),
+        (Number::ConsumersReady, u64::from(machine.has_waiting_consumer())),
+        (Number::Ready, counts.ready),
+        (Number::Unacked, counts.unacked),
+        (Number::Consumers, counts.consumers),
+        (Number::ReadyBytes, counts.ready_bytes),
+        (Number::UnackedBytes, counts.unacked_bytes),
+        (Number::Persistent, stored.persistent),
+        (Number::Cold, stored.cold),
+        (Number::ColdBytes, stored.cold_bytes),
+        (Number::Memory, owned.held),
+        (Number::HeadArrived, machine.head_arrival().map_or(0, |arrival| now.0 - arrival.age_ms(now).min(now.0))),
+        (Number::Published, tally.published),
+        (Number::Delivered, tally.delivered),
+        (Number::DeliveredAutoAck, tally.delivered_auto_ack),
+        (Number::Got, tally.got),
+        (Number::GotAutoAck, tally.got_auto_ack),
+        (Number::GetEmpty, tally.get_empty),
+        (Number::Redelivered, tally.redelivered),
+        (Number::Acked, tally.acked),
+        (Number::Expired, tally.expired),
+        (Number::DroppedMaxLength, tally.dropped_max_length),
+        (Number::Rejected, tally.rejected),
+        (Number::Refused, tally.refused),
+        (Number::DeadLettered, tally.dead_lettered),
+    ] {
+        numbers.set(number, value);
+    }
+    definition.statistics.in_queue.set(&tally.in_queue);
+    definition.statistics.processing.set(&tally.processing);
 }
 
 /// Notes that a link has, or is about to have, something to hand out.

@@ -68,12 +68,13 @@ pub(super) fn read(stored: &Stored, scratch: &mut Vec<u8>) -> Result<Loaded, Sto
     let (properties, body) = rest.split_at_checked(properties).ok_or(StoredError::Short)?;
     let properties = Properties::parse(properties)?;
     let envelope = Envelope { exchange, routing_key };
-    let message = if body.len() > INLINE_BODY_MAX && body.len() >= SHARED_BODY_MIN {
+    let mut message = if body.len() > INLINE_BODY_MAX && body.len() >= SHARED_BODY_MIN {
         let body: Bytes = stored.payload.slice_ref(body);
         Message::with_slices(scratch, envelope, &properties, vec![body])
     } else {
         Message::new(scratch, envelope, &properties, body)
     };
+    message.set_arrived(Timestamp(stored.head.time));
     let deaths = if history.is_empty() { None } else { Some(DeathHistory::decode(history)?.into()) };
     let deadline = stored.head.deadline;
     Ok(Loaded {

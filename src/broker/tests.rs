@@ -4,6 +4,7 @@
 mod client;
 mod crash;
 mod simulation;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,6 +15,7 @@ use crate::log::memory::MemoryDisk;
 use crate::log::{Options, SyncMode};
 use crate::model::entity::QueueType;
 use crate::model::ids::Timestamp;
+use crate::model::vhost::VhostMetadata;
 
 const NOW: Timestamp = Timestamp(1_000_000);
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -36,20 +38,18 @@ fn settings(shards: u16) -> Settings {
         transient_nonexclusive_queues: true,
         node_name: "test".into(),
         anonymous_user: None,
+        loopback_users: Vec::new(),
         memory_budget: 1 << 20,
         limits: Limits::default(),
     }
 }
 
 fn define_guest(broker: &Broker) {
-    broker.add_vhost(&"/".into());
+    broker.add_vhost(&"/".into(), VhostMetadata::default());
     let permission = Permission::parse(".*", ".*", ".*").unwrap();
     let user = User {
-        name: "guest".into(),
-        password: PasswordHash::new([1, 2, 3, 4], b"guest"),
-        tags: Vec::new(),
-        loopback_only: false,
         permissions: BTreeMap::from([("/".into(), permission)]),
+        ..User::new("guest".into(), PasswordHash::new([1, 2, 3, 4], b"guest"), Vec::new())
     };
     broker.add_user(user).unwrap();
 }

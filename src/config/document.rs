@@ -84,6 +84,14 @@ pub fn show(loaded: &Loaded) -> String {
     text
 }
 
+impl Loaded {
+    /// Every key's path, its value as TOML with secrets masked, and where it comes from.
+    pub fn values(&self) -> impl Iterator<Item = (&'static str, String, String)> {
+        KEYS.iter()
+            .map(|key| (key.path, (key.write)(&self.config, Secrets::Masked), self.origins.of(key.path).to_string()))
+    }
+}
+
 /// What a flag that sets `path` does, for `--help`: the key's documentation, its name and default.
 #[must_use]
 pub fn key_help(path: &str) -> String {

@@ -2,9 +2,12 @@
 //! and documentation read.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use super::ids::{ConnectionId, QueueId};
 use super::names::{ExchangeName, QueueName, RoutingKey, VhostName};
+use super::policy::AppliedPolicy;
+use super::statistics::QueueRecord;
 use super::table::{FieldTable, FieldValue};
 
 /// The longest TTL, expiry or expiration: ten years in milliseconds, RabbitMQ's limit.
@@ -41,6 +44,11 @@ impl ExchangeKind {
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
+    }
+
+    /// All kinds.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::NAMES.iter().map(|(_, kind)| *kind)
     }
 
     #[must_use]
@@ -90,7 +98,19 @@ pub struct Queue {
     pub exclusive: Option<ConnectionId>,
     pub auto_delete: bool,
     pub arguments: FieldTable,
+    /// From the arguments and what the policies say.
     pub options: QueueOptions,
+    pub policy: Option<Arc<AppliedPolicy>>,
+    pub statistics: Arc<QueueRecord>,
+}
+
+impl Queue {
+    /// The type that the arguments ask for.
+    #[must_use]
+    pub fn queue_type(&self) -> QueueType {
+        let name = self.arguments.find("x-queue-type").and_then(FieldValue::as_str);
+        name.and_then(QueueType::from_name).unwrap_or(QueueType::Classic)
+    }
 }
 
 /// The implementations a queue can ask for with `x-queue-type`.
@@ -139,6 +159,18 @@ pub enum Overflow {
     DropHead,
     RejectPublish,
     RejectPublishDlx,
+}
+
+impl Overflow {
+    /// The behaviour that the argument names; dropping from the head when it names none.
+    #[must_use]
+    pub fn from_name(name: &str) -> Self {
+        match name {
+            "reject-publish" => Self::RejectPublish,
+            "reject-publish-dlx" => Self::RejectPublishDlx,
+            _ => Self::DropHead,
+        }
+    }
 }
 
 /// Where dead letters go.
@@ -292,6 +324,13 @@ impl Argument {
     }
 }
 
+/// Whether queues of a type know the argument `x-<key>`; none when no type does.
+#[must_use]
+pub fn is_argument_known_to(key: &str, queue_type: QueueType) -> Option<bool> {
+    let spec = ARGUMENTS.iter().find(|spec| spec.name.strip_prefix("x-") == Some(key))?;
+    Some(spec.known_to(queue_type))
+}
+
 fn check_integer(name: &str, value: &FieldValue, min: i64, max: i64) -> Result<(), String> {
     let Some(number) = value.as_integer() else {
         return Err(format!("\"expected integer, got {}\"", value.type_name()));
@@ -351,11 +390,7 @@ impl QueueOptions {
             }),
             max_length: number("x-max-length"),
             max_length_bytes: number("x-max-length-bytes"),
-            overflow: match text("x-overflow") {
-                Some("reject-publish") => Overflow::RejectPublish,
-                Some("reject-publish-dlx") => Overflow::RejectPublishDlx,
-                _ => Overflow::DropHead,
-            },
+            overflow: text("x-overflow").map_or(Overflow::DropHead, Overflow::from_name),
             max_priority: number("x-max-priority").and_then(|n| u8::try_from(n).ok()),
             single_active_consumer: arguments.find("x-single-active-consumer") == Some(&FieldValue::Bool(true)),
             ..Self::default()

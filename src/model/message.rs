@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::ids::Timestamp;
 use super::table::{FieldTable, TableError};
 
 /// Bodies up to this many bytes are kept in the message's own allocation; larger ones stay as slices.
@@ -21,10 +22,35 @@ pub struct Message {
     key_start: u8,
     persistent: bool,
     priority: u8,
-    properties_start: u16,
+    key_length: u8,
     body_start: u32,
     body_length: u32,
+    /// When this handle came into its queue, in units of `ARRIVAL_UNIT_MS`, the lower bits.
+    arrived: u32,
 }
+
+/// When a message came into its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival(u32);
+
+impl Arrival {
+    #[expect(clippy::cast_possible_truncation, reason = "the lower bits are meant")]
+    fn at(now: Timestamp) -> Self {
+        Self((now.0 / ARRIVAL_UNIT_MS) as u32)
+    }
+
+    /// How long ago it was, in milliseconds. Of an arrival more than a year ago, what is beyond whole such spans.
+    #[must_use]
+    pub fn age_ms(self, now: Timestamp) -> u64 {
+        u64::from(Self::at(now).0.wrapping_sub(self.0)) * ARRIVAL_UNIT_MS
+    }
+}
+
+/// Arrivals are known to this precision, which makes them unambiguous for more than a year.
+const ARRIVAL_UNIT_MS: u64 = 8;
+
+// A queue's slot with a message in it is to be one cache line.
+const _: () = assert!(size_of::<Message>() == 40);
 
 /// The body of a message, as it is stored.
 #[derive(Clone, Copy, Debug)]
@@ -77,9 +103,10 @@ impl Message {
             key_start: u8::try_from(envelope.exchange.len()).unwrap_or(u8::MAX),
             persistent: properties.delivery_mode == Some(2),
             priority: properties.priority.unwrap_or(0),
-            properties_start: u16::try_from(properties_start).unwrap_or(u16::MAX),
+            key_length: u8::try_from(properties_start - envelope.exchange.len()).unwrap_or(u8::MAX),
             body_start: u32::try_from(body_start).unwrap_or(u32::MAX),
             body_length: u32::try_from(body_length).unwrap_or(u32::MAX),
+            arrived: 0,
         }
     }
 
@@ -104,13 +131,13 @@ impl Message {
 
     #[must_use]
     pub fn routing_key(&self) -> &[u8] {
-        &self.head[usize::from(self.key_start)..usize::from(self.properties_start)]
+        &self.head[usize::from(self.key_start)..self.properties_start()]
     }
 
     /// Exchange and routing key without anything between them; with the exchange's length, what routing depends on.
     #[must_use]
     pub fn address(&self) -> (&[u8], usize) {
-        (&self.head[..usize::from(self.properties_start)], usize::from(self.key_start))
+        (&self.head[..self.properties_start()], usize::from(self.key_start))
     }
 
     /// Whether it has properties that change how it is published: headers, reply-to, expiration, user-id.
@@ -127,7 +154,7 @@ impl Message {
     /// The property flags and values exactly as published.
     #[must_use]
     pub fn raw_properties(&self) -> &[u8] {
-        &self.head[usize::from(self.properties_start)..self.body_start as usize]
+        &self.head[self.properties_start()..self.body_start as usize]
     }
 
     /// The properties, decoded; they were checked when the message was made.
@@ -148,7 +175,7 @@ impl Message {
     /// properties and the body start.
     #[must_use]
     pub fn head(&self) -> (&[u8], [usize; 3]) {
-        (&self.head, [usize::from(self.key_start), usize::from(self.properties_start), self.body_start as usize])
+        (&self.head, [usize::from(self.key_start), self.properties_start(), self.body_start as usize])
     }
 
     /// Whether both are handles on the same message.
@@ -174,6 +201,21 @@ impl Message {
     #[must_use]
     pub fn is_persistent(&self) -> bool {
         self.persistent
+    }
+
+    /// Notes when this handle came into its queue.
+    pub fn set_arrived(&mut self, now: Timestamp) {
+        self.arrived = Arrival::at(now).0;
+    }
+
+    /// When this handle came into its queue.
+    #[must_use]
+    pub fn arrival(&self) -> Arrival {
+        Arrival(self.arrived)
+    }
+
+    fn properties_start(&self) -> usize {
+        usize::from(self.key_start) + usize::from(self.key_length)
     }
 
     /// The priority property; 0 when absent.

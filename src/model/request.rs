@@ -3,6 +3,7 @@
 //! Requests go forward in order. Publishes and settlements are answered by events only when there is something to say;
 //! an `Ask` is answered by exactly one `Answer` or `Exception` for its channel, and the channel waits for it.
 
+use super::consumer::ConsumerView;
 use super::exception::Exception;
 use super::ids::{ChannelRef, ConsumerId, MessageIndex, QueueId};
 use super::message::Message;
@@ -10,7 +11,7 @@ use super::names::{ConsumerTag, ExchangeName, QueueName, RoutingKey, UserName, V
 use super::table::FieldTable;
 
 /// From a front end to its session.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Request {
     /// Answered by `Event::LoggedIn` or `Event::LoginRefused`.
     Login {
@@ -49,6 +50,11 @@ pub enum Mechanism {
         mechanism: &'static str,
     },
     Anonymous,
+    /// EXTERNAL: the name is the one of the client certificate, which the transport has checked; otherwise the reason
+    /// why it gives none.
+    External {
+        user: Result<UserName, String>,
+    },
 }
 
 impl std::fmt::Debug for Mechanism {
@@ -57,12 +63,14 @@ impl std::fmt::Debug for Mechanism {
         match self {
             Self::Password { user, mechanism, .. } => write!(f, "{mechanism}({user})"),
             Self::Anonymous => f.write_str("ANONYMOUS"),
+            Self::External { user: Ok(user) } => write!(f, "EXTERNAL({user})"),
+            Self::External { user: Err(reason) } => write!(f, "EXTERNAL({reason})"),
         }
     }
 }
 
 /// `basic.publish` with its content.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PublishRequest {
     pub channel: ChannelRef,
     pub message: Message,
@@ -242,6 +250,10 @@ pub enum Event {
     Shutdown {
         text: String,
     },
+    /// The connection is to be closed at once: 320 with this text.
+    ForceClose {
+        text: String,
+    },
     /// For the session itself, never for a front end.
     Internal(Internal),
 }
@@ -255,6 +267,10 @@ pub enum Internal {
     ShardDown,
     /// The queue went away while it was being declared.
     DeclareAgain { channel: ChannelRef },
+    /// Everything before it is durable.
+    Durable,
+    /// The consumers of the queues that were asked about.
+    Consumers { consumers: Vec<(QueueId, ConsumerView)> },
 }
 
 /// A message for a consumer.

@@ -4,6 +4,7 @@ use std::iter;
 
 use super::record::{IndexRange, Members};
 use crate::model::ids::Timestamp;
+use crate::model::message::Arrival;
 
 /// Memory that a cold block takes, roughly.
 pub(super) const COLD_BLOCK_MEMORY: u64 = 100;
@@ -23,6 +24,8 @@ pub(super) struct ColdBlock {
     pub expires: Timestamp,
     /// No message in this block or before it in its lane expires later.
     pub latest: Timestamp,
+    /// When its first message came into the queue, if that is known.
+    pub arrived: Option<Arrival>,
     /// The number of indexes left out before each message but the first, as variable-length numbers; none when no index
     /// is left out.
     gaps: Option<Box<[u8]>>,
@@ -62,6 +65,7 @@ impl ColdBlock {
             bytes,
             expires,
             latest: Timestamp(u64::MAX),
+            arrived: None,
             gaps,
         })
     }

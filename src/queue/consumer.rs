@@ -11,25 +11,11 @@
 use std::collections::VecDeque;
 
 use super::{Gate, Refusal, Subscription};
+use crate::model::consumer::ConsumerView;
 use crate::model::hash::IdMap;
 use crate::model::ids::{ConnectionId, ConsumerId};
 use crate::model::names::ConsumerTag;
-
-/// A consumer as listings show it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConsumerView {
-    pub consumer: ConsumerId,
-    pub tag: ConsumerTag,
-    /// 0 is no limit.
-    pub prefetch: u16,
-    pub no_ack: bool,
-    pub exclusive: bool,
-    pub priority: i32,
-    /// Whether it may be served: false behind a single active consumer.
-    pub active: bool,
-    /// Deliveries it has not settled.
-    pub unacked: u64,
-}
+use crate::model::table::FieldTable;
 
 /// Whether the queue serves one consumer at a time or all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +56,7 @@ pub(super) struct Holder {
     state: State,
     /// None for a channel's gets.
     tag: Option<ConsumerTag>,
+    arguments: FieldTable,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +144,7 @@ impl Consumers {
             exclusive: subscription.exclusive,
             state: State::Waiting,
             tag: Some(subscription.tag),
+            arguments: subscription.arguments,
         });
         self.consumers += 1;
         if active {
@@ -179,6 +167,7 @@ impl Consumers {
                 exclusive: false,
                 state: State::Left,
                 tag: None,
+                arguments: FieldTable::default(),
             })
         })
     }
@@ -293,6 +282,8 @@ impl Consumers {
                     priority: holder.priority,
                     active: self.activity == Activity::All || self.active == Some(slot),
                     unacked: holder.unacked as u64,
+                    has_room: holder.has_room(),
+                    arguments: holder.arguments.clone(),
                 })
             })
             .collect()

@@ -13,13 +13,16 @@ use super::consumer::{Activity, Consumers, Turn};
 use super::limits::{self, ExpiryRule};
 use super::ready::{ForHead, Ready};
 use super::record::Records;
+use super::tally::Tally;
 use super::unacked::{Unacked, UnackedMap};
 use super::{
-    AckMode, Command, ConsumerView, Counts, Delivery, Durability, Effect, Gate, IndexRange, Origin, Outcome, Publish,
-    Reason, Reply, Verdict,
+    AckMode, Command, Counts, Delivery, Durability, Effect, Gate, IndexRange, Origin, Outcome, Publish, Reason, Reply,
+    Stored, Verdict,
 };
+use crate::model::consumer::ConsumerView;
 use crate::model::entity::{Overflow, QueueOptions};
 use crate::model::ids::{ConsumerId, MessageIndex, Timestamp};
+use crate::model::message::{Arrival, Message};
 
 /// Consumer timeouts of more unacknowledged deliveries than this are found up to a sixteenth of the timeout late, so
 /// that looking for them stays cheap.
@@ -48,6 +51,7 @@ pub struct Fifo {
     is_polled: bool,
     /// Whether the current command needs messages at the head, or will soon.
     head_needed: ForHead,
+    tally: Tally,
     /// Deleted or gone.
     finished: bool,
 }
@@ -69,6 +73,7 @@ impl Fifo {
             may_page_out: false,
             is_polled: false,
             head_needed: ForHead::Idle,
+            tally: Tally::default(),
             finished: false,
             options,
         }
@@ -136,7 +141,7 @@ impl Fifo {
                 return Reply::Cancelled;
             }
             Command::Get { holder, no_ack } => return self.get(now, holder, no_ack, gate),
-            Command::Purge => return Reply::Purged(self.ready.clear(&mut self.records)),
+            Command::Purge => return Reply::Purged(self.purge()),
             Command::Delete { if_unused, if_empty } => return self.delete(if_unused, if_empty, gate, effects),
             Command::ChannelDown(channel) => {
                 let of_channel = |id: ConsumerId| id.connection == channel.connection && id.channel == channel.number;
@@ -152,6 +157,10 @@ impl Fifo {
             Command::Touch => {
                 self.used = now;
                 return Reply::Counts(self.counts());
+            }
+            Command::Configure(options) => {
+                self.options = options;
+                self.trim(now, effects);
             }
             Command::Tick => self.tick(now, gate, effects),
             Command::Loaded { first, last, entries } => {
@@ -183,9 +192,34 @@ impl Fifo {
         }
     }
 
+    /// Where the messages are.
+    #[must_use]
+    pub fn stored(&self) -> Stored {
+        let (cold, cold_bytes) = self.ready.cold();
+        Stored { persistent: self.records.persistent(), cold, cold_bytes }
+    }
+
+    /// What the queue has done since it is in this process.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// When the message at the head came; none when there is no message, or it is not known.
+    #[must_use]
+    pub fn head_arrival(&self) -> Option<Arrival> {
+        self.ready.head_arrival()
+    }
+
+    /// Whether some consumer could take a message.
+    #[must_use]
+    pub fn has_waiting_consumer(&self) -> bool {
+        self.consumers.is_waiting()
+    }
+
     /// The lane of a message in this queue: its priority, as far as the queue tells them apart.
     #[must_use]
-    pub fn lane_of(&self, message: &crate::model::message::Message) -> u8 {
+    pub fn lane_of(&self, message: &Message) -> u8 {
         message.priority().min(limits::priority_max(&self.options))
     }
 
@@ -231,21 +265,24 @@ impl Fifo {
 
     #[inline]
     fn enqueue(&mut self, now: Timestamp, publish: Publish, gate: &mut impl Gate, effects: &mut Vec<Effect>) -> Reply {
-        let Publish { message, expiration_ms, origin, deaths } = publish;
+        let Publish { mut message, expiration_ms, origin, deaths } = publish;
         if self.options.overflow != Overflow::DropHead
             && limits::would_be_over(&self.options, &self.ready, message.body_length())
         {
             confirm(origin, Verdict::Rejected, effects);
+            self.tally.refused += 1;
             if self.options.overflow == Overflow::RejectPublishDlx && self.options.dead_letter.is_some() {
                 effects.push(Effect::DeadLetter { message, reason: Reason::MaxLength, deaths, logged: None });
             }
             return Reply::None;
         }
         confirm(origin, Verdict::Confirmed, effects);
+        self.tally.published += 1;
         let index = self.next_index;
         self.next_index += 1;
         let expires = limits::expiry(&self.options, now, expiration_ms);
         self.records.arrive(index, &message);
+        message.set_arrived(now);
         let entry = Entry { message, expires, deaths };
         self.place(now, Taken { index, redelivered: false, recorded: false, entry }, gate, effects);
         if self.records.arrived() {
@@ -288,8 +325,12 @@ impl Fifo {
         let Some(slot) = self.consumers.find(consumer) else { return };
         let mut count = 0;
         for MessageIndex(index) in indexes {
-            let Some(entry) = self.unacked.remove(*index, slot) else { continue };
+            let Some((entry, delivered)) = self.unacked.remove(*index, slot) else { continue };
             count += 1;
+            if outcome == Outcome::Ack {
+                self.tally.acked += 1;
+                self.tally.processing.add(now.0.saturating_sub(delivered.0));
+            }
             match outcome {
                 Outcome::Ack => self.records.left(*index, &entry.message),
                 Outcome::Requeue => self.ready.give_back(*index, entry),
@@ -320,6 +361,7 @@ impl Fifo {
         self.used = now;
         self.is_polled = true;
         if self.ready.is_empty() {
+            self.tally.get_empty += 1;
             return Reply::Empty;
         }
         self.head_needed = ForHead::Needed;
@@ -328,6 +370,11 @@ impl Fifo {
         let mode = if no_ack { AckMode::Automatic } else { AckMode::Manual };
         gate.spend(holder, message.cost(), mode);
         self.delivered_through = self.delivered_through.max(taken.index);
+        self.count_delivery(now, taken.redelivered, &taken.entry.message);
+        match mode {
+            AckMode::Manual => self.tally.got += 1,
+            AckMode::Automatic => self.tally.got_auto_ack += 1,
+        }
         if mode == AckMode::Manual {
             let slot = self.consumers.getter(holder);
             self.hold(now, slot, taken.index, taken.entry);
@@ -336,6 +383,14 @@ impl Fifo {
         }
         let index = MessageIndex(taken.index);
         Reply::Got { index, redelivered: taken.redelivered, message, ready: self.ready.len() }
+    }
+
+    /// Drops the ready messages; how many.
+    fn purge(&mut self) -> u64 {
+        let count = self.ready.clear(&mut self.records);
+        let held = self.unacked.iter().filter(|(_, unacked)| self.records.is_logged(&unacked.entry.message)).count();
+        self.records.set_persistent(held as u64);
+        count
     }
 
     fn delete(&mut self, if_unused: bool, if_empty: bool, gate: &mut impl Gate, effects: &mut Vec<Effect>) -> Reply {
@@ -432,18 +487,30 @@ impl Fifo {
         self.delivered_through = self.delivered_through.max(index);
         let cost = entry.message.cost();
         let told = MessageIndex(index);
+        self.count_delivery(now, redelivered, &entry.message);
         let deliver = |message| Effect::Deliver(Delivery { consumer, index: told, cost, redelivered, message });
         // Made in its place: made first and then copied costs more than all else here.
         if no_ack {
+            self.tally.delivered_auto_ack += 1;
             gate.spend(consumer, cost, AckMode::Automatic);
             self.records.left(index, &entry.message);
             effects.extend(iter::once_with(|| deliver(entry.message)));
         } else {
+            self.tally.delivered += 1;
             gate.spend(consumer, cost, AckMode::Manual);
             effects.extend(iter::once_with(|| deliver(entry.message.clone())));
             self.hold(now, turn.slot, index, entry);
         }
         self.consumers.served(turn);
+    }
+
+    #[inline]
+    fn count_delivery(&mut self, now: Timestamp, redelivered: bool, message: &Message) {
+        if redelivered {
+            self.tally.redelivered += 1;
+        } else {
+            self.tally.in_queue.add(message.arrival().age_ms(now));
+        }
     }
 
     /// Keeps a message until its holder settles it.
@@ -496,7 +563,13 @@ impl Fifo {
     /// Lets a message go, as a dead letter if there is a place for those.
     fn dead_letter(&mut self, index: u64, entry: Entry, reason: Reason, effects: &mut Vec<Effect>) {
         let Entry { message, deaths, .. } = entry;
+        match reason {
+            Reason::Expired => self.tally.expired += 1,
+            Reason::MaxLength => self.tally.dropped_max_length += 1,
+            Reason::Rejected | Reason::DeliveryLimit => self.tally.rejected += 1,
+        }
         if self.options.dead_letter.is_some() {
+            self.tally.dead_lettered += 1;
             let logged = self.records.release(index, &message);
             effects.push(Effect::DeadLetter { message, reason, deaths, logged });
         } else {
@@ -578,6 +651,7 @@ fn answer_finished(command: &Command, effects: &mut Vec<Effect>) -> Reply {
         | Command::ChannelDown(_)
         | Command::ConnectionDown(_)
         | Command::Resume(_)
+        | Command::Configure(_)
         | Command::Tick
         | Command::Loaded { .. } => {}
     }

@@ -14,6 +14,7 @@ mod fifo;
 mod limits;
 mod ready;
 mod record;
+mod tally;
 mod unacked;
 
 #[cfg(test)]
@@ -29,14 +30,16 @@ mod tests;
 
 use std::sync::Arc;
 
+use crate::model::entity::QueueOptions;
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, Timestamp};
 use crate::model::message::Message;
 use crate::model::names::ConsumerTag;
+use crate::model::table::FieldTable;
 
-pub use consumer::ConsumerView;
 pub use dead_letter::DeathHistory;
 pub use fifo::Fifo;
 pub use record::{ColdChunk, Durability, IndexRange, Loaded, Members, RecoveredQueue};
+pub use tally::Tally;
 
 /// A message on its way into a queue.
 #[derive(Clone, Debug)]
@@ -88,6 +91,8 @@ pub struct Subscription {
     pub exclusive: bool,
     /// Higher ones are served first.
     pub priority: i32,
+    /// As the client gave them, for listings.
+    pub arguments: FieldTable,
 }
 
 /// All a queue can be asked for.
@@ -116,6 +121,8 @@ pub enum Command {
     Resume(ConnectionId),
     /// The queue was used (declared again): its expiry lease starts afresh. Replies `Counts`.
     Touch,
+    /// The queue is to do something else from now on. Priorities and whether a single consumer is active stay.
+    Configure(Arc<QueueOptions>),
     /// Time has passed: expires messages, unacknowledged deliveries and the queue itself.
     Tick,
     /// The answer to the `Effect::Load` with the same first and last index: the messages that were found, ascending.
@@ -253,6 +260,17 @@ pub struct Counts {
     pub ready_bytes: u64,
     /// Body bytes.
     pub unacked_bytes: u64,
+}
+
+/// Where the messages of a queue are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Ready and unacknowledged messages that have records of their own.
+    pub persistent: u64,
+    /// Ready messages that are in the log only.
+    pub cold: u64,
+    /// Body bytes of those.
+    pub cold_bytes: u64,
 }
 
 /// Whether a delivery is settled as it is sent or stays unacknowledged until its consumer answers.

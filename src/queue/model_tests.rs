@@ -51,6 +51,13 @@ enum Step {
         deliveries: usize,
     },
     Touch,
+    /// A policy changes what the queue does.
+    Configure {
+        max_length: Option<u64>,
+        message_ttl_ms: Option<u64>,
+        overflow: Overflow,
+        dead_letter: bool,
+    },
     Tick,
     /// All but the last so many records can be read back.
     Flush(u64),
@@ -73,6 +80,8 @@ struct Ledger {
     purged: u64,
     /// The consumers that need not acknowledge.
     automatic: Vec<ConsumerId>,
+    /// Options have changed, so that not every message that left was told of.
+    configured: bool,
 }
 
 /// Both machines and what the steps refer to.
@@ -158,7 +167,15 @@ impl Harness {
                     self.ledger.automatic.push(consumer);
                 }
                 let tag = tag(&format!("c{}", consumer.serial));
-                Command::Subscribe(Subscription { consumer, tag, prefetch, no_ack, exclusive, priority })
+                Command::Subscribe(Subscription {
+                    consumer,
+                    tag,
+                    prefetch,
+                    no_ack,
+                    exclusive,
+                    priority,
+                    arguments: FieldTable::default(),
+                })
             }
             Step::Cancel(number) => Command::Cancel(self.holder(number)),
             Step::Get { channel, no_ack } => Command::Get { holder: Self::getter(channel), no_ack },
@@ -173,6 +190,17 @@ impl Harness {
                 Command::Resume(ConnectionId(connection))
             }
             Step::Touch => Command::Touch,
+            Step::Configure { max_length, message_ttl_ms, overflow, dead_letter } => {
+                self.ledger.configured = true;
+                let target = DeadLetterTarget { exchange: "dead".into(), routing_key: None };
+                Command::Configure(Arc::new(QueueOptions {
+                    max_length,
+                    message_ttl_ms,
+                    overflow,
+                    dead_letter: dead_letter.then_some(target),
+                    ..self.model.options.clone()
+                }))
+            }
             Step::Tick => Command::Tick,
             Step::Flush(_) | Step::PageOut(_) | Step::RecordAll(_) | Step::Restart(_) => {
                 unreachable!("not a command")
@@ -368,7 +396,8 @@ impl Harness {
         }
         let counts = self.fifo.counts();
         let gone = ledger.acked + ledger.delivered_for_good + ledger.dead + ledger.purged;
-        let is_counted = self.model.options.dead_letter.is_some()
+        let is_counted = !ledger.configured
+            && self.model.options.dead_letter.is_some()
             && self.model.options.overflow != Overflow::RejectPublish
             && !self.model.finished;
         if is_counted {
@@ -444,8 +473,17 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1u64..3).prop_map(Step::ConnectionDown),
         3 => (1u64..3, 0usize..5).prop_map(|(connection, deliveries)| Step::Credit { connection, deliveries }),
         1 => Just(Step::Touch),
+        1 => (prop::option::of(0u64..6), prop::option::of(0u64..40), overflow(), any::<bool>()).prop_map(
+            |(max_length, message_ttl_ms, overflow, dead_letter)| {
+                Step::Configure { max_length, message_ttl_ms, overflow, dead_letter }
+            }
+        ),
         3 => Just(Step::Tick),
     ]
+}
+
+fn overflow() -> impl Strategy<Value = Overflow> {
+    prop_oneof![Just(Overflow::DropHead), Just(Overflow::RejectPublish), Just(Overflow::RejectPublishDlx)]
 }
 
 /// Steps that end things, which most sequences do without.

@@ -533,6 +533,10 @@ impl Model {
                 self.used = now;
                 return Reply::Counts(self.counts());
             }
+            Command::Configure(options) => {
+                self.options = (*options).clone();
+                self.trim(now, effects);
+            }
             Command::Tick => self.tick(now, gate, effects),
             Command::Loaded { .. } => {}
         }

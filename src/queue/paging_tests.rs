@@ -144,7 +144,15 @@ impl Harness {
             self.automatic.push(consumer);
         }
         let (tag, exclusive, priority) = (tag("c"), false, 0);
-        self.command(Command::Subscribe(Subscription { consumer, tag, prefetch, no_ack, exclusive, priority }));
+        self.command(Command::Subscribe(Subscription {
+            consumer,
+            tag,
+            prefetch,
+            no_ack,
+            exclusive,
+            priority,
+            arguments: FieldTable::default(),
+        }));
     }
 
     fn answer(&mut self, which: usize, damaged: Option<u64>) {
@@ -449,8 +457,15 @@ fn a_deep_queue_takes_little_memory_and_is_read_in_big_pieces() {
     // The head window and the open block stay.
     assert!(fifo.memory() < 6 * 256 * 240 + COUNT / 256 * 100, "{}", fifo.memory());
     assert_eq!((fifo.counts().ready, fifo.page_out(u64::MAX)), (COUNT, 0));
-    let subscription =
-        Subscription { consumer: GETTER, tag: tag("c"), prefetch: 0, no_ack: true, exclusive: false, priority: 0 };
+    let subscription = Subscription {
+        consumer: GETTER,
+        tag: tag("c"),
+        prefetch: 0,
+        no_ack: true,
+        exclusive: false,
+        priority: 0,
+        arguments: FieldTable::default(),
+    };
     let mut effects = Vec::new();
     fifo.apply(Timestamp(0), Command::Subscribe(subscription), &mut OpenGate, &mut effects);
     let (mut next, mut loads) = (1, 0);

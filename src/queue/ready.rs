@@ -19,6 +19,7 @@ use super::cold::ColdState;
 use super::limits::ExpiryRule;
 use super::record::{Durability, IndexRange, Settled};
 use crate::model::ids::Timestamp;
+use crate::model::message::Arrival;
 pub(super) use loads::ForHead;
 use loads::Loads;
 
@@ -133,6 +134,23 @@ impl Ready {
         }
         self.left(number, &taken.entry);
         Some(taken)
+    }
+
+    /// When the message at the head came; none when there is no message, or it is not known.
+    pub(super) fn head_arrival(&self) -> Option<Arrival> {
+        let lane = &self.lanes[usize::from(self.highest()?)];
+        if let Some((_, entry)) = lane.returned.first_key_value() {
+            return Some(entry.message.arrival());
+        }
+        match lane.backlog.cold_front() {
+            Some(block) => block.arrived,
+            None => lane.backlog.front().map(|(_, entry)| entry.message.arrival()),
+        }
+    }
+
+    /// Messages and body bytes that are in the log only.
+    pub(super) fn cold(&self) -> (u64, u64) {
+        (self.cold.messages, self.cold.bytes)
     }
 
     /// Takes one message that has expired at `now`: by time, then by index; in head-only mode the head alone.

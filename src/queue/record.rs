@@ -86,11 +86,13 @@ pub(super) struct Records {
     arriving: u64,
     /// Ready messages get records that would have none.
     all: bool,
+    /// Messages that have records of their own.
+    persistent: u64,
 }
 
 impl Records {
     pub(super) fn new(durability: Durability) -> Self {
-        Self { durability, settled: Settled::default(), arriving: 0, all: false }
+        Self { durability, settled: Settled::default(), arriving: 0, all: false, persistent: 0 }
     }
 
     /// Whether the queue keeps a record of this message, as long as it keeps the message.
@@ -102,7 +104,11 @@ impl Records {
     /// A message comes in, which has no record yet.
     #[inline]
     pub(super) fn arrive(&mut self, index: u64, message: &Message) {
-        self.arriving = if self.is_logged(message) { index } else { 0 };
+        self.arriving = 0;
+        if self.is_logged(message) {
+            self.arriving = index;
+            self.persistent += 1;
+        }
     }
 
     pub(super) fn set_all(&mut self, all: bool) {
@@ -138,11 +144,21 @@ impl Records {
         if !self.is_logged(message) {
             return None;
         }
+        self.persistent = self.persistent.saturating_sub(1);
         if self.arriving == index {
             self.arriving = 0;
             return None;
         }
         Some(MessageIndex(index))
+    }
+
+    pub(super) fn persistent(&self) -> u64 {
+        self.persistent
+    }
+
+    /// There are this many messages with records of their own, after many came or went at once.
+    pub(super) fn set_persistent(&mut self, count: u64) {
+        self.persistent = count;
     }
 
     /// These records are needed no more.

@@ -114,7 +114,7 @@ proptest! {
                     for index in chosen(&expected, from_percent, every, count) {
                         let holder = u32::try_from(index % 3).unwrap();
                         prop_assert!(unacked.remove(index, holder + 1).is_none());
-                        prop_assert_eq!(unacked.remove(index, holder).map(|entry| entry.expires.0), Some(index));
+                        prop_assert_eq!(unacked.remove(index, holder).map(|(entry, _)| entry.expires.0), Some(index));
                         prop_assert!(unacked.remove(index, holder).is_none());
                         expected.remove(&index);
                         returned.push(index);

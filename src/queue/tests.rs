@@ -121,6 +121,7 @@ impl Player {
                     no_ack: flag("no-ack"),
                     exclusive: flag("exclusive"),
                     priority: i32::try_from(number("priority").unwrap_or(0)).unwrap(),
+                    arguments: FieldTable::default(),
                 })
             }
             "ack" | "requeue" | "reject" => Command::Settle {
@@ -693,6 +694,7 @@ fn consumers_are_listed_in_order_of_registration() {
             no_ack: name == "z",
             exclusive: false,
             priority: 3,
+            arguments: FieldTable::default(),
         };
         fifo.apply(Timestamp(0), Command::Subscribe(subscription), &mut OpenGate, &mut Vec::new());
     }

@@ -80,22 +80,23 @@ impl UnackedMap {
     }
 
     /// Takes out a message when `holder` holds it.
-    pub(super) fn remove(&mut self, index: u64, holder: u32) -> Option<Entry> {
+    /// With it comes when it was delivered.
+    pub(super) fn remove(&mut self, index: u64, holder: u32) -> Option<(Entry, Timestamp)> {
         let slot = index.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());
-        let entry = match slot.and_then(|at| self.window.get_mut(at)) {
+        let Unacked { entry, delivered, .. } = match slot.and_then(|at| self.window.get_mut(at)) {
             Some(slot) if slot.as_ref().is_some_and(|unacked| unacked.holder == holder) => {
-                let entry = slot.take()?.entry;
+                let unacked = slot.take()?;
                 self.in_window -= 1;
                 self.tidy();
-                entry
+                unacked
             }
             _ => match self.stragglers.entry(index) {
-                Occupied(straggler) if straggler.get().holder == holder => straggler.remove().entry,
+                Occupied(straggler) if straggler.get().holder == holder => straggler.remove(),
                 _ => return None,
             },
         };
         self.bytes -= entry.message.body_length() as u64;
-        Some(entry)
+        Some((entry, delivered))
     }
 
     /// Takes out all messages of a holder, in order of index.
@@ -103,7 +104,7 @@ impl UnackedMap {
         let indexes: Vec<u64> =
             self.iter().filter(|(_, unacked)| unacked.holder == holder).map(|(index, _)| index).collect();
         let mut entries: Vec<(u64, Entry)> =
-            indexes.into_iter().filter_map(|index| Some((index, self.remove(index, holder)?))).collect();
+            indexes.into_iter().filter_map(|index| Some((index, self.remove(index, holder)?.0))).collect();
         entries.sort_unstable_by_key(|(index, _)| *index);
         entries
     }

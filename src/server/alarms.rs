@@ -3,14 +3,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
-
-use crate::broker::Outbox;
+use crate::broker::Registry;
 use crate::config::{Memory, Storage, machine_memory};
-use crate::model::ids::ConnectionId;
 use crate::model::request::Event;
 
 use super::Shared;
@@ -33,30 +30,67 @@ const CHECK_MIN: Duration = Duration::from_millis(100);
 const FILLING_MAX: u64 = 1 << 30;
 
 #[derive(Debug, Default)]
-pub(super) struct Alarms(AtomicU8);
+pub(super) struct Alarms {
+    causes: AtomicU8,
+    /// Bytes in use above which there is an alarm; 0 while the machine's memory is not known.
+    memory_limit: AtomicU64,
+    /// Bytes in use, as of the last look.
+    memory_used: AtomicU64,
+    /// Bytes free below which there is an alarm.
+    disk_limit: AtomicU64,
+    /// Bytes free, as of the last look.
+    disk_free: AtomicU64,
+}
 
 impl Alarms {
     /// What a connection has to know when it begins.
     pub(super) fn current(&self) -> Option<Event> {
-        reason(self.0.load(Ordering::Acquire)).map(|reason| Event::Blocked { reason })
+        reason(self.causes.load(Ordering::Acquire)).map(|reason| Event::Blocked { reason })
     }
 
     /// Sets or clears one of the causes, and tells the connections what that changes for them.
-    pub(super) fn set(&self, cause: Cause, holds: bool, connections: &DashMap<ConnectionId, Arc<Outbox>>) {
+    pub(super) fn set(&self, cause: Cause, holds: bool, connections: &Registry) {
         let bit = cause as u8;
-        let before =
-            if holds { self.0.fetch_or(bit, Ordering::AcqRel) } else { self.0.fetch_and(!bit, Ordering::AcqRel) };
+        let before = if holds {
+            self.causes.fetch_or(bit, Ordering::AcqRel)
+        } else {
+            self.causes.fetch_and(!bit, Ordering::AcqRel)
+        };
         let after = if holds { before | bit } else { before & !bit };
         if reason(before) == reason(after) {
             return;
         }
-        for entry in connections {
-            entry.value().push_one(reason(after).map_or(Event::Unblocked, |reason| Event::Blocked { reason }));
-        }
+        connections.tell_all(|| reason(after).map_or(Event::Unblocked, |reason| Event::Blocked { reason }));
     }
 
     fn holds(&self, cause: Cause) -> bool {
-        self.0.load(Ordering::Acquire) & cause as u8 != 0
+        self.causes.load(Ordering::Acquire) & cause as u8 != 0
+    }
+
+    /// Whether publishers are blocked for want of memory, and of disk.
+    pub(super) fn are_set(&self) -> (bool, bool) {
+        let memory = self.holds(Cause::Memory);
+        (memory, self.causes.load(Ordering::Acquire) & !(Cause::Memory as u8) != 0)
+    }
+
+    /// Bytes in use, and bytes above which there is an alarm.
+    pub(super) fn memory(&self) -> (u64, u64) {
+        (self.memory_used.load(Ordering::Relaxed), self.memory_limit.load(Ordering::Relaxed))
+    }
+
+    /// Bytes free, and bytes below which there is an alarm.
+    pub(super) fn disk(&self) -> (u64, u64) {
+        (self.disk_free.load(Ordering::Relaxed), self.disk_limit.load(Ordering::Relaxed))
+    }
+
+    /// Takes effect with the next look.
+    pub(super) fn set_memory_limit(&self, bytes: u64) {
+        self.memory_limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes effect with the next look.
+    pub(super) fn set_disk_limit(&self, bytes: u64) {
+        self.disk_limit.store(bytes, Ordering::Relaxed);
     }
 }
 
@@ -79,18 +113,20 @@ pub(super) fn start(shared: &Arc<Shared>, memory: &Memory, storage: &Storage, da
         Some(total) => {
             let watermark = memory.high_watermark.bytes(total);
             tracing::info!(watermark_mib = watermark >> 20, "memory alarm");
-            tokio::spawn(watch_memory(Arc::clone(shared), watermark, memory.check_interval));
+            shared.alarms.set_memory_limit(watermark);
+            tokio::spawn(watch_memory(Arc::clone(shared), memory.check_interval));
         }
     }
     let limit = storage.disk_free_limit.bytes(total.unwrap_or(0));
     tracing::info!(limit_mib = limit >> 20, "disk alarm");
+    shared.alarms.set_disk_limit(limit);
     // Before the first client comes.
-    if let Some(free) = check_disk(shared, data_dir, limit) {
-        tokio::spawn(watch_disk(Arc::clone(shared), data_dir.to_owned(), limit, storage.disk_check_interval, free));
+    if let Some(free) = check_disk(shared, data_dir) {
+        tokio::spawn(watch_disk(Arc::clone(shared), data_dir.to_owned(), storage.disk_check_interval, free));
     }
 }
 
-async fn watch_memory(shared: Arc<Shared>, watermark: u64, interval: Duration) {
+async fn watch_memory(shared: Arc<Shared>, interval: Duration) {
     let mut usage = Usage::default();
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -98,6 +134,8 @@ async fn watch_memory(shared: Arc<Shared>, watermark: u64, interval: Duration) {
         ticks.tick().await;
         let Some(resident) = resident() else { continue };
         let used = usage.used(resident, shared.broker.held());
+        shared.alarms.memory_used.store(used, Ordering::Relaxed);
+        let (_, watermark) = shared.alarms.memory();
         let alarm = used > watermark;
         if shared.alarms.holds(Cause::Memory) == alarm {
             continue;
@@ -108,20 +146,22 @@ async fn watch_memory(shared: Arc<Shared>, watermark: u64, interval: Duration) {
         } else {
             tracing::info!(used_mib, watermark_mib, "memory alarm is cleared");
         }
-        shared.alarms.set(Cause::Memory, alarm, &shared.connections);
+        shared.alarms.set(Cause::Memory, alarm, &shared.broker.registry);
     }
 }
 
 /// Bytes free; none when they cannot be measured.
-fn check_disk(shared: &Shared, data_dir: &Path, limit: u64) -> Option<u64> {
+fn check_disk(shared: &Shared, data_dir: &Path) -> Option<u64> {
     let free = match rustix::fs::statvfs(data_dir) {
         Ok(system) => system.f_bavail.saturating_mul(system.f_frsize),
         Err(error) => {
             tracing::error!(%error, "the free disk space cannot be measured: there is no disk alarm");
-            shared.alarms.set(Cause::FreeSpace, false, &shared.connections);
+            shared.alarms.set(Cause::FreeSpace, false, &shared.broker.registry);
             return None;
         }
     };
+    shared.alarms.disk_free.store(free, Ordering::Relaxed);
+    let (_, limit) = shared.alarms.disk();
     let alarm = free < limit;
     if shared.alarms.holds(Cause::FreeSpace) != alarm {
         let (free_mib, limit_mib) = (free >> 20, limit >> 20);
@@ -130,16 +170,17 @@ fn check_disk(shared: &Shared, data_dir: &Path, limit: u64) -> Option<u64> {
         } else {
             tracing::info!(free_mib, limit_mib, "disk alarm is cleared");
         }
-        shared.alarms.set(Cause::FreeSpace, alarm, &shared.connections);
+        shared.alarms.set(Cause::FreeSpace, alarm, &shared.broker.registry);
     }
     Some(free)
 }
 
-async fn watch_disk(shared: Arc<Shared>, data_dir: PathBuf, limit: u64, interval: Duration, free: u64) {
+async fn watch_disk(shared: Arc<Shared>, data_dir: PathBuf, interval: Duration, free: u64) {
     let mut free = free;
     loop {
+        let (_, limit) = shared.alarms.disk();
         tokio::time::sleep(next_check(free, limit, interval)).await;
-        match check_disk(&shared, &data_dir, limit) {
+        match check_disk(&shared, &data_dir) {
             Some(measured) => free = measured,
             None => return,
         }

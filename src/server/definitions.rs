@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use crate::broker::{Broker, DefinitionError, PasswordHash, Permission, User};
 use crate::config::Config;
 use crate::model::names::{UserName, VhostName};
+use crate::model::vhost::VhostMetadata;
 
 use super::ServerError;
 
 pub(super) fn define(broker: &Broker, config: &Config) -> Result<(), ServerError> {
     for vhost in config.first_vhosts() {
-        broker.add_vhost(&VhostName::new(&vhost));
+        let description = if vhost == "/" { "Default virtual host" } else { "" };
+        let metadata = VhostMetadata { description: description.to_owned(), ..VhostMetadata::default() };
+        broker.add_vhost(&VhostName::new(&vhost), metadata);
     }
     for configured in config.first_users() {
         let name = UserName::new(&configured.name);
@@ -25,11 +28,9 @@ pub(super) fn define(broker: &Broker, config: &Config) -> Result<(), ServerError
         let mut salt = [0; 4];
         getrandom::fill(&mut salt).map_err(ServerError::Random)?;
         broker.add_user(User {
-            password: PasswordHash::new(salt, password.as_bytes()),
-            tags: configured.tags.clone(),
             loopback_only: config.defaults.loopback_only.contains(&configured.name),
             permissions,
-            name,
+            ..User::new(name, PasswordHash::new(salt, password.as_bytes()), configured.tags.clone())
         })?;
     }
     // They are all there, or none: a start that was interrupted here begins anew.

@@ -78,7 +78,7 @@ fn maintain(shared: &Arc<Shared>) -> Result<(), LogError> {
             Ok(worked) => {
                 if full {
                     full = false;
-                    shared.alarms.set(Cause::LogFull, false, &shared.connections);
+                    shared.alarms.set(Cause::LogFull, false, &shared.broker.registry);
                     tracing::info!("there is space on the disk again");
                 }
                 if !worked {
@@ -90,7 +90,7 @@ fn maintain(shared: &Arc<Shared>) -> Result<(), LogError> {
                     tracing::error!(path, "no space left on the disk: the log waits for some");
                 }
                 full = true;
-                shared.alarms.set(Cause::LogFull, true, &shared.connections);
+                shared.alarms.set(Cause::LogFull, true, &shared.broker.registry);
                 thread::sleep(FULL);
             }
             Err(CommitError::Full) => shared.care.wait(FULL),

@@ -3,13 +3,24 @@
 #![allow(clippy::disallowed_methods, reason = "the only code that spawns, sleeps and reads a clock")]
 
 mod alarms;
+mod authentication;
 mod clock;
 mod connection;
 mod definitions;
+mod http;
+mod http_backend;
+mod http_client;
 mod listener;
 mod log_threads;
+mod management;
+mod notify;
+mod opening;
+mod process;
 mod settings;
 mod shards;
+mod stream;
+mod tls;
+mod token_keys;
 mod wal_writer;
 
 use std::io::Write as _;
@@ -20,28 +31,37 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::broker::{Broker, DefinitionError, OpenError, Outbox};
-use crate::config::Config;
+use crate::broker::{Broker, DefinitionError, OpenError};
+use crate::config::{Config, Loaded};
 use crate::disk::{Disk, DiskError};
 use crate::log::{LogError, SyncMode};
-use crate::model::ids::ConnectionId;
 use crate::model::request::Event;
 use crate::protocol::amqp091;
 
 use alarms::Alarms;
 use clock::Clock;
+use process::Process;
+
+use opening::Opening;
+pub use process::LogLevels;
+use tls::{Tls, TlsError};
 
 /// What makes the broker stop by itself, or not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     #[error("the runtime cannot be started: {0}")]
     Runtime(std::io::Error),
-    #[error("amqp: cannot listen on {address}: {error}")]
-    Listen { address: SocketAddr, error: std::io::Error },
+    #[error("{key}: cannot listen on {address}: {error}")]
+    Listen { key: &'static str, address: SocketAddr, error: std::io::Error },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("cannot listen on {address}: {error}")]
+    ListenHttp { address: SocketAddr, error: std::io::Error },
+    #[error("{}: {error}", path.display())]
+    ListenLocal { path: PathBuf, error: std::io::Error },
     #[error("node.data_dir: {0}")]
     DataDirectory(#[from] DiskError),
     #[error("{}: {error}", path.display())]
@@ -55,6 +75,8 @@ pub enum ServerError {
     #[error("no random numbers from the system: {0}")]
     Random(getrandom::Error),
     #[error(transparent)]
+    Authentication(#[from] authentication::AuthenticationError),
+    #[error(transparent)]
     Definition(#[from] DefinitionError),
 }
 
@@ -65,30 +87,34 @@ struct Shared {
     amqp: Arc<amqp091::Settings>,
     /// A quarter of the delivery credit: deliveries are reported as sent in pieces of this size.
     credit_worth: usize,
-    connections: DashMap<ConnectionId, Arc<Outbox>>,
     alarms: Alarms,
     publish_credit: u64,
     delivery_credit: u64,
     /// The log's threads are to end.
     stopping: AtomicBool,
+    /// New AMQP connections are turned away.
+    suspended: AtomicBool,
     /// The log has work for the thread that maintains it.
     care: log_threads::Care,
 }
 
 /// Runs the broker until a signal stops it.
-pub fn run(config: &Config) -> Result<(), ServerError> {
+pub fn run(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError> {
     // One thread more than processors: the log's task blocks one while the disk is at work.
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get) + 1;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(workers).enable_all().build().map_err(ServerError::Runtime)?;
-    let outcome = runtime.block_on(serve(config));
+    let outcome = runtime.block_on(serve(loaded, log_levels));
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
 
-async fn serve(config: &Config) -> Result<(), ServerError> {
+async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError> {
+    let config = &loaded.config;
     let path = &config.node.data_dir;
     raise_open_files();
+    // First of all: a broker that cannot serve is not to look at its data.
+    let tls = Tls::open(&config.tls)?;
     let clock = Clock::start();
     let disk = Arc::new(Disk::open(path)?);
     let begun = clock.now();
@@ -105,16 +131,17 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     if broker.is_new() {
         definitions::define(&broker, config)?;
     }
+    authentication::start(&broker, config, clock)?;
     let shared = Arc::new(Shared {
         broker,
         clock,
         amqp: Arc::new(settings::amqp(config)),
         credit_worth: usize::try_from(config.memory.connection_delivery_credit / 4).unwrap_or(usize::MAX),
-        connections: DashMap::new(),
         alarms: Alarms::default(),
         publish_credit: config.memory.connection_publish_credit,
         delivery_credit: config.memory.connection_delivery_credit,
         stopping: AtomicBool::new(false),
+        suspended: AtomicBool::new(false),
         care: log_threads::Care::default(),
     });
     let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Signals)?;
@@ -123,21 +150,25 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     let writer = log_threads::start(&shared, options.sync, &failed).map_err(ServerError::Thread)?;
     shards::start(&shared);
     alarms::start(&shared, &config.memory, &config.storage, path);
+    tls::watch(tls.clone()).map_err(ServerError::Signals)?;
     let (stop, stopped) = watch::channel(false);
-    let mut ready = String::from("ready");
-    if let Some(address) = config.amqp.address() {
-        let bound = listener::start(&shared, address, config.amqp.backlog, stopped)?;
-        ready.push_str(&format!(" amqp={bound}"));
-    }
+    let process = Arc::new(Process::new(&shared, loaded, log_levels, tls.clone()));
+    let mut ready = listen(&shared, config, tls.clone(), &process, &stopped)?;
+    let management = management::start(&shared, config, &process, tls.as_ref(), &stopped, &mut ready).await?;
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "{ready}");
     announce(&ready);
+    let supervisor = notify::Supervisor::from_environment();
+    supervisor.ready(&ready);
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        () = process.stop.notified() => tracing::info!("stopping, as was asked for"),
         // Nothing more is promised, and nobody is told: what was promised is on the disk.
         Some(error) = failure.recv() => return Err(ServerError::Log { path: path.clone(), error }),
     }
+    supervisor.stopping(config.shutdown.timeout);
     let _ = stop.send(true);
+    management::stop(&management);
     close_connections(&shared, config.shutdown.timeout).await;
     shared.stopping.store(true, Ordering::Release);
     shared.broker.stop_log();
@@ -150,6 +181,31 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Starts the listeners; returns the line that names them.
+fn listen(
+    shared: &Arc<Shared>,
+    config: &Config,
+    tls: Option<Arc<Tls>>,
+    process: &Process,
+    stopped: &watch::Receiver<bool>,
+) -> Result<String, ServerError> {
+    let backlog = config.amqp.backlog;
+    let mut ready = String::from("ready");
+    if let Some(address) = config.amqp.address() {
+        let opening = Opening::new(config, None);
+        let bound = listener::start(shared, "amqp.port", opening, address, backlog, stopped.clone())?;
+        process.add_listener("amqp", bound, false);
+        ready.push_str(&format!(" amqp={bound}"));
+    }
+    if let (Some(address), Some(tls)) = (config.amqps_address(), tls) {
+        let opening = Opening::new(config, Some(tls));
+        let bound = listener::start(shared, "amqp.tls_port", opening, address, backlog, stopped.clone())?;
+        process.add_listener("amqp/ssl", bound, true);
+        ready.push_str(&format!(" amqps={bound}"));
+    }
+    Ok(ready)
 }
 
 /// Every connection is an open file: takes as many as the system allows this process, instead of the usual 1024.
@@ -172,12 +228,10 @@ fn announce(ready: &str) {
 /// Closes every connection with 320 and waits until they are gone and what they sent is in the queues, at most `timeout`.
 async fn close_connections(shared: &Shared, timeout: Duration) {
     shared.broker.stop();
-    for entry in &shared.connections {
-        let text = "broker forced connection closure with reason 'shutdown'".to_owned();
-        entry.value().push_one(Event::Shutdown { text });
-    }
+    let text = "broker forced connection closure with reason 'shutdown'";
+    shared.broker.registry.tell_all(|| Event::Shutdown { text: text.to_owned() });
     let gone = async {
-        while !shared.connections.is_empty() {
+        while !shared.broker.registry.is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         while shared.broker.finish_turns(shared.clock.now()) {
@@ -185,6 +239,6 @@ async fn close_connections(shared: &Shared, timeout: Duration) {
         }
     };
     if tokio::time::timeout(timeout, gone).await.is_err() {
-        tracing::warn!(left = shared.connections.len(), "connections did not close in time");
+        tracing::warn!(left = shared.broker.registry.len(), "connections did not close in time");
     }
 }

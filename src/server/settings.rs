@@ -22,6 +22,7 @@ pub(super) fn broker(config: &Config) -> broker::Settings {
         expire_at_head_only: config.queues.expire == Expiry::Head,
         transient_nonexclusive_queues: config.compatibility.transient_nonexclusive_queues,
         node_name: config.cluster_name(),
+        loopback_users: config.defaults.loopback_only.iter().map(|name| UserName::new(name)).collect(),
         memory_budget: config.storage.memory_budget,
         anonymous_user: (anonymous && !config.defaults.user.is_empty()).then(|| UserName::new(&config.defaults.user)),
         limits: broker::Limits {
@@ -80,6 +81,6 @@ pub(super) fn amqp(config: &Config) -> amqp091::Settings {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -30,11 +30,16 @@ pub(super) async fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogE
             SyncMode::Always | SyncMode::Os => WAIT,
         };
         shared.broker.wait_for_log(timeout).await;
+        let begun = Instant::now();
         match shared.broker.write_log() {
             Ok(wrote) => {
+                if wrote {
+                    let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    shared.broker.log_statistics.count_commit(micros);
+                }
                 if full {
                     full = false;
-                    shared.alarms.set(Cause::WalFull, false, &shared.connections);
+                    shared.alarms.set(Cause::WalFull, false, &shared.broker.registry);
                 }
                 if wrote && shared.broker.log_wants_care() {
                     shared.care.want();
@@ -53,7 +58,7 @@ pub(super) async fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogE
                     tracing::error!(path, "no space left on the disk: nothing durable is confirmed until there is");
                 }
                 full = true;
-                shared.alarms.set(Cause::WalFull, true, &shared.connections);
+                shared.alarms.set(Cause::WalFull, true, &shared.broker.registry);
                 tokio::time::sleep(RETRY).await;
             }
             // The one who maintains the log makes room, and tells when the disk is full.

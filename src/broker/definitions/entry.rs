@@ -12,12 +12,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::entity::{Binding, Destination, Exchange, ExchangeKind};
+use crate::model::entity::{Binding, Destination, Exchange, ExchangeKind, QueueType};
 use crate::model::ids::QueueId;
 use crate::model::names::{ExchangeName, QueueName, RoutingKey, UserName, VhostName};
 use crate::model::table::{FieldTable, TableError};
+use crate::model::vhost::{Protection, VhostMetadata};
 
-use super::super::auth::{PasswordHash, PatternError, Permission, User};
+use super::super::auth::{PasswordHash, PatternError, Permission, TopicPermission, User, UserLimits};
 use super::{Change, QueueDefinition, alternate_exchange};
 
 /// The version of changes this code writes, and the newest it reads.
@@ -40,6 +41,10 @@ pub enum DecodeError {
     NotText(&'static str),
     #[error("the definition's arguments: {0}")]
     Arguments(#[from] TableError),
+    #[error("the parameter's value is not JSON")]
+    Json,
+    #[error("this broker does not know queues of type '{0}'")]
+    QueueType(String),
     #[error("the argument alternate-exchange is no long string")]
     Alternate,
     #[error("this broker does not know exchanges of type '{0}'")]
@@ -72,8 +77,19 @@ const PERMISSION: Field = Field(15, "permission");
 const CONFIGURE: Field = Field(16, "configure pattern");
 const WRITE: Field = Field(17, "write pattern");
 const READ: Field = Field(18, "read pattern");
+const DESCRIPTION: Field = Field(19, "description");
+const VHOST_TAG: Field = Field(20, "vhost tag");
+const QUEUE_TYPE: Field = Field(21, "default queue type");
+const PROTECTED: Field = Field(22, "protection flag");
+const COMPONENT: Field = Field(23, "component");
+/// JSON.
+const VALUE: Field = Field(24, "value");
+/// Fields in a field: vhost, source and patterns.
+const TOPIC_PERMISSION: Field = Field(25, "topic permission");
+const CONNECTIONS_MAX: Field = Field(26, "limit of connections");
+const CHANNELS_MAX: Field = Field(27, "limit of channels");
 
-const ADD_VHOST: u8 = 1;
+const SET_VHOST: u8 = 1;
 const SET_USER: u8 = 2;
 const ADD_EXCHANGE: u8 = 3;
 const REMOVE_EXCHANGE: u8 = 4;
@@ -82,14 +98,25 @@ const REMOVE_QUEUE: u8 = 6;
 const BIND: u8 = 7;
 const UNBIND: u8 = 8;
 const RESERVE_QUEUE_IDS: u8 = 9;
+const REMOVE_VHOST: u8 = 10;
+const REMOVE_USER: u8 = 11;
+const SET_PARAMETER: u8 = 12;
+const REMOVE_PARAMETER: u8 = 13;
 
 impl Change {
     /// Appends the change. Its end is not marked: whoever keeps it keeps its length.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&[VERSION, self.kind()]);
         match self {
-            Self::AddVhost { vhost } => put(out, &VHOST, vhost.as_str().as_bytes()),
+            Self::SetVhost { vhost, metadata } => put_vhost(out, vhost, metadata),
+            Self::RemoveVhost { vhost } => put(out, &VHOST, vhost.as_str().as_bytes()),
             Self::SetUser { user } => put_user(out, user),
+            Self::RemoveUser { user } => put(out, &NAME, user.as_str().as_bytes()),
+            Self::SetParameter { vhost, component, name, value } => {
+                put_parameter(out, vhost.as_ref(), component, name);
+                put(out, &VALUE, value.to_string().as_bytes());
+            }
+            Self::RemoveParameter { vhost, component, name } => put_parameter(out, vhost.as_ref(), component, name),
             Self::AddExchange { vhost, exchange } => {
                 put(out, &VHOST, vhost.as_str().as_bytes());
                 put(out, &NAME, exchange.name.as_str().as_bytes());
@@ -128,14 +155,25 @@ impl Change {
         if *version != VERSION {
             return Err(DecodeError::Version(*version));
         }
-        if !(ADD_VHOST..=RESERVE_QUEUE_IDS).contains(kind) {
+        if !(SET_VHOST..=REMOVE_PARAMETER).contains(kind) {
             return Err(DecodeError::Kind(*kind));
         }
         let fields = Fields::check(fields)?;
         let vhost = || fields.text(&VHOST).map(VhostName::new);
         Ok(match *kind {
-            ADD_VHOST => Self::AddVhost { vhost: vhost()? },
+            SET_VHOST => Self::SetVhost { vhost: vhost()?, metadata: Arc::new(fields.vhost_metadata()?) },
+            REMOVE_VHOST => Self::RemoveVhost { vhost: vhost()? },
             SET_USER => Self::SetUser { user: Arc::new(fields.user()?) },
+            REMOVE_USER => Self::RemoveUser { user: fields.text(&NAME)?.into() },
+            SET_PARAMETER => {
+                let (vhost, component, name) = fields.parameter()?;
+                let value = serde_json::from_slice(fields.bytes(&VALUE)?).map_err(|_| DecodeError::Json)?;
+                Self::SetParameter { vhost, component, name, value: Arc::new(value) }
+            }
+            REMOVE_PARAMETER => {
+                let (vhost, component, name) = fields.parameter()?;
+                Self::RemoveParameter { vhost, component, name }
+            }
             ADD_EXCHANGE => Self::AddExchange { vhost: vhost()?, exchange: Arc::new(fields.exchange()?) },
             REMOVE_EXCHANGE => Self::RemoveExchange { vhost: vhost()?, exchange: fields.text(&NAME)?.into() },
             ADD_QUEUE => Self::AddQueue { vhost: vhost()?, queue: fields.queue()? },
@@ -153,8 +191,12 @@ impl Change {
 
     fn kind(&self) -> u8 {
         match self {
-            Self::AddVhost { .. } => ADD_VHOST,
+            Self::SetVhost { .. } => SET_VHOST,
+            Self::RemoveVhost { .. } => REMOVE_VHOST,
             Self::SetUser { .. } => SET_USER,
+            Self::RemoveUser { .. } => REMOVE_USER,
+            Self::SetParameter { .. } => SET_PARAMETER,
+            Self::RemoveParameter { .. } => REMOVE_PARAMETER,
             Self::AddExchange { .. } => ADD_EXCHANGE,
             Self::RemoveExchange { .. } => REMOVE_EXCHANGE,
             Self::AddQueue { .. } => ADD_QUEUE,
@@ -182,6 +224,42 @@ fn put_user(out: &mut Vec<u8>, user: &User) {
             put(out, &READ, read.as_bytes());
         });
     }
+    for ((vhost, exchange), permission) in &user.topic_permissions {
+        put_nested(out, &TOPIC_PERMISSION, |out| {
+            let [write, read] = permission.patterns();
+            put(out, &VHOST, vhost.as_str().as_bytes());
+            put(out, &SOURCE, exchange.as_str().as_bytes());
+            put(out, &WRITE, write.as_bytes());
+            put(out, &READ, read.as_bytes());
+        });
+    }
+    for (field, limit) in [(&CONNECTIONS_MAX, user.limits.max_connections), (&CHANNELS_MAX, user.limits.max_channels)] {
+        if let Some(limit) = limit {
+            put(out, field, &limit.to_le_bytes());
+        }
+    }
+}
+
+fn put_vhost(out: &mut Vec<u8>, vhost: &VhostName, metadata: &VhostMetadata) {
+    put(out, &VHOST, vhost.as_str().as_bytes());
+    if !metadata.description.is_empty() {
+        put(out, &DESCRIPTION, metadata.description.as_bytes());
+    }
+    for tag in &metadata.tags {
+        put(out, &VHOST_TAG, tag.as_bytes());
+    }
+    if let Some(queue_type) = metadata.default_queue_type {
+        put(out, &QUEUE_TYPE, queue_type.name().as_bytes());
+    }
+    put_flag(out, &PROTECTED, metadata.protection == Protection::FromDeletion);
+}
+
+fn put_parameter(out: &mut Vec<u8>, vhost: Option<&VhostName>, component: &str, name: &str) {
+    if let Some(vhost) = vhost {
+        put(out, &VHOST, vhost.as_str().as_bytes());
+    }
+    put(out, &COMPONENT, component.as_bytes());
+    put(out, &NAME, name.as_bytes());
 }
 
 fn put_binding(out: &mut Vec<u8>, binding: &Binding) {
@@ -218,6 +296,9 @@ fn put_nested(out: &mut Vec<u8>, field: &Field, value: impl FnOnce(&mut Vec<u8>)
     let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
     out[start - 4..start].copy_from_slice(&length.to_le_bytes());
 }
+
+/// Vhost, component and name of a runtime parameter.
+type ParameterKey = (Option<VhostName>, Arc<str>, Arc<str>);
 
 /// Fields whose lengths are known to be right.
 #[derive(Clone, Copy)]
@@ -315,12 +396,10 @@ impl<'a> Fields<'a> {
     }
 
     fn user(self) -> Result<User, DecodeError> {
-        let password = self.bytes(&PASSWORD)?;
-        let password = match (PasswordHash::decode(password), password) {
-            (Some(hash), _) => hash,
-            (None, [kind, ..]) if *kind != PasswordHash::KIND => return Err(DecodeError::PasswordHash(*kind)),
-            (None, _) => return Err(DecodeError::Length(PASSWORD.1)),
-        };
+        let password = PasswordHash::decode(self.bytes(&PASSWORD)?).map_err(|unknown| match unknown {
+            Some(kind) => DecodeError::PasswordHash(kind),
+            None => DecodeError::Length(PASSWORD.1),
+        })?;
         let tags = self.all(&USER_TAG).map(|tag| text(tag, &USER_TAG).map(str::to_owned));
         let mut permissions = BTreeMap::new();
         for permission in self.all(&PERMISSION) {
@@ -334,7 +413,45 @@ impl<'a> Fields<'a> {
             tags: tags.collect::<Result<_, _>>()?,
             loopback_only: self.flag(&LOOPBACK_ONLY)?,
             permissions,
+            topic_permissions: self.topic_permissions()?,
+            limits: UserLimits {
+                max_connections: self.limit(&CONNECTIONS_MAX)?,
+                max_channels: self.limit(&CHANNELS_MAX)?,
+            },
         })
+    }
+
+    fn topic_permissions(self) -> Result<BTreeMap<(VhostName, ExchangeName), TopicPermission>, DecodeError> {
+        let permission = |bytes| {
+            let fields = Fields::check(bytes)?;
+            let key = (VhostName::new(fields.text(&VHOST)?), ExchangeName::new(fields.text(&SOURCE)?));
+            Ok((key, TopicPermission::parse(fields.text(&WRITE)?, fields.text(&READ)?)?))
+        };
+        self.all(&TOPIC_PERMISSION).map(permission).collect()
+    }
+
+    fn limit(self, field: &Field) -> Result<Option<i64>, DecodeError> {
+        let Some(bytes) = self.find(field) else { return Ok(None) };
+        let bytes = bytes.try_into().map_err(|_| DecodeError::Length(field.1))?;
+        Ok(Some(i64::from_le_bytes(bytes)))
+    }
+
+    fn vhost_metadata(self) -> Result<VhostMetadata, DecodeError> {
+        let optional = |field| self.find(field).map(|bytes| text(bytes, field)).transpose();
+        let tags = self.all(&VHOST_TAG).map(|tag| text(tag, &VHOST_TAG).map(str::to_owned));
+        let default_queue_type = optional(&QUEUE_TYPE)?
+            .map(|name| QueueType::from_name(name).ok_or_else(|| DecodeError::QueueType(name.to_owned())));
+        Ok(VhostMetadata {
+            description: optional(&DESCRIPTION)?.unwrap_or_default().to_owned(),
+            tags: tags.collect::<Result<_, _>>()?,
+            default_queue_type: default_queue_type.transpose()?,
+            protection: if self.flag(&PROTECTED)? { Protection::FromDeletion } else { Protection::None },
+        })
+    }
+
+    fn parameter(self) -> Result<ParameterKey, DecodeError> {
+        let vhost = self.find(&VHOST).map(|name| text(name, &VHOST).map(VhostName::new)).transpose()?;
+        Ok((vhost, self.text(&COMPONENT)?.into(), self.text(&NAME)?.into()))
     }
 }
 

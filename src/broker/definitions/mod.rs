@@ -19,6 +19,8 @@ mod tests;
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 pub use entry::DecodeError;
 pub use files::{FileError, verify};
 pub(super) use files::{load, store};
@@ -28,8 +30,9 @@ pub use snapshot::{Snapshot, SnapshotError, decode_snapshot, encode_changes};
 
 use crate::model::entity::{Binding, Exchange, Queue, QueueOptions};
 use crate::model::ids::QueueId;
-use crate::model::names::{ExchangeName, QueueName, VhostName};
+use crate::model::names::{ExchangeName, QueueName, UserName, VhostName};
 use crate::model::table::{FieldTable, FieldValue};
+use crate::model::vhost::VhostMetadata;
 
 use super::Settings;
 use super::auth::User;
@@ -40,13 +43,34 @@ pub(super) const FIRST_QUEUE: u64 = 16;
 /// What became of one durable definition.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// With the exchanges that every vhost has from the start; nothing when it exists.
-    AddVhost {
+    /// There is this vhost, with the exchanges that every vhost has from the start; one that exists keeps all that is in
+    /// it.
+    SetVhost {
+        vhost: VhostName,
+        metadata: Arc<VhostMetadata>,
+    },
+    /// A vhost is gone with all that was in it, and all permissions in it.
+    RemoveVhost {
         vhost: VhostName,
     },
     /// A user is as it says, whether it existed or not.
     SetUser {
         user: Arc<User>,
+    },
+    RemoveUser {
+        user: UserName,
+    },
+    /// A runtime parameter of a vhost, policies among them, or of the whole cluster.
+    SetParameter {
+        vhost: Option<VhostName>,
+        component: Arc<str>,
+        name: Arc<str>,
+        value: Arc<Value>,
+    },
+    RemoveParameter {
+        vhost: Option<VhostName>,
+        component: Arc<str>,
+        name: Arc<str>,
     },
     /// There is this exchange, with no bindings, in place of any of its name.
     AddExchange {
@@ -98,6 +122,8 @@ pub struct QueueDefinition {
 pub enum ReplayError {
     #[error("there is no vhost '{0}'")]
     NoVhost(VhostName),
+    #[error("parameter '{name}' of {component}: {error}")]
+    Parameter { component: Arc<str>, name: Arc<str>, error: String },
     #[error("{0} cannot be the id of a queue")]
     QueueId(u64),
     #[error("queue '{queue}' in vhost '{vhost}': its id {id} is that of another queue", id = .id.0)]
@@ -126,6 +152,8 @@ impl QueueDefinition {
             auto_delete: self.auto_delete,
             arguments: self.arguments,
             options,
+            policy: None,
+            statistics: Arc::default(),
         }
     }
 }

@@ -10,13 +10,16 @@ mod speed;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::super::metadata::Metadata;
-use super::super::{Limits, PasswordHash, Permission, Settings, User};
+use super::super::{HashAlgorithm, Limits, PasswordHash, Permission, Settings, TopicPermission, User, UserLimits};
 use super::{Change, QueueDefinition};
 use crate::model::entity::{Binding, Destination, Exchange, ExchangeKind, QueueType};
 use crate::model::ids::QueueId;
-use crate::model::names::RoutingKey;
+use crate::model::names::{RoutingKey, VhostName};
 use crate::model::table::{FieldTable, FieldValue};
+use crate::model::vhost::{Protection, VhostMetadata};
 
 fn settings() -> Settings {
     Settings {
@@ -27,6 +30,7 @@ fn settings() -> Settings {
         transient_nonexclusive_queues: true,
         node_name: "test".into(),
         anonymous_user: None,
+        loopback_users: Vec::new(),
         memory_budget: 0,
         limits: Limits::default(),
     }
@@ -59,6 +63,19 @@ fn user(name: &str, patterns: &[(&str, [&str; 3])], tags: &[&str]) -> User {
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         loopback_only: !tags.is_empty(),
         permissions: patterns.iter().map(|(vhost, patterns)| ((*vhost).into(), permission(*patterns))).collect(),
+        topic_permissions: BTreeMap::new(),
+        limits: UserLimits::default(),
+    }
+}
+
+/// A user with everything that a user can have.
+fn limited_user() -> User {
+    let topics = TopicPermission::parse("^{username}", "").unwrap();
+    User {
+        password: PasswordHash::imported(HashAlgorithm::Sha512, &[7; 68]).unwrap(),
+        topic_permissions: BTreeMap::from([(("/".into(), "amq.topic".into()), topics)]),
+        limits: UserLimits { max_connections: Some(3), max_channels: Some(-1) },
+        ..user("cid", &[], &["management"])
     }
 }
 
@@ -92,10 +109,27 @@ fn one_of_each() -> Vec<Change> {
         ..to_queue.clone()
     };
     let queue = QueueDefinition { id: QueueId(17), name: "work".into(), auto_delete: true, arguments };
+    let metadata = VhostMetadata {
+        description: "of others".to_owned(),
+        tags: vec!["a".to_owned(), "b".to_owned()],
+        default_queue_type: Some(QueueType::Quorum),
+        protection: Protection::FromDeletion,
+    };
+    let parameter = |vhost: Option<&str>, component: &str, name: &str, value: Value| Change::SetParameter {
+        vhost: vhost.map(VhostName::new),
+        component: component.into(),
+        name: name.into(),
+        value: Arc::new(value),
+    };
     let patterns = [("/", [".*", "^$", ""]), ("other", ["^a.*", "b|c", "(?!x)"])];
     vec![
         Change::ReserveQueueIds { below: 2000 },
-        Change::AddVhost { vhost: vhost() },
+        Change::SetVhost { vhost: vhost(), metadata: Arc::default() },
+        Change::SetVhost { vhost: "other".into(), metadata: Arc::new(metadata) },
+        Change::SetUser { user: Arc::new(limited_user()) },
+        parameter(Some("/"), "policy", "p", json!({"pattern": "^w", "definition": {"max-length": 9}})),
+        parameter(Some("/"), "vhost-limits", "limits", json!({"max-queues": 100})),
+        parameter(None, "", "cluster_name", json!("here")),
         Change::SetUser { user: Arc::new(user("ann", &patterns, &["administrator", "impersonator"])) },
         Change::SetUser { user: Arc::new(user("bob", &[], &[])) },
         Change::AddExchange { vhost: vhost(), exchange: Arc::new(exchange) },
@@ -105,6 +139,9 @@ fn one_of_each() -> Vec<Change> {
         Change::Unbind { vhost: vhost(), binding: Arc::new(to_queue) },
         Change::RemoveQueue { vhost: vhost(), queue: "work".into(), id: QueueId(17) },
         Change::RemoveExchange { vhost: vhost(), exchange: "events".into() },
+        Change::RemoveParameter { vhost: Some(vhost()), component: "policy".into(), name: "p".into() },
+        Change::RemoveUser { user: "bob".into() },
+        Change::RemoveVhost { vhost: "other".into() },
     ]
 }
 

@@ -79,7 +79,11 @@ impl Session {
             }
         }
         refuse_default(&request.source)?;
-        self.check(Access::Read, ResourceKind::Exchange, request.source.as_str())
+        self.check(Access::Read, ResourceKind::Exchange, request.source.as_str())?;
+        match self.vhost()?.exchanges.get(&request.source) {
+            Some(source) => self.check_topic(Access::Read, source, request.key.as_bytes()),
+            None => Ok(()),
+        }
     }
 }
 

@@ -41,6 +41,7 @@ impl Session {
             no_ack: request.no_ack,
             exclusive: request.exclusive,
             priority,
+            arguments: request.arguments,
         };
         self.command(channel, queue.id, Command::Subscribe(subscription), AskKind::Consume)
     }

@@ -9,21 +9,25 @@ mod exchanges;
 mod login;
 mod publishing;
 mod queues;
+mod waiting;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::model::entity::{Exchange, ExchangeKind};
 use crate::model::exception::Exception;
 use crate::model::hash::IdMap;
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
 use crate::model::names::{ExchangeName, QueueName, UserName, VhostName};
 use crate::model::random::Random;
 use crate::model::request::{Answer, Ask, Event, Internal, Request, SettleOutcome, Settlement};
+use crate::model::statistics::{ConnectionRecord, PublishRun};
 use crate::queue::{Command, Outcome};
 use crate::routing::Targets;
 
 use super::Broker;
-use super::auth::{Access, Permission, ResourceKind, User, refusal};
+use super::auth::{Access, Permission, ResourceKind, User, refusal, topic_refusal};
+use super::authority::Authority;
 use super::journal::{Held, Submission};
 use super::link::ChannelLimit;
 use super::metadata::shard_of;
@@ -32,12 +36,18 @@ use super::shard::{AskKind, Envelope};
 use super::topology::{Topology, VhostTopology};
 
 use publishing::{HeldPublish, RouteCache};
+use waiting::Waiting;
+
+pub use waiting::{Pending, Verdict};
 
 /// A logged-in user in a vhost.
 struct Login {
     user: Arc<User>,
     vhost: VhostName,
+    /// Allows nothing where it is not the broker's users who decide.
     permission: Permission,
+    /// It is no user of the definitions, so that nothing can be taken away from it.
+    is_internal: bool,
 }
 
 /// When a change of definitions is answered.
@@ -82,6 +92,9 @@ pub struct Session {
     peer: IpAddr,
     random: Random,
     user: Option<Arc<User>>,
+    authority: Authority,
+    expires: Option<Timestamp>,
+    waiting: Waiting,
     login: Option<Login>,
     topology: Arc<Topology>,
     vhost: Option<Arc<VhostTopology>>,
@@ -94,7 +107,11 @@ pub struct Session {
     scratch: Vec<u8>,
     /// Shards that have not ended this connection yet.
     closing: Option<usize>,
-    counted: bool,
+    /// The vhost in which the connection is counted.
+    counted: Option<VhostName>,
+    record: Arc<ConnectionRecord>,
+    /// Publishes to one exchange since the last flush.
+    run: PublishRun,
     now: Timestamp,
 }
 
@@ -110,6 +127,9 @@ impl Session {
             peer,
             random: Random::new(seed),
             user: None,
+            authority: Authority::Internal,
+            expires: None,
+            waiting: Waiting::default(),
             login: None,
             topology: broker.topology.load_full(),
             vhost: None,
@@ -120,9 +140,33 @@ impl Session {
             targets: Targets::default(),
             scratch: Vec::new(),
             closing: None,
-            counted: false,
+            counted: None,
+            record: Arc::default(),
+            run: PublishRun::default(),
             now: Timestamp::default(),
         }
+    }
+
+    /// A session of the broker itself: for a user who has shown who he is, or for an administrator who needs no name. It
+    /// has one channel and counts for no limit.
+    pub fn of_the_broker(
+        broker: &Arc<Broker>,
+        outbox: &Arc<Outbox>,
+        channel: ChannelRef,
+        user: Option<Arc<User>>,
+        vhost: &VhostName,
+    ) -> Result<Self, Exception> {
+        let mut session =
+            Self::new(broker, outbox, channel.connection, IpAddr::from([127, 0, 0, 1]), channel.connection.0);
+        session.enter(user, vhost)?;
+        session.channels.insert(channel.serial, SessionChannel { closing: true, ..SessionChannel::default() });
+        Ok(session)
+    }
+
+    /// Under which listings show the connection.
+    #[must_use]
+    pub fn with_record(self, record: &Arc<ConnectionRecord>) -> Self {
+        Self { record: Arc::clone(record), ..self }
     }
 
     /// The user's name once logged in.
@@ -144,15 +188,31 @@ impl Session {
         }
         self.now = now;
         self.refresh();
-        for request in requests.drain(..) {
-            match request {
-                Request::Publish(publish) => self.publish(publish, events),
-                Request::Settle(settlement) => self.settle(settlement),
-                Request::DeliveriesSent { bytes } => self.deliveries_sent(bytes),
-                other => self.rare(other, events),
-            }
+        let mut requests = requests.drain(..);
+        while !self.is_waiting()
+            && let Some(request) = requests.next()
+        {
+            self.handle(request, events);
         }
+        self.hold(requests);
         self.flush(now);
+    }
+
+    fn handle(&mut self, request: Request, events: &mut Vec<Event>) {
+        match self.authority {
+            Authority::Remote(_) => self.handle_asking(request, events),
+            Authority::Internal | Authority::Token(_) | Authority::Ended => self.handle_known(request, events),
+        }
+    }
+
+    /// Handles a request for whose checks nobody has to be asked.
+    fn handle_known(&mut self, request: Request, events: &mut Vec<Event>) {
+        match request {
+            Request::Publish(publish) => self.publish(publish, events),
+            Request::Settle(settlement) => self.settle(settlement),
+            Request::DeliveriesSent { bytes } => self.deliveries_sent(bytes),
+            other => self.rare(other, events),
+        }
     }
 
     /// Handles what a shard told the session rather than the front end.
@@ -164,10 +224,17 @@ impl Session {
             Internal::DeclareAgain { channel } => {
                 self.refresh();
                 if let Some(ask) = self.channels.get_mut(&channel.serial).and_then(|channel| channel.asked.take()) {
-                    self.ask(channel, ask, events);
+                    let request = Request::Ask { channel, ask };
+                    if self.is_waiting() {
+                        self.hold(std::iter::once(request));
+                    } else {
+                        self.handle(request, events);
+                    }
                 }
                 self.flush(now);
             }
+            // Answers to questions that no session asks.
+            Internal::Durable | Internal::Consumers { .. } => {}
         }
     }
 
@@ -183,6 +250,7 @@ impl Session {
     /// The socket is gone: ends everything without an answer.
     pub fn abandon(&mut self, now: Timestamp) {
         self.now = now;
+        self.hold_nothing();
         if self.closing.is_none() {
             let mut events = Vec::new();
             self.close_connection(&mut events);
@@ -192,9 +260,9 @@ impl Session {
 
     fn rare(&mut self, request: Request, events: &mut Vec<Event>) {
         match request {
-            Request::Login { mechanism } => events.push(self.log_in(&mechanism)),
+            Request::Login { mechanism } => self.log_in(&mechanism, events),
             Request::OpenVhost(vhost) => events.push(self.open_vhost(vhost)),
-            Request::UpdateSecret(secret) => events.push(self.update_secret(&secret)),
+            Request::UpdateSecret(secret) => self.update_secret(&secret, events),
             Request::OpenChannel(channel) => self.open_channel(channel, events),
             Request::Ask { channel, ask } => self.ask(channel, ask, events),
             Request::CloseChannel(channel) => self.close_channel(channel, events),
@@ -205,7 +273,7 @@ impl Session {
 
     fn open_channel(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
         self.channels.insert(channel.serial, SessionChannel::default());
-        if let Err(exception) = self.broker.count_channel(self.user.as_ref().map(|user| &user.name)) {
+        if let Err(exception) = self.broker.count_channel(self.user.as_deref()) {
             // A hard error: the connection closes, and with it everything is uncounted.
             events.push(Event::Exception { channel: Some(channel), exception });
         }
@@ -313,8 +381,8 @@ impl Session {
             }
         }
         self.delete_exclusive_queues();
-        if std::mem::take(&mut self.counted) {
-            self.broker.uncount_connection(self.user.as_ref().map(|user| &user.name));
+        if let Some(vhost) = self.counted.take() {
+            self.broker.uncount_connection(self.user.as_ref().map(|user| &user.name), &vhost);
         }
         let connection = self.connection;
         let attached: Vec<u16> = self.attached_shards().collect();
@@ -422,6 +490,7 @@ impl Session {
 
     /// Pushes what was gathered and lets the shards work on it.
     fn flush(&mut self, now: Timestamp) {
+        self.run.flush();
         let busy: Vec<u16> =
             (0u16..).zip(&self.batches).filter(|(_, (batch, _))| !batch.is_empty()).map(|(shard, _)| shard).collect();
         self.push_batches();
@@ -438,6 +507,20 @@ impl Session {
         }
         self.topology = Arc::clone(&current);
         drop(current);
+        // A user of this name counts only for whom the broker's users decide.
+        let is_own = matches!(self.authority, Authority::Internal);
+        if let Some(login) = self.login.as_mut().filter(|login| is_own && !login.is_internal) {
+            // What is taken away from a user is refused from the next request on; a user who is gone may do nothing more.
+            let user = self.topology.user(&login.user.name);
+            if user.is_none_or(|user| !Arc::ptr_eq(user, &login.user)) {
+                login.permission =
+                    user.and_then(|user| user.permissions.get(&login.vhost)).cloned().unwrap_or_default();
+                if let Some(user) = user {
+                    login.user = Arc::clone(user);
+                }
+                self.cache.clear();
+            }
+        }
         if let Some(login) = &self.login {
             let vhost = self.topology.vhost(&login.vhost).cloned();
             let same = match (&vhost, &self.vhost) {
@@ -461,20 +544,42 @@ impl Session {
 
     /// 403 unless the user has the permission.
     fn check(&self, access: Access, kind: ResourceKind, name: &str) -> Result<(), Exception> {
-        let login = self.login()?;
-        if login.permission.allows(access, name) {
+        if self.may_use(access, kind, name)? {
             return Ok(());
         }
+        let login = self.login()?;
         Err(refusal(access, kind, name, &login.vhost, &login.user.name))
+    }
+
+    /// Whether any of the user's routing keys are looked at.
+    fn checks_topics(&self) -> Result<bool, Exception> {
+        Ok(!matches!(self.authority, Authority::Internal) || !self.login()?.user.topic_permissions.is_empty())
+    }
+
+    /// 403 unless the user may use a routing key with this exchange, if it is a topic exchange.
+    fn check_topic(&self, access: Access, exchange: &Exchange, key: &[u8]) -> Result<(), Exception> {
+        if exchange.kind != ExchangeKind::Topic || !self.checks_topics()? {
+            return Ok(());
+        }
+        let key = String::from_utf8_lossy(key);
+        if self.may_use_topic(access, &exchange.name, &key)? {
+            return Ok(());
+        }
+        let login = self.login()?;
+        Err(topic_refusal(access, &key, &exchange.name, &login.vhost, &login.user.name))
     }
 
     /// 403 unless the user has any permission on the resource.
     fn check_any(&self, kind: ResourceKind, name: &str) -> Result<(), Exception> {
-        let login = self.login()?;
-        let any = [Access::Configure, Access::Write, Access::Read];
-        if any.into_iter().any(|access| login.permission.allows(access, name)) {
-            return Ok(());
+        for access in [Access::Configure, Access::Write, Access::Read] {
+            if self.may_use(access, kind, name)? {
+                return Ok(());
+            }
+            if self.has_question() {
+                break;
+            }
         }
+        let login = self.login()?;
         Err(refusal(Access::Configure, kind, name, &login.vhost, &login.user.name))
     }
 

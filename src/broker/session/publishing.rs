@@ -10,6 +10,7 @@ use crate::model::ids::ChannelRef;
 use crate::model::message::{Envelope as Address, Message, Properties};
 use crate::model::names::RoutingKey;
 use crate::model::request::{Event, PublishRequest};
+use crate::model::statistics::{ChannelNumber, ExchangeNumber, ExchangeStatistics};
 use crate::model::table::{FieldTable, FieldValue};
 use crate::queue::{DeathHistory, Origin, Publish};
 use crate::routing::{Facts, QueueTarget};
@@ -27,12 +28,20 @@ const TRANSACTION_MAX: usize = 256 * 1024 * 1024;
 
 /// A publish of an open transaction: routed when it was published, sent when it commits.
 pub(super) struct HeldPublish {
-    targets: Arc<[QueueTarget]>,
+    route: Route,
     publish: Publish,
     mandatory: bool,
 }
 
-type Route = Arc<[QueueTarget]>;
+/// Where the messages of one address go.
+#[derive(Debug)]
+pub(super) struct Found {
+    targets: Box<[QueueTarget]>,
+    /// Of the exchange that was published to.
+    exchange: Arc<ExchangeStatistics>,
+}
+
+type Route = Arc<Found>;
 
 /// Routes that depend on the address alone, valid while the vhost's definitions are the same. The last one is found
 /// without hashing.
@@ -54,7 +63,7 @@ impl RouteCache {
         }
     }
 
-    fn find(&mut self, message: &Message) -> Option<&Arc<[QueueTarget]>> {
+    fn find(&mut self, message: &Message) -> Option<&Route> {
         let (address, split) = message.address();
         let is_last = matches!(&self.last, Some((last, at, _)) if *at == split && **last == *address);
         if !is_last {
@@ -65,12 +74,12 @@ impl RouteCache {
         self.last.as_ref().map(|(_, _, targets)| targets)
     }
 
-    fn keep(&mut self, message: &Message, targets: &Arc<[QueueTarget]>) {
+    fn keep(&mut self, message: &Message, route: &Route) {
         if self.routes.len() >= CACHE_MAX {
             self.routes.clear();
         }
         let (address, split) = message.address();
-        self.routes.insert((Box::from(address), split), Arc::clone(targets));
+        self.routes.insert((Box::from(address), split), Arc::clone(route));
     }
 }
 
@@ -92,10 +101,10 @@ impl Session {
         }
         if !request.transactional
             && !request.message.has_publishing_properties()
-            && let Some(targets) = self.cache.find(&request.message)
+            && let Some(route) = self.cache.find(&request.message)
         {
-            let targets = Arc::clone(targets);
-            return self.enqueue(request, None, None, &targets, events);
+            let route = Arc::clone(route);
+            return self.enqueue(request, None, None, &route, events);
         }
         if let Err(exception) = self.publish_slowly(request, events) {
             if let Some(state) = self.channels.get_mut(&channel.serial) {
@@ -109,12 +118,13 @@ impl Session {
         self.check_exchange(&request.message)?;
         let prepared = self.prepare(request.channel, request.message)?;
         request.message = prepared.message;
+        self.check_topics(&request.message, &prepared.more_keys)?;
         if request.message.exchange().is_empty()
             && let Some(token) = token_of(request.message.routing_key())
         {
             return self.reply_directly(token.to_owned(), request, events);
         }
-        let targets = self.route(&request.message, &prepared.more_keys, prepared.expiration_ms)?;
+        let route = self.route(&request.message, &prepared.more_keys, prepared.expiration_ms)?;
         if request.transactional {
             let publish = publish_of(&request, prepared.expiration_ms, prepared.deaths);
             if let Some(state) = self.channels.get_mut(&request.channel.serial) {
@@ -123,11 +133,11 @@ impl Session {
                     let text = format!("a transaction may hold {TRANSACTION_MAX} bytes of publishes");
                     return Err(Exception::new(ReplyCode::ResourceError, text));
                 }
-                state.held.push(HeldPublish { targets, publish, mandatory: request.mandatory });
+                state.held.push(HeldPublish { route, publish, mandatory: request.mandatory });
             }
             return Ok(());
         }
-        self.enqueue(request, prepared.expiration_ms, prepared.deaths, &targets, events);
+        self.enqueue(request, prepared.expiration_ms, prepared.deaths, &route, events);
         Ok(())
     }
 
@@ -144,6 +154,17 @@ impl Session {
             }
             Some(_) => Ok(()),
         }
+    }
+
+    /// All keys of a publish to a topic exchange must be allowed.
+    fn check_topics(&self, message: &Message, more_keys: &[Vec<u8>]) -> Result<(), Exception> {
+        if !self.checks_topics()? {
+            return Ok(());
+        }
+        let name = String::from_utf8_lossy(message.exchange());
+        let Some(exchange) = self.vhost()?.exchanges.get(name.as_ref()) else { return Ok(()) };
+        let mut keys = std::iter::once(message.routing_key()).chain(more_keys.iter().map(Vec::as_slice));
+        keys.try_for_each(|key| self.check_topic(Access::Write, exchange, key))
     }
 
     /// Looks at reply-to, expiration, CC and BCC, and user-id, in RabbitMQ's order.
@@ -220,7 +241,7 @@ impl Session {
         message: &Message,
         more_keys: &[Vec<u8>],
         expiration_ms: Option<u64>,
-    ) -> Result<Arc<[QueueTarget]>, Exception> {
+    ) -> Result<Route, Exception> {
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
         let mut keys = vec![message.routing_key()];
@@ -232,7 +253,9 @@ impl Session {
             let name = String::from_utf8_lossy(message.exchange());
             return Err(Exception::no_exchange(name, &self.login()?.vhost));
         }
-        let found: Arc<[QueueTarget]> = targets.queues().into();
+        let name = String::from_utf8_lossy(message.exchange());
+        let exchange = self.vhost()?.exchange_statistics.get(name.as_ref()).cloned().unwrap_or_default();
+        let found = Arc::new(Found { targets: targets.queues().into(), exchange });
         if targets.cacheable && more_keys.is_empty() && token_of(message.routing_key()).is_none() {
             self.cache.keep(message, &found);
         }
@@ -265,12 +288,12 @@ impl Session {
         request: PublishRequest,
         expiration_ms: Option<u64>,
         deaths: Option<Arc<DeathHistory>>,
-        targets: &[QueueTarget],
+        route: &Found,
         events: &mut Vec<Event>,
     ) {
         let PublishRequest { channel, message, mandatory, sequence, .. } = request;
         let origin = sequence.map_or(Origin::Untracked, |sequence| Origin::Channel { channel, sequence });
-        self.deliver_to(channel, Publish { message, expiration_ms, origin, deaths }, mandatory, targets, events);
+        self.deliver_to(channel, Publish { message, expiration_ms, origin, deaths }, mandatory, route, events);
     }
 
     fn deliver_to(
@@ -278,10 +301,13 @@ impl Session {
         channel: ChannelRef,
         publish: Publish,
         mandatory: bool,
-        targets: &[QueueTarget],
+        route: &Found,
         events: &mut Vec<Event>,
     ) {
+        let Found { targets, exchange } = route;
+        self.run.count(exchange, targets.len());
         let Some((last, others)) = targets.split_last() else {
+            self.count_unroutable(channel, exchange, mandatory);
             return unroutable(channel, publish, mandatory, events);
         };
         if !others.is_empty()
@@ -294,6 +320,18 @@ impl Session {
             self.send_publish(*target, publish.clone());
         }
         self.send_publish(*last, publish);
+    }
+
+    fn count_unroutable(&self, channel: ChannelRef, exchange: &ExchangeStatistics, mandatory: bool) {
+        let (of_channel, of_exchange) = if mandatory {
+            (ChannelNumber::ReturnedUnroutable, ExchangeNumber::ReturnedUnroutable)
+        } else {
+            (ChannelNumber::DroppedUnroutable, ExchangeNumber::DroppedUnroutable)
+        };
+        exchange.add_shared(of_exchange, 1);
+        if let Some(record) = self.record.channel(channel.number) {
+            record.statistics.add(of_channel, 1);
+        }
     }
 
     fn send_publish(&mut self, target: QueueTarget, publish: Publish) {
@@ -321,7 +359,7 @@ impl Session {
         let Some(state) = self.channels.get_mut(&channel.serial) else { return };
         state.held_bytes = 0;
         for held in std::mem::take(&mut state.held) {
-            self.deliver_to(channel, held.publish, held.mandatory, &held.targets, events);
+            self.deliver_to(channel, held.publish, held.mandatory, &held.route, events);
         }
     }
 }

@@ -98,7 +98,8 @@ impl Session {
                 })
             }
             None => {
-                let chosen = self.broker.settings.default_queue_type;
+                let of_vhost = self.vhost()?.metadata.default_queue_type;
+                let chosen = of_vhost.unwrap_or(self.broker.settings.default_queue_type);
                 let fits = declare.durable && !declare.exclusive && !declare.auto_delete && !name.as_str().is_empty();
                 if chosen == QueueType::Classic || !fits {
                     return Ok(QueueType::Classic);
@@ -200,7 +201,7 @@ impl Session {
         options: QueueOptions,
     ) -> Result<Option<Answer>, Exception> {
         let vhost = self.login()?.vhost.clone();
-        let max = self.broker.settings.limits.queues_per_vhost;
+        let node_max = self.broker.settings.limits.queues_per_vhost;
         // The session must be known to the shard, and what it sent before must be there before the queue.
         let shards = self.broker.shard_count();
         (0..shards).for_each(|shard| self.attach(shard));
@@ -212,13 +213,17 @@ impl Session {
         let outcome = broker.define_and_post(|metadata, envelopes| {
             let snapshot = metadata.vhost(&vhost);
             if let Some(existing) = snapshot.and_then(|snapshot| snapshot.queues.get(&declare.queue)) {
-                return Err(Some(Arc::clone(existing)));
+                return Err((Some(Arc::clone(existing)), 0));
             }
-            if max != 0 && snapshot.is_some_and(|snapshot| snapshot.queues.size() >= max) {
-                return Err(None);
+            let vhost_max = snapshot.and_then(|snapshot| snapshot.limits.max_queues);
+            let node_max = (node_max != 0).then_some(node_max as u64);
+            let max = vhost_max.into_iter().chain(node_max).min().unwrap_or(u64::MAX);
+            if snapshot.is_none_or(|snapshot| snapshot.queues.size() as u64 >= max) {
+                return Err((None, max));
             }
-            let queue = Arc::new(Queue {
-                id: metadata.new_queue_id(),
+            let id = metadata.new_queue_id();
+            let queue = metadata.add_queue(Queue {
+                id,
                 vhost: vhost.clone(),
                 name: declare.queue.clone(),
                 durable: declare.durable,
@@ -226,12 +231,13 @@ impl Session {
                 auto_delete: declare.auto_delete,
                 arguments,
                 options,
+                policy: None,
+                statistics: Arc::default(),
             });
             // The shard hears of the queue before anybody can route to it.
             let shard = super::shard_of(queue.id, shards);
             let envelope = Envelope::Create { queue: Arc::clone(&queue), ask: Some(channel) };
             envelopes.push((shard, envelope));
-            metadata.add_queue(queue);
             Ok(shard)
         });
         self.refresh();
@@ -240,8 +246,8 @@ impl Session {
                 broker.drive(shard, self.now);
                 Ok(None)
             }
-            Err(Some(existing)) => self.redeclare(channel, &existing, &declare, queue_type),
-            Err(None) => Err(Exception::precondition_failed(format!(
+            Err((Some(existing), _)) => self.redeclare(channel, &existing, &declare, queue_type),
+            Err((None, max)) => Err(Exception::precondition_failed(format!(
                 "cannot declare queue '{}': queue limit in vhost '{vhost}' ({max}) is reached",
                 declare.queue
             ))),

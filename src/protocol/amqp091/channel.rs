@@ -4,6 +4,7 @@
 //! replayed, so methods of a channel are always carried out in order.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use amq_protocol::protocol::{AMQPClass, basic, channel, exchange, queue};
 
@@ -19,6 +20,7 @@ use crate::model::message::{Message, Properties};
 use crate::model::names::{ConsumerTag, QueueName};
 use crate::model::random::Random;
 use crate::model::request::{Answer, Ask, DeliverEvent, PublishRequest, Request, SettleOutcome, Settlement};
+use crate::model::statistics::{ChannelNumber, ChannelRecord};
 use crate::model::table::check_table;
 
 /// The largest body RabbitMQ's framing accepts.
@@ -128,10 +130,12 @@ pub(super) struct Channel {
     pub(super) tags: BTreeMap<ConsumerTag, ConsumerId>,
     prefetch: u16,
     pub(super) last_queue: Option<QueueName>,
+    pub(super) record: Arc<ChannelRecord>,
 }
 
 impl Channel {
-    pub(super) fn new(reference: ChannelRef, prefetch: u16) -> Self {
+    pub(super) fn new(reference: ChannelRef, prefetch: u16, record: Arc<ChannelRecord>) -> Self {
+        record.statistics.set(ChannelNumber::Prefetch, prefetch.into());
         Self {
             reference,
             phase: Phase::Open,
@@ -144,6 +148,7 @@ impl Channel {
             tags: BTreeMap::new(),
             prefetch,
             last_queue: None,
+            record,
         }
     }
 
@@ -291,10 +296,19 @@ impl Channel {
 
     fn submit(&mut self, turn: &mut Turn<'_>, message: Message, mandatory: bool) {
         *turn.published = true;
+        let statistics = &self.record.statistics;
+        statistics.add(ChannelNumber::Published, 1);
+        statistics.count_size(message.body_length());
         let (sequence, transactional) = match &mut self.mode {
             Mode::Plain => (None, false),
-            Mode::Confirm(confirms) => (Some(confirms.expect()), false),
-            Mode::Transaction(transaction) => (Some(transaction.publishes.expect()), true),
+            Mode::Confirm(confirms) => {
+                statistics.add(ChannelNumber::PublishedConfirm, 1);
+                (Some(confirms.expect()), false)
+            }
+            Mode::Transaction(transaction) => {
+                statistics.add(ChannelNumber::Uncommitted, 1);
+                (Some(transaction.publishes.expect()), true)
+            }
         };
         let channel = self.reference;
         turn.requests.push(Request::Publish(PublishRequest { channel, message, mandatory, sequence, transactional }));
@@ -320,13 +334,15 @@ impl Channel {
         outcome: SettleOutcome,
     ) -> Result<(), Exception> {
         if let Mode::Transaction(transaction) = &mut self.mode {
+            self.record.statistics.add(ChannelNumber::AcksUncommitted, 1);
             return self.unacked.settle(tag, multiple, |tag, delivery| {
                 transaction.taken.push((tag, delivery));
                 gather(&mut transaction.settlements, delivery, outcome);
             });
         }
         let requests = &mut *turn.requests;
-        self.unacked.settle(tag, multiple, |_, delivery| match requests.last_mut() {
+        let before = self.unacked.outstanding();
+        let outcome_of_settling = self.unacked.settle(tag, multiple, |_, delivery| match requests.last_mut() {
             Some(Request::Settle(last))
                 if last.queue == delivery.queue && last.consumer == delivery.consumer && last.outcome == outcome =>
             {
@@ -338,7 +354,14 @@ impl Channel {
                 indexes: vec![delivery.index],
                 outcome,
             })),
-        })
+        });
+        let left = self.unacked.outstanding();
+        let statistics = &self.record.statistics;
+        if outcome == SettleOutcome::Ack {
+            statistics.add(ChannelNumber::Acked, (before - left) as u64);
+        }
+        statistics.set(ChannelNumber::Unacked, left as u64);
+        outcome_of_settling
     }
 
     /// Makes the channel wait for the answer to `ask`.
@@ -362,6 +385,7 @@ impl Channel {
 
     /// Sets the prefetch of consumers that start from now on.
     pub(super) fn set_prefetch(&mut self, prefetch: u16) {
+        self.record.statistics.set(ChannelNumber::Prefetch, prefetch.into());
         self.prefetch = prefetch;
     }
 
@@ -375,6 +399,7 @@ impl Channel {
             Mode::Confirm(_) => Ok(()),
             Mode::Plain => {
                 self.mode = Mode::Confirm(Confirms::default());
+                self.record.statistics.set(ChannelNumber::Mode, 1);
                 Ok(())
             }
         }
@@ -386,6 +411,7 @@ impl Channel {
             Mode::Transaction(_) => Ok(()),
             Mode::Plain => {
                 self.mode = Mode::Transaction(Box::default());
+                self.record.statistics.set(ChannelNumber::Mode, 2);
                 Ok(())
             }
         }
@@ -394,6 +420,8 @@ impl Channel {
     pub(super) fn commit(&mut self, turn: &mut Turn<'_>) -> Result<(), Exception> {
         let Mode::Transaction(transaction) = &mut self.mode else { return Err(not_transactional()) };
         transaction.taken.clear();
+        self.record.statistics.set(ChannelNumber::Uncommitted, 0);
+        self.record.statistics.set(ChannelNumber::AcksUncommitted, 0);
         let settlements = std::mem::take(&mut transaction.settlements);
         self.ask(turn, Ask::Commit { settlements }, Pending::Commit);
         Ok(())
@@ -423,7 +451,13 @@ impl Channel {
     pub(super) fn add_consumer(&mut self, turn: &mut Turn<'_>, tag: &ConsumerTag, no_ack: bool) -> ConsumerId {
         let consumer = turn.consumers.add(self.reference, tag, no_ack);
         self.tags.insert(tag.clone(), consumer);
+        self.count_consumers();
         consumer
+    }
+
+    /// Lets listings see how many consumers there are.
+    pub(super) fn count_consumers(&self) {
+        self.record.statistics.set(ChannelNumber::Consumers, self.tags.len() as u64);
     }
 
     /// The broker's answer to what the channel waits for.
@@ -456,6 +490,7 @@ impl Channel {
             (Some(Pending::Cancel { tag, consumer, nowait }), _) => {
                 if let Some(consumer) = consumer {
                     self.tags.remove(&tag);
+                    self.count_consumers();
                     turn.consumers.remove(consumer);
                 }
                 if !nowait {
@@ -481,13 +516,18 @@ impl Channel {
     }
 
     fn got(&mut self, turn: &mut Turn<'_>, no_ack: bool, answer: Answer) {
+        let statistics = &self.record.statistics;
         let Answer::Got { queue, index, redelivered, message, ready } = answer else {
+            statistics.add(ChannelNumber::GetEmpty, 1);
             let reply = basic::AMQPMethod::GetEmpty(basic::GetEmpty {});
             return turn.send(self.number(), &AMQPClass::Basic(reply));
         };
+        statistics.add(ChannelNumber::Redelivered, u64::from(redelivered));
         let tag = if no_ack {
+            statistics.add(ChannelNumber::GotAutoAck, 1);
             self.unacked.pass()
         } else {
+            statistics.add(ChannelNumber::Got, 1);
             self.unacked.deliver(Unacked { queue, consumer: self.holder(), index })
         };
         content::get_ok(turn.output, self.number(), (tag, redelivered), ready, &message, turn.limit);
@@ -507,11 +547,19 @@ impl Channel {
         limit: PayloadMax,
         delivery: &DeliverEvent,
     ) {
+        let statistics = &self.record.statistics;
+        if delivery.redelivered {
+            statistics.add(ChannelNumber::Redelivered, 1);
+        }
         let tag = if consumer.no_ack {
+            statistics.add(ChannelNumber::DeliveredAutoAck, 1);
             self.unacked.pass()
         } else {
+            statistics.add(ChannelNumber::Delivered, 1);
             let DeliverEvent { queue, consumer, index, .. } = *delivery;
-            self.unacked.deliver(Unacked { queue, consumer, index })
+            let tag = self.unacked.deliver(Unacked { queue, consumer, index });
+            statistics.set(ChannelNumber::Unacked, self.unacked.outstanding() as u64);
+            tag
         };
         let front = (self.number(), &*consumer.prefix);
         content::deliver(output, front, (tag, delivery.redelivered), &delivery.message, limit);
@@ -544,6 +592,10 @@ impl Channel {
         match &mut self.mode {
             Mode::Confirm(confirms) => {
                 confirms.flush(|a| content::acknowledge(turn.output, number, a.sequence, a.multiple, a.confirmed));
+                let statistics = &self.record.statistics;
+                let waiting = confirms.waiting() as u64;
+                statistics.set(ChannelNumber::Unconfirmed, waiting);
+                statistics.set(ChannelNumber::Confirmed, statistics.get(ChannelNumber::PublishedConfirm) - waiting);
                 Ok(())
             }
             Mode::Transaction(_) => self.finish_commit(turn),

@@ -14,9 +14,10 @@ use super::start::{self, ClientProperties, INITIAL_FRAME_MAX, Opening, Tuned};
 use super::{Settings, login, method};
 use crate::model::exception::{Exception, ReplyCode};
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
-use crate::model::names::{ConsumerTag, VhostName};
+use crate::model::names::{ConsumerTag, UserName, VhostName};
 use crate::model::random::Random;
 use crate::model::request::{Answer, DeliverEvent, Event, Request};
+use crate::model::statistics::{ConnectionRecord, ConnectionState};
 
 /// How long a connection that is not told why stays silent before its socket closes.
 const SILENCE_MS: u64 = 3_000;
@@ -80,6 +81,8 @@ pub struct Connection {
     client: ClientProperties,
     /// The SASL mechanism the client chose.
     mechanism: String,
+    /// What EXTERNAL would log in as; None where it is not offered.
+    external: Option<Result<UserName, String>>,
     scratch: Vec<u8>,
     random: Random,
     /// Channels with confirms to tell.
@@ -105,6 +108,7 @@ pub struct Connection {
     wrote: bool,
     /// What the log should say of the end of this connection.
     reason: Option<String>,
+    record: Arc<ConnectionRecord>,
 }
 
 impl Connection {
@@ -124,6 +128,7 @@ impl Connection {
             limit: PayloadMax::of(4096),
             client: ClientProperties::default(),
             mechanism: String::new(),
+            external: None,
             scratch: Vec::new(),
             random: Random::new(seed),
             confirming: Vec::new(),
@@ -141,7 +146,20 @@ impl Connection {
             next_heartbeat: Timestamp::default(),
             wrote: false,
             reason: None,
+            record: Arc::default(),
         }
+    }
+
+    /// Offers EXTERNAL, where it is configured: the transport knows who the client is by its certificate, or why it does
+    /// not. To be called before any input.
+    pub fn offer_external(&mut self, user: Result<UserName, String>) {
+        self.external = Some(user);
+    }
+
+    /// Where listings find what this connection does.
+    #[must_use]
+    pub fn with_record(self, record: &Arc<ConnectionRecord>) -> Self {
+        Self { record: Arc::clone(record), ..self }
     }
 
     /// Bytes for the socket.
@@ -252,8 +270,9 @@ impl Connection {
         self.held = Vec::new();
         match start::opening(header) {
             Opening::Start => {
-                let settings = &self.settings;
-                self.output.append(|out| start::start(out, settings));
+                let settings = Arc::clone(&self.settings);
+                let mechanisms = offered(&settings, self.external.as_ref());
+                self.output.append(|out| start::start(out, &settings, &mechanisms));
                 self.state = State::Starting;
                 true
             }
@@ -338,7 +357,8 @@ impl Connection {
                 }
                 let serial = self.consumers.next_serial();
                 let reference = ChannelRef { connection: self.id, serial, number };
-                self.channels.insert(number, Channel::new(reference, self.settings.default_prefetch));
+                let record = self.record.open_channel(number);
+                self.channels.insert(number, Channel::new(reference, self.settings.default_prefetch, record));
                 requests.push(Request::OpenChannel(reference));
                 let reply = channel_class::AMQPMethod::OpenOk(channel_class::OpenOk {});
                 self.send(number, &AMQPClass::Channel(reply));
@@ -357,7 +377,9 @@ impl Connection {
                 self.fail(exception, (20, 10), now, requests);
             }
             (20, 41) => {
-                self.channels.remove(&number);
+                if let Some(channel) = self.channels.remove(&number) {
+                    self.record.close_channel(&channel.record);
+                }
             }
             (20, 40) => self.send(number, &AMQPClass::Channel(close_ok())),
             _ => {}
@@ -443,6 +465,8 @@ impl Connection {
 
     fn drop_channels(&mut self) {
         self.channels = HashMap::new();
+        self.record.close_all_channels();
+        self.record.facts.lock().state = ConnectionState::Closing;
         self.kept = 0;
         self.assembling = 0;
         self.blocked = false;
@@ -509,10 +533,16 @@ impl Connection {
         match (self.state, connection_method) {
             (State::Starting, connection::AMQPMethod::StartOk(start_ok)) => {
                 self.client = ClientProperties::read(&decoded.arguments);
-                let offered = &self.settings.mechanisms;
-                match login::parse(start_ok.mechanism.as_str(), offered, start_ok.response.as_bytes()) {
+                let external = self.external.as_ref();
+                let offered = offered(&self.settings, external);
+                match login::parse(start_ok.mechanism.as_str(), &offered, start_ok.response.as_bytes(), external) {
                     Ok(mechanism) => {
                         self.mechanism = start_ok.mechanism.as_str().to_owned();
+                        let mut facts = self.record.facts.lock();
+                        facts.mechanism.clone_from(&self.mechanism);
+                        facts.client_properties = decoded.arguments;
+                        facts.state = ConnectionState::Tuning;
+                        drop(facts);
                         self.state = State::LoggingIn;
                         requests.push(Request::Login { mechanism });
                     }
@@ -544,6 +574,12 @@ impl Connection {
                 self.limit = PayloadMax::of(tuned.frame_max);
                 self.decoder.limit(tuned.frame_max as usize);
                 self.state = State::Opening;
+                let mut facts = self.record.facts.lock();
+                facts.channel_max = tuned.channel_max;
+                facts.frame_max = tuned.frame_max;
+                facts.heartbeat = u16::try_from(tuned.heartbeat_ms / 1000).unwrap_or(u16::MAX);
+                facts.state = ConnectionState::Opening;
+                drop(facts);
                 self.next_heard_check = now.plus(tuned.heartbeat_ms);
                 self.next_heartbeat = now.plus(tuned.heartbeat_ms / 2);
             }
@@ -612,7 +648,7 @@ impl Connection {
                 self.on_login_event(&event, now, requests);
             }
             Event::ConnectionClosed => self.on_closed(now),
-            Event::Shutdown { text } => {
+            Event::Shutdown { text } | Event::ForceClose { text } => {
                 self.fail(Exception::new(ReplyCode::ConnectionForced, text), (0, 0), now, requests);
             }
         }
@@ -674,6 +710,7 @@ impl Connection {
         match (channel.phase, answer) {
             (Phase::Ending, Answer::ChannelClosed) => {
                 if let Some(mut channel) = self.channels.remove(&number) {
+                    self.record.close_channel(&channel.record);
                     self.assembling -= channel.abandon_publish();
                     channel.tags.values().for_each(|consumer| self.consumers.remove(*consumer));
                     self.kept -= channel.kept.iter().map(Kept::cost).sum::<usize>();
@@ -720,6 +757,7 @@ impl Connection {
         // The tag may be another consumer's by now, on a channel opened again under the number.
         if channel.tags.get(tag) == Some(&cancelled) {
             channel.tags.remove(tag);
+            channel.count_consumers();
             self.consumers.remove(cancelled);
             if self.client.consumer_cancel_notify {
                 let cancel = basic::Cancel { consumer_tag: tag.as_str().into(), nowait: true };
@@ -751,6 +789,7 @@ impl Connection {
                 let open_ok = connection::AMQPMethod::OpenOk(connection::OpenOk {});
                 self.send(0, &AMQPClass::Connection(open_ok));
                 self.state = State::Running;
+                self.record.facts.lock().state = ConnectionState::Running;
                 self.deadline = None;
             }
             (State::Running, Event::SecretUpdated) => {
@@ -781,6 +820,7 @@ impl Connection {
 
     fn block(&mut self) {
         self.blocked = true;
+        self.record.facts.lock().state = ConnectionState::Blocked;
         if self.client.connection_blocked
             && let Some(reason) = self.alarm
         {
@@ -792,6 +832,7 @@ impl Connection {
     fn unblock(&mut self, now: Timestamp, requests: &mut Vec<Request>) {
         self.alarm = None;
         if mem::take(&mut self.blocked) {
+            self.record.facts.lock().state = ConnectionState::Running;
             self.silent_checks = 0;
             self.next_heard_check = now.plus(self.tuned.heartbeat_ms);
             if self.client.connection_blocked {
@@ -859,6 +900,12 @@ impl Connection {
     fn send(&mut self, channel: u16, class: &AMQPClass) {
         self.output.append(|out| method::encode(out, channel, class));
     }
+}
+
+/// The mechanisms for this connection: EXTERNAL only where there is something that it could log in with.
+fn offered<'a>(settings: &'a Settings, external: Option<&Result<UserName, String>>) -> Vec<&'a str> {
+    let names = settings.mechanisms.iter().map(String::as_str);
+    names.filter(|name| *name != "EXTERNAL" || external.is_some()).collect()
 }
 
 /// Whether a blocked connection holds the frame back: a publish, and what follows one on its channel. Acknowledgements

@@ -81,6 +81,11 @@ impl UnackedWindow {
         self.outstanding = self.window.len();
     }
 
+    /// Deliveries that are not settled.
+    pub(super) fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
     /// Takes everything outstanding, oldest first.
     pub(super) fn take_all(&mut self) -> Vec<Unacked> {
         self.outstanding = 0;

@@ -273,6 +273,7 @@ impl HotBlock {
         let expires = self.entries().map(|(_, entry)| entry.expires).min()?;
         let mut cold = ColdBlock::new(self.entries().map(|(index, _)| index), self.bytes, expires)?;
         cold.latest = self.latest;
+        cold.arrived = self.entries().next().map(|(_, entry)| entry.message.arrival());
         cold.recorded = self.recorded;
         Some(cold)
     }

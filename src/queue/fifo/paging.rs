@@ -19,6 +19,7 @@ impl Fifo {
         fifo.next_index = queue.next_index.max(queue.delivered_through + 1).max(highest + 1);
         fifo.delivered_through = queue.delivered_through;
         fifo.flushed = fifo.next_index - 1;
+        fifo.records.set_persistent(fifo.ready.len());
         fifo
     }
 

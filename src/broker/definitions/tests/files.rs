@@ -7,7 +7,10 @@ use crate::log::{Severity, Storage};
 
 /// A snapshot that says which one it is.
 fn snapshot(through: u64) -> Vec<u8> {
-    encode_changes(&[Change::AddVhost { vhost: through.to_string().as_str().into() }], through)
+    encode_changes(
+        &[Change::SetVhost { vhost: through.to_string().as_str().into(), metadata: Arc::default() }],
+        through,
+    )
 }
 
 fn path(through: u64) -> String {
@@ -25,7 +28,7 @@ fn disk_with(generations: &[u64]) -> MemoryDisk {
 /// What is loaded, which must be what the snapshot of that name has.
 fn loaded_through(disk: &dyn Storage) -> u64 {
     let loaded = load(disk).unwrap();
-    let expected = Change::AddVhost { vhost: loaded.through.to_string().as_str().into() };
+    let expected = Change::SetVhost { vhost: loaded.through.to_string().as_str().into(), metadata: Arc::default() };
     assert!(loaded.through == 0 && loaded.changes.is_empty() || loaded.changes == [expected]);
     loaded.through
 }

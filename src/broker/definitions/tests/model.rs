@@ -11,6 +11,7 @@ use crate::model::entity::{Binding, Destination, Exchange, Queue};
 use crate::model::ids::ConnectionId;
 use crate::model::names::{ExchangeName, QueueName, VhostName};
 use crate::model::table::FieldTable;
+use crate::model::vhost::VhostMetadata;
 use crate::routing::{QueueTarget, RoutingTable, check_binding};
 
 /// What somebody asks for; it happens where it is possible.
@@ -103,7 +104,7 @@ impl Model {
     pub(super) fn apply(&mut self, metadata: &mut Metadata, operation: Operation) {
         match operation {
             Operation::AddVhost(name) => {
-                metadata.add_vhost(&name);
+                metadata.set_vhost(&name, VhostMetadata::default());
                 let predeclared = &metadata.vhost(&name).unwrap().exchanges;
                 self.vhosts.entry(name).or_insert_with(|| {
                     let mut model = Vhost::default();
@@ -134,7 +135,7 @@ impl Model {
             Operation::AddQueue { vhost, name, lifetime, auto_delete, arguments } => {
                 let Some(model) = self.vhosts.get_mut(&vhost) else { return };
                 if model.queues.iter().all(|(queue, _)| queue.name != name) {
-                    let queue = Arc::new(Queue {
+                    let queue = Queue {
                         id: metadata.new_queue_id(),
                         vhost,
                         name,
@@ -143,8 +144,10 @@ impl Model {
                         auto_delete,
                         options: queue_options(&arguments, auto_delete, &settings()),
                         arguments,
-                    });
-                    metadata.add_queue(Arc::clone(&queue));
+                        policy: None,
+                        statistics: Arc::default(),
+                    };
+                    let queue = metadata.add_queue(queue);
                     if lifetime == Lifetime::Durable {
                         let shard = u16::try_from(queue.id.0 % 3).unwrap();
                         model.routing.insert_queue(queue.name.clone(), QueueTarget { id: queue.id, shard });
@@ -196,7 +199,7 @@ impl Model {
             self.users.values().map(|user| Change::SetUser { user: Arc::new(user.clone()) }).collect();
         for (vhost, model) in &self.vhosts {
             let vhost = || vhost.clone();
-            changes.push(Change::AddVhost { vhost: vhost() });
+            changes.push(Change::SetVhost { vhost: vhost(), metadata: Arc::default() });
             let exchanges = model.exchanges.iter().filter(|exchange| exchange.durable);
             changes.extend(
                 exchanges.map(|exchange| Change::AddExchange { vhost: vhost(), exchange: Arc::new(exchange.clone()) }),

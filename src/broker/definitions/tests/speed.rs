@@ -21,7 +21,7 @@ fn many_queues_with_bindings() {
         let arguments = table(&[("x-max-length", FieldValue::I32(1000))]);
         let queue =
             QueueDefinition { id: metadata.new_queue_id(), name: name.as_str().into(), auto_delete: false, arguments };
-        metadata.add_queue(Arc::new(queue.into_queue("/".into(), &settings())));
+        metadata.add_queue(queue.into_queue("/".into(), &settings()));
         for source in ["amq.direct", "amq.topic"] {
             let destination = Destination::Queue(name.as_str().into());
             let key = RoutingKey::new(name.as_bytes());

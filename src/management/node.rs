@@ -1,0 +1,83 @@
+//! What only the server knows of this process, and what only it can do.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use crate::model::ids::Timestamp;
+
+/// A listening socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// As health checks name it: `amqp`, `amqp/ssl`, `http`, `https`, `http/prometheus`.
+    pub protocol: &'static str,
+    pub address: IpAddr,
+    pub port: u16,
+    pub tls: bool,
+}
+
+/// This process at a moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeFacts {
+    /// Milliseconds.
+    pub uptime_ms: u64,
+    /// Bytes resident.
+    pub memory_used: u64,
+    /// Bytes above which publishers are blocked; 0 when that is not known.
+    pub memory_limit: u64,
+    /// Bytes of memory of the machine or the control group.
+    pub memory_total: u64,
+    pub memory_alarm: bool,
+    pub disk_free: u64,
+    pub disk_limit: u64,
+    pub disk_alarm: bool,
+    pub open_files: u64,
+    pub open_files_max: u64,
+    pub threads: u64,
+    pub processors: u64,
+    pub process_id: u32,
+    pub data_directory: String,
+    pub config_files: Vec<String>,
+    pub log_files: Vec<String>,
+}
+
+/// A certificate that a listener shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    pub file: String,
+    /// Milliseconds since the epoch.
+    pub not_after_ms: u64,
+}
+
+/// The process around the API.
+pub trait Node: Send + Sync {
+    /// Milliseconds since the epoch.
+    fn now(&self) -> Timestamp;
+
+    fn facts(&self) -> NodeFacts;
+
+    fn listeners(&self) -> Vec<Listener>;
+
+    fn certificates(&self) -> Vec<Certificate>;
+
+    /// Every configuration key with its value and where it comes from, secrets left out.
+    fn configuration(&self) -> Value;
+
+    /// Four random bytes.
+    fn salt(&self) -> [u8; 4];
+
+    /// Stops the broker, soon.
+    fn stop(&self);
+
+    /// Logs what is as important as this and more; an error names what is allowed.
+    fn set_log_level(&self, level: &str) -> Result<(), String>;
+
+    /// Accepts no new client connections, or does again.
+    fn suspend_listeners(&self, suspended: bool);
+
+    /// Moves the memory watermark.
+    fn set_memory_limit(&self, bytes: u64);
+
+    /// Moves the limit of free disk space.
+    fn set_disk_limit(&self, bytes: u64);
+}

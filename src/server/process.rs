@@ -1,0 +1,144 @@
+//! This process, as the management API asks about it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+use tokio::sync::Notify;
+
+use crate::config::{Loaded, machine_memory};
+use crate::management::{Certificate, Listener, Node, NodeFacts};
+use crate::model::ids::Timestamp;
+
+use super::Shared;
+use super::tls::Tls;
+
+/// Changes what is logged.
+pub type LogLevels = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// See the module's documentation.
+pub(super) struct Process {
+    shared: Arc<Shared>,
+    configuration: Value,
+    data_directory: String,
+    tls: Option<Arc<Tls>>,
+    started: Timestamp,
+    listeners: Mutex<Vec<Listener>>,
+    log_levels: LogLevels,
+    /// Somebody wants the broker to stop.
+    pub(super) stop: Notify,
+}
+
+impl Process {
+    pub(super) fn new(shared: &Arc<Shared>, loaded: &Loaded, log_levels: LogLevels, tls: Option<Arc<Tls>>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            configuration: describe(loaded),
+            data_directory: loaded.config.node.data_dir.display().to_string(),
+            started: shared.clock.now(),
+            tls,
+            listeners: Mutex::default(),
+            log_levels,
+            stop: Notify::new(),
+        }
+    }
+
+    /// A socket is listened on.
+    pub(super) fn add_listener(&self, protocol: &'static str, address: SocketAddr, tls: bool) {
+        let listener = Listener { protocol, address: address.ip(), port: address.port(), tls };
+        self.listeners.lock().push(listener);
+    }
+}
+
+impl Node for Process {
+    fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    fn facts(&self) -> NodeFacts {
+        let (memory_alarm, disk_alarm) = self.shared.alarms.are_set();
+        let (memory_used, memory_limit) = self.shared.alarms.memory();
+        let (disk_free, disk_limit) = self.shared.alarms.disk();
+        NodeFacts {
+            uptime_ms: self.now().0.saturating_sub(self.started.0),
+            memory_used,
+            memory_limit,
+            memory_total: machine_memory().unwrap_or_default(),
+            memory_alarm,
+            disk_free,
+            disk_limit,
+            disk_alarm,
+            open_files: entries("/proc/self/fd"),
+            open_files_max: rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or_default(),
+            threads: entries("/proc/self/task"),
+            processors: std::thread::available_parallelism().map_or(1, |count| count.get() as u64),
+            process_id: std::process::id(),
+            data_directory: self.data_directory.clone(),
+            config_files: Vec::new(),
+            log_files: vec!["<stderr>".to_owned()],
+        }
+    }
+
+    fn listeners(&self) -> Vec<Listener> {
+        let listeners = self.listeners.lock().clone();
+        let suspended = self.shared.suspended.load(Ordering::Relaxed);
+        listeners.into_iter().filter(|listener| !suspended || !listener.protocol.starts_with("amqp")).collect()
+    }
+
+    fn certificates(&self) -> Vec<Certificate> {
+        let certificates = self.tls.as_ref().map(|tls| tls.certificates()).unwrap_or_default();
+        let not_after = |seconds: i64| u64::try_from(seconds).unwrap_or_default().saturating_mul(1000);
+        certificates
+            .into_iter()
+            .map(|certificate| Certificate { file: certificate.file, not_after_ms: not_after(certificate.valid_until) })
+            .collect()
+    }
+
+    fn configuration(&self) -> Value {
+        self.configuration.clone()
+    }
+
+    fn salt(&self) -> [u8; 4] {
+        let mut salt = [0; 4];
+        // Without it, the salt is no secret and hashes of equal passwords are equal: worse, and not wrong.
+        if let Err(error) = getrandom::fill(&mut salt) {
+            tracing::error!(%error, "no random numbers from the system: a password is hashed without salt");
+        }
+        salt
+    }
+
+    fn stop(&self) {
+        self.stop.notify_one();
+    }
+
+    fn set_log_level(&self, level: &str) -> Result<(), String> {
+        (self.log_levels)(level)
+    }
+
+    fn suspend_listeners(&self, suspended: bool) {
+        self.shared.suspended.store(suspended, Ordering::Relaxed);
+    }
+
+    fn set_memory_limit(&self, bytes: u64) {
+        self.shared.alarms.set_memory_limit(bytes);
+    }
+
+    fn set_disk_limit(&self, bytes: u64) {
+        self.shared.alarms.set_disk_limit(bytes);
+    }
+}
+
+/// Every key with its value and where that comes from.
+fn describe(loaded: &Loaded) -> Value {
+    let mut keys = Map::new();
+    for (path, value, origin) in loaded.values() {
+        keys.insert(path.to_owned(), json!({"value": value, "origin": origin}));
+    }
+    Value::Object(keys)
+}
+
+fn entries(directory: &str) -> u64 {
+    std::fs::read_dir(directory).map_or(0, |entries| entries.count() as u64)
+}
