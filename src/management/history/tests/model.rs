@@ -56,8 +56,8 @@ impl Model {
         for (tier, rounds) in self.tiers.iter().enumerate() {
             let time = |round: usize| self.rounds[round].0;
             let reach = rounds.iter().rposition(|round| time(*round) <= newest_ms - SPANS_MS[tier]).unwrap_or(0);
-            let kept = rounds[reach.min(rounds.len())..].iter().copied();
-            if let Some(round) = kept.filter(|round| time(*round) <= own_ms).next_back() {
+            let mut kept = rounds[reach.min(rounds.len())..].iter().copied();
+            if let Some(round) = kept.rfind(|round| time(*round) <= own_ms) {
                 let near = own_ms - time(round) <= if tier == 0 { 15_000 } else { 2 * STEPS_MS[tier] };
                 let values = self.rounds[..=round].iter().rev().find_map(|(_, values)| values.get(name));
                 return near.then(|| values.unwrap_or(first).clone());
