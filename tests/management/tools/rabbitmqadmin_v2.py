@@ -13,7 +13,7 @@ import urllib.parse
 from pathlib import Path
 
 import pika
-from checks import AMQP_URL, MANAGEMENT_URL, Api, Mismatch, Report, eventually, expect, expect_in, run_tool
+from checks import AMQP_URL, MANAGEMENT_URL, Api, Mismatch, Report, declares, eventually, expect, expect_in, run_tool
 
 VHOST = f"tools-v2-{os.getpid()}"
 USER = f"{VHOST}-user"
@@ -194,16 +194,7 @@ report = Report()
 node = api.get("overview")["node"]
 flag = api.get("feature-flags")[0]["name"]
 
-
-def declares(queue_type: str) -> bool:
-    """Whether the broker has queues of that type."""
-    path = f"queues/%2F/{VHOST}-probe"
-    answer = api.write("PUT", path, {"durable": True, "arguments": {"x-queue-type": queue_type}}, (201, 400))
-    api.call("DELETE", path)
-    return answer.status == 201
-
-
-has_quorum_queues, has_streams = declares("quorum"), declares("stream")
+has_quorum_queues, has_streams = declares(api, "quorum"), declares(api, "stream")
 # The arguments of the queue q1.
 q1_arguments = {"x-delivery-limit": 3} if has_quorum_queues else {"x-max-length": 1000}
 
