@@ -456,12 +456,11 @@ pub(super) static ROUTES: &[Route] = &[
 /// The route of a path, and what stands for its placeholders. A slash at the end does not matter.
 fn find(path: &str) -> Option<(&'static Route, Vec<String>)> {
     let segments: Vec<&str> = path.split('/').collect();
-    let exact = ROUTES.iter().find_map(|route| Some((route, names_of(route.path, &segments)?)));
-    exact.or_else(|| {
-        let (last, segments) = segments.split_last()?;
-        let shorter = || ROUTES.iter().find_map(|route| Some((route, names_of(route.path, segments)?)));
-        last.is_empty().then(shorter)?
-    })
+    let at = |segments: &[&str]| ROUTES.iter().find_map(|route| Some((route, names_of(route.path, segments)?)));
+    match segments.split_last() {
+        Some((&"", shorter)) => at(shorter).or_else(|| at(&segments)),
+        _ => at(&segments),
+    }
 }
 
 fn names_of(pattern: &str, segments: &[&str]) -> Option<Vec<String>> {
@@ -640,7 +639,7 @@ mod tests {
     #[test]
     fn more_special_addresses_come_first() {
         for (at, route) in ROUTES.iter().enumerate() {
-            let path = route.path.replace('{', "").replace('}', "");
+            let path = route.path.replace(['{', '}'], "");
             let first =
                 ROUTES.iter().position(|other| names_of(other.path, &path.split('/').collect::<Vec<_>>()).is_some());
             assert_eq!(first, Some(at), "{} is hidden", route.path);
