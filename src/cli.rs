@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::broker::definitions;
 use crate::config::{self, Config, ConfigError, Flag, Loaded, Sources, key_help};
+use crate::ctl::{self, Own, Surroundings, Tool};
 use crate::disk::Disk;
 use crate::log::{self, Severity, Storage, Verified};
 use crate::perf;
@@ -23,6 +25,10 @@ if there is one. Every key has an environment variable: amqp.heartbeat is WARREN
 
 Output: when the broker accepts connections it prints one line to standard output, which begins with
 `ready` and names its listeners: `ready amqp=127.0.0.1:5672`. The log goes to standard error.
+
+`warren ctl` administers a running broker: `warren ctl status`, `warren ctl list_queues`; `warren ctl help`
+lists its commands. Called rabbitmqctl, rabbitmq-diagnostics, rabbitmq-queues or rabbitmq-plugins (by a
+link), the program is that tool; called rabbitmq-server, it serves.
 
 SIGTERM and SIGINT stop the broker. Exit codes: 0 stopped as asked, 64 the command line or the
 configuration cannot be used, 1 any other failure.";
@@ -48,10 +54,46 @@ pub enum Command {
     /// Check, show or document the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Administer a running broker: every command of rabbitmqctl and its kin. `warren ctl help` lists them.
+    #[command(disable_help_flag = true)]
+    Ctl(Words),
+    /// Show queues and connections live, those in trouble first.
+    #[command(disable_help_flag = true)]
+    Top(Words),
+    /// Export, import or compare users, vhosts, queues, policies and so on.
+    #[command(subcommand)]
+    Definitions(DefinitionsCommand),
+    /// Print a completion script: `warren completions bash > /etc/bash_completion.d/warren`.
+    Completions {
+        shell: Shell,
+        /// The program to complete: warren, or one of RabbitMQ's tools that is a link to it.
+        #[arg(long = "for", value_name = "PROGRAM", default_value = "warren")]
+        program: String,
+    },
     Perf(Box<perf::Options>),
     /// Look at a data directory that no broker uses at the moment. Nothing in it is changed.
     #[command(subcommand)]
     Log(LogCommand),
+}
+
+/// Words that the commands of `ctl` read themselves.
+#[derive(Args, Debug)]
+pub struct Words {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    words: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DefinitionsCommand {
+    /// Write the running broker's definitions to a file, or to standard output.
+    #[command(disable_help_flag = true)]
+    Export(Words),
+    /// Read definitions from a file or standard input; says what was new.
+    #[command(disable_help_flag = true)]
+    Import(Words),
+    /// Compare a file with the running broker; exit with 0 if they are equal, else with 1.
+    #[command(disable_help_flag = true)]
+    Diff(Words),
 }
 
 #[derive(Debug, Subcommand)]
@@ -85,6 +127,8 @@ pub enum ConfigCommand {
     Show(Settings),
     /// Print a broker.toml with every key, its documentation and its default, commented out.
     Default,
+    /// Print the same as a page of Markdown.
+    Reference,
 }
 
 /// The flags that set configuration values.
@@ -100,6 +144,8 @@ pub struct Settings {
     bind: Option<String>,
     #[arg(long, value_name = "N", allow_negative_numbers = true, help = key_help("amqp.port"))]
     amqp_port: Option<String>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help = key_help("amqp.tls_port"))]
+    amqps_port: Option<String>,
     #[arg(long, value_name = "N", allow_negative_numbers = true, help = port_help("management"))]
     management_port: Option<String>,
     #[arg(long, value_name = "N", allow_negative_numbers = true, help = port_help("prometheus"))]
@@ -146,6 +192,7 @@ impl Settings {
             ("--data-dir", "node.data_dir", &self.data_dir),
             ("--bind", "amqp.bind", &self.bind),
             ("--amqp-port", "amqp.port", &self.amqp_port),
+            ("--amqps-port", "amqp.tls_port", &self.amqps_port),
             ("--management-port", "management.port", &self.management_port),
             ("--prometheus-port", "prometheus.port", &self.prometheus_port),
             ("--log-format", "log.format", &self.log_format),
@@ -181,6 +228,7 @@ pub fn run_config(command: ConfigCommand, environment: Vec<(String, String)>) ->
             Err(errors) => refuse(&errors),
         },
         ConfigCommand::Default => print(&config::default_file()),
+        ConfigCommand::Reference => print(&config::reference()),
     }
 }
 
@@ -256,4 +304,61 @@ pub fn run_perf(options: &perf::Options) -> ExitCode {
         return ExitCode::from(USAGE);
     }
     perf::run(options)
+}
+
+/// Runs `warren ctl ...`.
+#[must_use]
+pub fn run_ctl(words: &Words, environment: Vec<(String, String)>) -> ExitCode {
+    ctl::run(Tool::Warren, &words.words, &surroundings(environment))
+}
+
+/// Runs the program under the name of one of RabbitMQ's tools.
+#[must_use]
+pub fn run_tool(tool: Tool, words: &[String], environment: Vec<(String, String)>) -> ExitCode {
+    ctl::run(tool, words, &surroundings(environment))
+}
+
+/// Runs `warren top`.
+#[must_use]
+pub fn run_top(words: &Words, environment: Vec<(String, String)>) -> ExitCode {
+    ctl::run_own(Own::Top, &words.words, &surroundings(environment))
+}
+
+/// Runs `warren definitions ...`.
+#[must_use]
+pub fn run_definitions(command: &DefinitionsCommand, environment: Vec<(String, String)>) -> ExitCode {
+    let (own, words) = match command {
+        DefinitionsCommand::Export(words) => (Own::Export, words),
+        DefinitionsCommand::Import(words) => (Own::Import, words),
+        DefinitionsCommand::Diff(words) => (Own::Diff, words),
+    };
+    ctl::run_own(own, &words.words, &surroundings(environment))
+}
+
+/// What a client of a broker on this machine starts from: the data directory that `serve` would use here. A configuration
+/// that cannot be read, perhaps for want of permission, is no reason not to ask a broker that was named otherwise.
+fn surroundings(environment: Vec<(String, String)>) -> Surroundings {
+    let sources = Sources { file: None, environment: environment.clone(), flags: Vec::new() };
+    let data_dir =
+        Config::load(&sources).map_or_else(|_| PathBuf::from("./data"), |loaded| loaded.config.node.data_dir);
+    Surroundings { environment, data_dir }
+}
+
+/// Prints a completion script.
+#[must_use]
+pub fn run_completions(shell: Shell, program: &str) -> ExitCode {
+    let mut command = match Tool::from_program(program) {
+        Some(tool) => {
+            let command = clap::Command::new(tool.name()).disable_help_subcommand(true);
+            command.subcommands(ctl::verb_commands(tool))
+        }
+        None => <CommandLine as CommandFactory>::command().mut_subcommand("ctl", |_| {
+            let about = "Administer a running broker";
+            let ctl = clap::Command::new("ctl").about(about).disable_help_subcommand(true);
+            ctl.subcommands(ctl::verb_commands(Tool::Warren))
+        }),
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, program, &mut script);
+    print(&String::from_utf8_lossy(&script))
 }

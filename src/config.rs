@@ -15,12 +15,15 @@ mod document;
 mod kind;
 mod machine;
 mod nearest;
+mod network;
 mod origin;
 mod quantity;
 mod raw;
+mod reference;
 mod rules;
 mod schema;
 mod sources;
+mod tls;
 mod types;
 mod units;
 mod users;
@@ -31,12 +34,16 @@ use std::net::SocketAddr;
 pub use document::{default_file, key_help, show};
 pub use machine::machine_memory;
 pub use origin::{ConfigError, Origin};
+pub use reference::reference;
 pub use schema::{
-    Amqp, Compatibility, Config, Defaults, Limits, Log, Management, Memory, Node, Prometheus, Queues, Shutdown, Storage,
+    Amqp, Compatibility, Config, Defaults, Limits, Log, Management, Memory, Node, OAuth2, Prometheus, Queues, Shutdown,
+    Storage, Tls,
 };
 pub use sources::{DEFAULT_FILE, Flag, Sources};
 pub use types::{
-    DefaultQueueType, Expiry, FreeLimit, HighWatermark, LogFormat, LogLevel, Mechanism, Permission, Secret, Sync, User,
+    AlternativeName, AuthBackend, DefaultQueueType, Expiry, FreeLimit, HighWatermark, HttpMethod, LogFormat, LogLevel,
+    LoginFrom, Mechanism, Network, Permission, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion,
+    TokenAlgorithm, User,
 };
 
 use origin::Problems;
@@ -135,6 +142,13 @@ impl Config {
         format!("rabbit@{}", self.node.name)
     }
 
+    /// Where to listen for AMQP over TLS, if there is a certificate and the listener is not off.
+    #[must_use]
+    pub fn amqps_address(&self) -> Option<SocketAddr> {
+        let port = self.amqp.tls_port.filter(|_| self.tls.is_configured())?;
+        Some(SocketAddr::new(self.amqp.bind, port))
+    }
+
     /// The virtual hosts of the first start.
     #[must_use]
     pub fn first_vhosts(&self) -> Vec<String> {
@@ -183,6 +197,12 @@ impl Management {
     pub fn address(&self) -> Option<SocketAddr> {
         self.port.map(|port| SocketAddr::new(self.bind, port))
     }
+
+    /// Where to listen with TLS, once there are certificates.
+    #[must_use]
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_port.map(|port| SocketAddr::new(self.bind, port))
+    }
 }
 
 impl Prometheus {
@@ -190,6 +210,20 @@ impl Prometheus {
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.port.map(|port| SocketAddr::new(self.bind, port))
+    }
+
+    /// Where to listen with TLS, once there are certificates.
+    #[must_use]
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_port.map(|port| SocketAddr::new(self.bind, port))
+    }
+}
+
+impl Tls {
+    /// Whether there is a certificate, so that the TLS listeners are on.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        self.certificate_file.is_some() || !self.certificates.is_empty()
     }
 }
 

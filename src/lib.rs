@@ -12,12 +12,14 @@
 //! | 0 | [`model`] | the nouns: names, messages, tables, definitions, requests and events |
 //! | 1 | [`routing`] | which queues receive a message |
 //! | 1 | [`queue`] | what a queue does |
+//! | 1 | [`oauth2`] | what a JSON web token lets its bearer do |
 //! | 1 | [`log`] | durable bytes: WAL, segments, recovery; knows nothing of messages |
 //! | 2 | [`disk`] | the real data directory behind the log's disk seam |
 //! | 3 | [`broker`] | sessions, shards, definitions: owns all state |
 //! | 3 | [`protocol`] | AMQP 0-9-1 as a state machine; sees `model` alone |
 //! | 3 | [`config`] | `broker.toml`, environment and flags |
 //! | 3 | `perf` | the load generator: a client like any other, which uses nothing of the broker |
+//! | 3 | `ctl` | the administrator's client: `warren ctl`, `top`, `definitions`; knows the management API alone |
 //! | 4 | [`management`] | operating the broker over HTTP |
 //! | 4 | [`cli`] | the command line |
 //! | 5 | [`server`] | sockets, timers, signals, tasks |
@@ -27,10 +29,12 @@
 pub mod broker;
 pub mod cli;
 pub mod config;
+pub mod ctl;
 pub mod disk;
 pub mod log;
 pub mod management;
 pub mod model;
+pub mod oauth2;
 pub mod perf;
 pub mod protocol;
 pub mod queue;

@@ -1,5 +1,6 @@
 //! The `warren` program: arguments, configuration, log, exit code.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -9,25 +10,39 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 use warren::cli::{self, Command, CommandLine, Settings};
 use warren::config::{Log, LogFormat, LogLevel};
+use warren::ctl::Tool;
 use warren::server::LogLevels;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let command_line = match CommandLine::try_parse() {
+    // A variable or an argument that is not UTF-8 is none of ours.
+    let variables = std::env::vars_os();
+    let environment = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let program = arguments.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
+    if let Some(tool) = Tool::from_program(&program) {
+        let words: Vec<String> = arguments.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+        return cli::run_tool(tool, &words, environment.collect());
+    }
+    if program.rsplit('/').next() == Some("rabbitmq-server") {
+        arguments.insert(1, "serve".into());
+    }
+    let command_line = match CommandLine::try_parse_from(arguments) {
         Ok(command_line) => command_line,
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { cli::USAGE } else { 0 });
         }
     };
-    // A variable that is not UTF-8 is none of ours.
-    let variables = std::env::vars_os();
-    let environment = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     match command_line.command() {
         Command::Serve(settings) => start(settings, environment.collect()),
         Command::Config(command) => cli::run_config(command, environment.collect()),
+        Command::Ctl(words) => cli::run_ctl(&words, environment.collect()),
+        Command::Top(words) => cli::run_top(&words, environment.collect()),
+        Command::Definitions(command) => cli::run_definitions(&command, environment.collect()),
+        Command::Completions { shell, program } => cli::run_completions(shell, &program),
         Command::Perf(options) => cli::run_perf(&options),
         Command::Log(command) => cli::run_log(&command),
     }

@@ -78,6 +78,8 @@ fn defaults() {
     assert_eq!((config.management.port, config.prometheus.port), (Some(15672), Some(15692)));
     assert_eq!((config.limits.connections, config.limits.queues_per_vhost), (None, None));
     assert_eq!(config.memory.high_watermark, HighWatermark::Percent(60));
+    assert_eq!((config.amqp.tls_port, config.amqps_address()), (Some(5671), None));
+    assert!(!config.tls.is_configured() && !config.amqp.proxy_protocol);
     assert_eq!(config.storage.sync, Sync::Always);
     assert_eq!((config.storage.wal_file_size, config.storage.segment_size), (8 << 20, 64 << 20));
     assert_eq!(config.storage.disk_free_limit, FreeLimit::Bytes(50 << 20));
@@ -142,8 +144,8 @@ const MESSAGES: &[(&str, &str)] = &[
     ("ampq.port = 1", "unknown section [ampq]; did you mean [amqp]?"),
     (
         "cluster.peers = []",
-        "unknown section [cluster]; the sections are node, amqp, management, prometheus, limits, storage, memory, queues, \
-             compatibility, defaults, log, shutdown",
+        "unknown section [cluster]; the sections are node, amqp, tls, management, prometheus, limits, storage, memory, queues, \
+             compatibility, defaults, auth, oauth2, auth_http, log, shutdown",
     ),
     ("vm_memory_high_watermark.relative = 0.4", "vm_memory_high_watermark.relative is memory.high_watermark here"),
     ("disk_free_limit.absolute = \"1GB\"", "disk_free_limit.absolute is storage.disk_free_limit here"),
@@ -183,16 +185,39 @@ const MESSAGES: &[(&str, &str)] = &[
         "amqp.bind = \"example.org\"",
         "amqp.bind: expected an IP address such as \"127.0.0.1\" or \"0.0.0.0\", got \"example.org\"",
     ),
+    ("amqp.tls_port = 5671", "amqp.tls_port: is set but tls.certificate_file is empty"),
+    (
+        "amqp.mechanisms = [\"EXTERNAL\"]",
+        "amqp.mechanisms: has EXTERNAL but tls.verify is \"none\": no client is asked for a certificate",
+    ),
+    ("tls.certificate_file = \"a\"", "tls.certificate_file: is set but tls.key_file is empty"),
+    ("tls.key_file = \"a\"", "tls.key_file: is set but tls.certificate_file is empty"),
+    (
+        "tls.verify = \"peer\"",
+        "tls.verify: is \"peer\" but tls.ca_file is empty: no client certificate could be trusted",
+    ),
+    (
+        "tls.fail_if_no_peer_cert = true",
+        "tls.fail_if_no_peer_cert: is true but tls.verify is \"none\": no client is asked for a certificate",
+    ),
+    ("tls.versions = [\"1.1\"]", "tls.versions[0]: expected \"1.2\" or \"1.3\", got \"1.1\"; did you mean \"1.2\"?"),
+    ("tls.certificates = [{ certificate_file = \"a\" }]", "tls.certificates[0]: key_file is missing"),
+    ("ssl_options.certfile = \"a\"", "ssl_options.certfile is tls.certificate_file here"),
+    ("amqp.proxy_trusted = []", "amqp.proxy_trusted: must name at least 1"),
+    (
+        "amqp.proxy_trusted = [\"10.0.0.0/33\"]",
+        "amqp.proxy_trusted[0]: expected an IP address or a network such as \"10.0.0.0/8\", got \"10.0.0.0/33\"",
+    ),
     ("amqp.mechanisms = []", "amqp.mechanisms: must name at least 1"),
     (
         "amqp.mechanisms = [\"plain\"]",
-        "amqp.mechanisms[0]: expected \"PLAIN\", \"AMQPLAIN\" or \"ANONYMOUS\", got \"plain\"; did you mean \
+        "amqp.mechanisms[0]: expected \"PLAIN\", \"AMQPLAIN\", \"ANONYMOUS\" or \"EXTERNAL\", got \"plain\"; did you mean \
              \"PLAIN\"?",
     ),
     ("amqp.mechanisms = [\"PLAIN\", \"PLAIN\"]", "amqp.mechanisms[1]: PLAIN is named twice"),
     (
         "amqp.mechanisms = \"PLAIN\"",
-        "amqp.mechanisms: expected a list ([...]), each \"PLAIN\", \"AMQPLAIN\" or \"ANONYMOUS\", got \"PLAIN\"",
+        "amqp.mechanisms: expected a list ([...]), each \"PLAIN\", \"AMQPLAIN\", \"ANONYMOUS\" or \"EXTERNAL\", got \"PLAIN\"",
     ),
     (
         "amqp.server_properties.capabilities = \"x\"",
@@ -327,10 +352,49 @@ fn variables_of_rabbitmq_are_taken_over_with_a_note() {
     assert_eq!(loaded.config.amqp.port, Some(7));
     assert_eq!(loaded.warnings.len(), 4);
     assert_eq!(loaded.warnings[3], "RABBITMQ_NODE_PORT sets amqp.port; WARREN_AMQP__PORT does so too");
-    let empty = load_with("", &[("RABBITMQ_DEFAULT_USER", ""), ("RABBITMQ_NODE_PORT", "")], &[]).unwrap();
+    let empty = load_with("", &[("RABBITMQ_DEFAULT_USER", ""), ("RABBITMQ_LOGS", "")], &[]).unwrap();
     assert_eq!((empty.config.amqp.port, empty.warnings.len()), (Some(5672), 0), "empty is not set");
     let wrong = load_with("", &[("RABBITMQ_NODE_PORT", "x")], &[]).unwrap_err();
     assert_eq!(wrong, ["RABBITMQ_NODE_PORT: amqp.port: expected a whole number from -1 to 65535, got \"x\""]);
+}
+
+#[test]
+fn variables_of_rabbitmq_are_translated() {
+    for (name, value, path, expected) in [
+        ("RABBITMQ_NODENAME", "rabbit@one.example", "node.name", Some("one.example")),
+        ("RABBITMQ_NODENAME", "rabbit", "node.name", None),
+        ("RABBITMQ_NODENAME", "rabbit@", "node.name", None),
+        ("RABBITMQ_NODE_IP_ADDRESS", "::1", "amqp.bind", Some("::1")),
+        ("RABBITMQ_NODE_IP_ADDRESS", "auto", "amqp.bind", None),
+        ("RABBITMQ_LOG", "debug", "log.level", Some("debug")),
+        ("RABBITMQ_LOG", "connection=error,warning,+color", "log.level", Some("warn")),
+        ("RABBITMQ_LOG", "+color", "log.level", None),
+    ] {
+        let loaded = load_with("", &[(name, value)], &[]).unwrap();
+        let origin = loaded.origins.of(path);
+        match expected {
+            Some(text) => {
+                let (_, key) = path.split_once('.').unwrap();
+                let line = format!("{key} = {text:?}");
+                assert!(show(&loaded).contains(&line), "{name}={value}: {line}");
+                assert_eq!(origin, Origin::Environment(name.into()));
+            }
+            None => assert_eq!((origin, loaded.warnings.len()), (Origin::Default, 0), "{name}={value}"),
+        }
+    }
+    let wrong = load_with("", &[("RABBITMQ_LOG", "loud")], &[]).unwrap_err();
+    assert!(wrong[0].starts_with("RABBITMQ_LOG: log.level: expected \"error\""), "{wrong:?}");
+}
+
+#[test]
+fn variables_of_rabbitmq_without_effect_are_told() {
+    let loaded = load_with("", &[("RABBITMQ_CONFIG_FILE", "/etc/rabbitmq/rabbitmq"), ("RABBITMQ_LOGS", "-")], &[]);
+    let warnings = loaded.unwrap().warnings;
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert_eq!(
+        warnings[0],
+        "RABBITMQ_CONFIG_FILE has no effect: a rabbitmq.conf is not read; WARREN_CONFIG names a broker.toml"
+    );
 }
 
 #[test]
@@ -425,6 +489,26 @@ fn users_of_the_first_start() {
 }
 
 #[test]
+fn authentication_backends() {
+    use warren::config::AuthBackend;
+    let text = "[auth]\nbackends = [\"internal\", \"http+internal\", \"oauth2\"]\n\
+                [oauth2]\nresource_server_id = \"rabbit\"\njwks_uri = \"https://issuer/keys\"\n\
+                scope_aliases = { admin = \"rabbit.tag:administrator rabbit.read:*/*\" }";
+    let config = config(text);
+    let backends = [AuthBackend::Internal, AuthBackend::HttpThenInternal, AuthBackend::OAuth2];
+    assert_eq!(config.auth.backends, backends);
+    assert_eq!(config.oauth2.scope_aliases["admin"], "rabbit.tag:administrator rabbit.read:*/*");
+    assert_eq!(config.oauth2.scope_prefix, "{resource_server_id}.");
+    let mistakes = errors("[auth]\nbackends = [\"oauth2\"]\n[auth_http]\nuser_path = \"ftp://x\"");
+    assert_eq!(mistakes.len(), 3, "{mistakes:?}");
+    assert!(mistakes[0].ends_with("is needed by the backend oauth2 of auth.backends"), "{mistakes:?}");
+    assert!(mistakes[1].ends_with("no token can be verified"), "{mistakes:?}");
+    assert!(mistakes[2].ends_with("begins with neither https:// nor http://"), "{mistakes:?}");
+    let mistakes = errors("[auth]\nbackends = [\"ldap\"]");
+    assert!(mistakes[0].contains("expected \"internal\""), "{mistakes:?}");
+}
+
+#[test]
 fn mistakes_in_users() {
     for (from, to, message) in [
         ("password = \"one\"\n", "\n", "broker.toml:5: users[0]: password or password_file is missing"),
@@ -476,6 +560,23 @@ fn mistakes_in_users() {
     assert!(all.len() == 1 && all[0].starts_with(start), "{all:?}");
     let all = errors("users = 1");
     assert!(all[0].starts_with("broker.toml:1: users: expected a list ([...]), each a table with name,"), "{all:?}");
+}
+
+#[test]
+fn tls_and_its_port() {
+    let with = |rest: &str| config(&format!("tls.certificate_file = \"c\"\ntls.key_file = \"k\"\n{rest}"));
+    let address = |config: Config| config.amqps_address().map(|address| address.to_string());
+    assert_eq!(address(with("")).as_deref(), Some("127.0.0.1:5671"));
+    assert_eq!(address(with("amqp.bind = \"::\"\namqp.tls_port = 0")).as_deref(), Some("[::]:0"));
+    assert_eq!(address(with("amqp.tls_port = -1")), None);
+    let further = "tls.certificates = [{ certificate_file = \"c\", key_file = \"k\", server_names = [\"a.example\"] }]";
+    assert_eq!(address(config(further)).as_deref(), Some("127.0.0.1:5671"));
+    assert_eq!(config(further).tls.certificates[0].server_names, ["a.example"]);
+    let networks =
+        config("amqp.proxy_trusted = [\"10.0.0.0/8\", \"::1\", \"::ffff:192.0.2.0/120\"]").amqp.proxy_trusted;
+    let contains = |address: &str| networks.iter().any(|network| network.contains(address.parse().unwrap()));
+    assert!(contains("10.9.8.7") && contains("::1") && contains("192.0.2.255"));
+    assert!(!contains("192.0.3.0") && !contains("::2"));
 }
 
 #[test]
@@ -553,6 +654,15 @@ fn config_show_tells_values_and_origins() {
     }
     assert!(!shown.contains("hunter2"));
     assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn the_page_of_the_reference_is_that_of_the_schema() {
+    let page = include_str!("../docs/configuration.md");
+    let output = warren(&["config", "reference"], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let same = text(&output.stdout) == page;
+    assert!(same, "write the output of `warren config reference` to docs/configuration.md");
 }
 
 #[test]

@@ -14,15 +14,16 @@ use crate::model::exception::Exception;
 use crate::model::names::{ExchangeName, UserName, VhostName};
 
 /// What an operation does to a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
     Configure,
     Write,
     Read,
 }
 
 impl Access {
-    fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Configure => "configure",
             Self::Write => "write",
@@ -32,14 +33,15 @@ impl Access {
 }
 
 /// The kinds of resources permissions speak of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ResourceKind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ResourceKind {
     Exchange,
     Queue,
 }
 
 impl ResourceKind {
-    fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Exchange => "exchange",
             Self::Queue => "queue",

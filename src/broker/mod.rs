@@ -11,10 +11,12 @@
 
 mod administration;
 mod auth;
+mod authority;
 pub mod definitions;
 mod journal;
 mod link;
 mod loads;
+pub mod login_attempts;
 mod mailbox;
 mod metadata;
 mod outbox;
@@ -30,8 +32,8 @@ mod tests;
 mod topology;
 
 use std::mem;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -40,11 +42,14 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use administration::AdministrationError;
-pub use auth::{HashAlgorithm, PasswordHash, PatternError, Permission, TopicPermission, User, UserLimits};
+pub use auth::{
+    Access, HashAlgorithm, PasswordHash, PatternError, Permission, ResourceKind, TopicPermission, User, UserLimits,
+};
+pub use authority::{AuthError, Authenticate, Authority, Authorize, Credentials, Eventually, Identity, Question};
 pub use metadata::Existed;
 pub use outbox::Outbox;
 pub use registry::{Registered, Registry};
-pub use session::Session;
+pub use session::{Pending, Session, Verdict};
 pub use topology::{Topology, VhostTopology};
 
 use crate::log::{CommitError, Log, LogError, METADATA, Report, Severity, Storage};
@@ -57,6 +62,7 @@ pub use recovery::OpenError;
 
 use journal::{Journal, Submission};
 use loads::Loads;
+use login_attempts::LoginAttempts;
 use mailbox::Mailbox;
 use metadata::Metadata;
 use recovery::DefinitionsLog;
@@ -144,6 +150,10 @@ pub struct Broker {
     per_vhost: DashMap<VhostName, usize>,
     next_connection: AtomicU64,
     stopping: AtomicBool,
+    /// Who is asked about logins with a password; unset: nobody but the broker's own users.
+    authenticator: OnceLock<Arc<dyn Authenticate>>,
+    /// Logins that succeeded and failed.
+    pub login_attempts: LoginAttempts,
 }
 
 #[derive(Debug, Default)]

@@ -132,6 +132,8 @@ impl Broker {
             per_vhost: DashMap::new(),
             next_connection: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
+            authenticator: std::sync::OnceLock::new(),
+            login_attempts: super::LoginAttempts::default(),
             settings,
         });
         for shard in 0..count {

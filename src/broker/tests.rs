@@ -4,6 +4,7 @@
 mod client;
 mod crash;
 mod simulation;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

@@ -9,7 +9,7 @@ use super::origin::{Origin, Problems};
 use super::raw::Raw;
 use super::schema::Config;
 use super::sources::reason;
-use super::types::Secret;
+use super::types::{Mechanism, Secret, TlsVerify};
 
 /// Puts in what is worked out from other values and checks them against each other.
 pub(crate) fn complete(config: &mut Config, origins: &mut Origins, problems: &mut Problems) {
@@ -22,6 +22,8 @@ pub(crate) fn complete(config: &mut Config, origins: &mut Origins, problems: &mu
     check_vhosts(config, origins, problems);
     check_mechanisms(config, origins, problems);
     check_server_properties(config, origins, problems);
+    check_tls(config, origins, problems);
+    check_backends(config, origins, problems);
 }
 
 /// `defaults.password_file` against `defaults.password`: the one from the place of higher
@@ -132,13 +134,72 @@ fn check_server_properties(config: &Config, origins: &Origins, problems: &mut Pr
     }
 }
 
+fn check_tls(config: &Config, origins: &Origins, problems: &mut Problems) {
+    let tls = &config.tls;
+    let mut tell = |key: &str, message: &str| problems.value(&origins.of(key), key, message);
+    match (&tls.certificate_file, &tls.key_file) {
+        (Some(_), None) => tell("tls.certificate_file", "is set but tls.key_file is empty"),
+        (None, Some(_)) => tell("tls.key_file", "is set but tls.certificate_file is empty"),
+        _ => {}
+    }
+    let is_named = |key: &str| origins.of(key).level() != Origin::Default.level();
+    if config.amqp.tls_port.is_some() && is_named("amqp.tls_port") && !tls.is_configured() {
+        tell("amqp.tls_port", "is set but tls.certificate_file is empty");
+    }
+    if tls.verify == TlsVerify::Peer && tls.ca_file.is_none() {
+        tell("tls.verify", "is \"peer\" but tls.ca_file is empty: no client certificate could be trusted");
+    }
+    if tls.fail_if_no_peer_cert && tls.verify == TlsVerify::None {
+        tell("tls.fail_if_no_peer_cert", "is true but tls.verify is \"none\": no client is asked for a certificate");
+    }
+    if config.amqp.mechanisms.contains(&Mechanism::External) && tls.verify == TlsVerify::None {
+        tell("amqp.mechanisms", "has EXTERNAL but tls.verify is \"none\": no client is asked for a certificate");
+    }
+}
+
+/// The backends in use must have what they need.
+fn check_backends(config: &Config, origins: &Origins, problems: &mut Problems) {
+    let mut refuse = |key: &str, message: &str| problems.value(&origins.of(key), key, message);
+    let is_used =
+        |name: &str| config.auth.backends.iter().any(|backend| backend.name().split('+').any(|one| one == name));
+    let is_address = |text: &str| text.starts_with("http://") || text.starts_with("https://");
+    let oauth2 = &config.oauth2;
+    if is_used("oauth2") {
+        if oauth2.resource_server_id.is_empty() {
+            refuse("oauth2.resource_server_id", "is needed by the backend oauth2 of auth.backends");
+        }
+        let has_keys = oauth2.jwks_file.is_some() || !oauth2.signing_keys.is_empty();
+        if oauth2.jwks_uri.is_empty() && !has_keys && oauth2.issuers.is_empty() {
+            let message = "is empty, as are jwks_file, signing_keys and issuers: no token can be verified";
+            refuse("oauth2.jwks_uri", message);
+        }
+    }
+    if !oauth2.jwks_uri.is_empty() && !is_address(&oauth2.jwks_uri) {
+        refuse("oauth2.jwks_uri", "begins with neither https:// nor http://");
+    }
+    let http = &config.auth_http;
+    let paths = [
+        ("auth_http.user_path", &http.user_path),
+        ("auth_http.vhost_path", &http.vhost_path),
+        ("auth_http.resource_path", &http.resource_path),
+        ("auth_http.topic_path", &http.topic_path),
+    ];
+    for (key, _) in paths.iter().filter(|(_, path)| !is_address(path)) {
+        refuse(key, "begins with neither https:// nor http://");
+    }
+}
+
 /// What is allowed and yet likely to be a mistake.
 pub(crate) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     let user = &config.defaults.user;
     let loopback_only = config.defaults.loopback_only.contains(user);
     let default_password = Config::default().defaults.password;
-    if config.amqp.port.is_none() {
+    if config.oauth2.jwks_uri.starts_with("http://") {
+        warnings
+            .push("oauth2.jwks_uri is not https: whoever can change what it answers can log in as anybody".to_owned());
+    }
+    if config.amqp.port.is_none() && config.amqps_address().is_none() {
         warnings.push("amqp.port is -1: no client can connect".to_owned());
     } else if !config.amqp.bind.is_loopback() && !user.is_empty() && config.defaults.password == default_password {
         let rest = if loopback_only {

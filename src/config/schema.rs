@@ -11,11 +11,15 @@ use super::kind::{
     Address, Boolean, Directory, Kind, List, Number, OneOf, OptionalFile, Password, Port, Secrets, Table, Text,
     ZeroIsNone,
 };
+use super::network::Subnet;
 use super::origin::{Origin, Problems};
 use super::quantity::{FreeSpace, Size, Time, Watermark};
 use super::raw::Raw;
+use super::tls::CertificateTable;
 use super::types::{
-    DefaultQueueType, Expiry, FreeLimit, HighWatermark, LogFormat, LogLevel, Mechanism, Secret, Sync, User,
+    AlternativeName, AuthBackend, DefaultQueueType, Expiry, FreeLimit, HighWatermark, HttpMethod, LogFormat, LogLevel,
+    LoginFrom, Mechanism, Network, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm,
+    User,
 };
 use super::units::{GIB, KIB, MIB};
 use super::users::UserTable;
@@ -160,6 +164,7 @@ macro_rules! schema {
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// RabbitMQ's ceiling for a message.
 const LARGEST_MESSAGE: u64 = 512 * MIB;
@@ -190,6 +195,20 @@ schema! {
         #[rabbitmq("listeners.tcp.default", "listeners.tcp.1")]
         port: Option<u16> = "5672", Port;
 
+        /// The TCP port for clients that use TLS, as soon as there is a certificate in [tls].
+        /// 0 takes a free one, -1 turns the listener off.
+        #[rabbitmq("listeners.ssl.default", "listeners.ssl.1")]
+        tls_port: Option<u16> = "5671", Port;
+
+        /// Whether connections begin with the header of the PROXY protocol, version 1 or 2, which
+        /// tells the client's own address. Then those without one are refused; on a TLS port it
+        /// comes before the handshake.
+        proxy_protocol: bool = "false", Boolean;
+
+        /// Whose PROXY headers are believed: addresses or networks of the load balancers. Others
+        /// are refused while amqp.proxy_protocol is true.
+        proxy_trusted: Vec<Network> = "127.0.0.0/8,::1", List { of: Subnet, least: 1 };
+
         /// The heartbeat proposed to clients: a connection that is silent for two of them is
         /// closed. The client has the last word. "0s" proposes none.
         heartbeat: Duration = "60s",
@@ -207,10 +226,12 @@ schema! {
         /// The largest message body. A larger one closes the channel with 406.
         max_message_size: u64 = "16MiB", Size::between(1_u64, LARGEST_MESSAGE);
 
-        /// A connection that is not open after this time is closed.
+        /// A connection that is not open after this time is closed; TLS and PROXY count too.
         handshake_timeout: Duration = "10s", Time::between(Duration::from_millis(100), HOUR);
 
-        /// The ways to log in that are offered. With ANONYMOUS anybody is defaults.user.
+        /// The ways to log in that are offered. With ANONYMOUS anybody is defaults.user. With
+        /// EXTERNAL the client certificate is the login: it is offered on TLS connections only,
+        /// and needs tls.verify = "peer".
         #[rabbitmq("auth_mechanisms.1")]
         mechanisms: Vec<Mechanism> = "PLAIN,AMQPLAIN", List { of: OneOf::<Mechanism>::NEW, least: 1 };
 
@@ -229,6 +250,71 @@ schema! {
         server_properties: BTreeMap<String, String> = "", Table(Text::ANY);
     }
 
+    /// TLS, for the TLS ports of all protocols. Files are PEM. They are read again when they change,
+    /// and on SIGHUP; if something is wrong with them then, the certificates in use stay.
+    tls: Tls {
+        /// The server's certificate, followed by the intermediate ones. Empty: no TLS, unless there
+        /// are tls.certificates.
+        #[rabbitmq("ssl_options.certfile")]
+        certificate_file: Option<PathBuf> = "", OptionalFile;
+
+        /// The certificate's private key, not encrypted.
+        #[rabbitmq("ssl_options.keyfile")]
+        key_file: Option<PathBuf> = "", OptionalFile;
+
+        /// The authorities whose client certificates are trusted.
+        #[rabbitmq("ssl_options.cacertfile")]
+        ca_file: Option<PathBuf> = "", OptionalFile;
+
+        /// "peer" asks AMQP clients for a certificate and checks it, "none" does not ask. HTTP
+        /// clients are never asked.
+        #[rabbitmq("ssl_options.verify")]
+        verify: TlsVerify = "none", OneOf::<TlsVerify>::NEW;
+
+        /// Whether clients without a certificate are refused, with tls.verify = "peer".
+        #[rabbitmq("ssl_options.fail_if_no_peer_cert")]
+        fail_if_no_peer_cert: bool = "false", Boolean;
+
+        /// The versions of TLS that are spoken. There is nothing older than 1.2.
+        #[rabbitmq("ssl_options.versions.1")]
+        versions: Vec<TlsVersion> = "1.2,1.3", List { of: OneOf::<TlsVersion>::NEW, least: 1 };
+
+        /// The cipher suites, the best first, by their OpenSSL names. Empty: all that there are.
+        #[rabbitmq("ssl_options.ciphers.1")]
+        ciphers: Vec<TlsCipher> = "", List::of(OneOf::<TlsCipher>::NEW);
+
+        /// An HTTPS connection that has not finished its handshake after this time is closed. AMQP
+        /// has amqp.handshake_timeout.
+        #[rabbitmq("ssl_handshake_timeout")]
+        handshake_timeout: Duration = "5s", Time::between(Duration::from_millis(100), HOUR);
+
+        /// How often the files are looked at. "0s": only on SIGHUP.
+        reload_interval: Option<Duration> = "5s", ZeroIsNone(Time::between(Duration::ZERO, HOUR));
+
+        /// What of a client certificate is the user's name, with amqp.mechanisms EXTERNAL.
+        #[rabbitmq("ssl_cert_login_from")]
+        login_from: LoginFrom = "distinguished_name", OneOf::<LoginFrom>::NEW;
+
+        /// The kind of alternative name that counts, with tls.login_from "subject_alternative_name".
+        #[rabbitmq("ssl_cert_login_san_type")]
+        login_san_type: AlternativeName = "dns", OneOf::<AlternativeName>::NEW;
+
+        /// Which of the alternative names of that kind, from 0.
+        #[rabbitmq("ssl_cert_login_san_index")]
+        login_san_index: u16 = "0", Number::between(0, u16::MAX);
+
+        /// Further certificates, for clients that ask for other server names (SNI). Each is for the
+        /// names it was issued for, or for its server_names. In a file:
+        ///
+        /// ```toml
+        ///     [[tls.certificates]]
+        ///     certificate_file = "/etc/warren/internal.pem"
+        ///     key_file = "/etc/warren/internal.key"
+        ///     server_names = ["*.internal.example"]      may be left out
+        /// ```
+        certificates: Vec<TlsCertificate> = "", List::of(CertificateTable);
+    }
+
     /// The management API: HTTP for operators and their tools.
     management: Management {
         /// The address to listen on.
@@ -238,6 +324,10 @@ schema! {
         /// The TCP port. 0 takes a free one, -1 turns the listener off.
         #[rabbitmq("management.tcp.port")]
         port: Option<u16> = "15672", Port;
+
+        /// The TCP port with TLS, once there is a certificate. 0 takes a free one, -1 turns the listener off.
+        #[rabbitmq("management.ssl.port")]
+        tls_port: Option<u16> = "15671", Port;
 
         /// The largest body of a request.
         #[rabbitmq("management.http.max_body_size")]
@@ -260,6 +350,10 @@ schema! {
         /// The TCP port. 0 takes a free one, -1 turns the listener off.
         #[rabbitmq("prometheus.tcp.port")]
         port: Option<u16> = "15692", Port;
+
+        /// The TCP port with TLS, once there is a certificate. 0 takes a free one, -1 turns the listener off.
+        #[rabbitmq("prometheus.ssl.port")]
+        tls_port: Option<u16> = "15691", Port;
     }
 
     /// How many of each there may be. 0 is no limit.
@@ -402,6 +496,116 @@ schema! {
         /// The users who may log in from this host only.
         #[rabbitmq("loopback_users", "loopback_users.guest", "loopback_users.1")]
         loopback_only: Vec<String> = "guest", List::of(Text::NAME);
+    }
+
+    /// Who knows users and what they may do.
+    auth: Auth {
+        /// The backends that are asked about a name and a password, in this order, until one knows them: "internal" are
+        /// the broker's users, "oauth2" takes a token as password, "http" asks a service. "http+internal" has the
+        /// service check the password, while tags and permissions are those of the broker's user of that name; the
+        /// other pairs work alike.
+        #[rabbitmq("auth_backends.1", "auth_backends.2", "auth_backends.1.authn", "auth_backends.1.authz")]
+        backends: Vec<AuthBackend> = "internal", List { of: OneOf::<AuthBackend>::NEW, least: 1 };
+
+        /// How long the answers of the backend "http" about permissions hold. "0s": it is asked each time.
+        #[rabbitmq("auth_cache.cache_ttl")]
+        cache_ttl: Duration = "15s", Time::between(Duration::ZERO, HOUR);
+    }
+
+    /// Tokens, for auth.backends = ["oauth2"]: docs/oauth2.md.
+    oauth2: OAuth2 {
+        /// What tokens call this broker in their audience (aud).
+        #[rabbitmq("auth_oauth2.resource_server_id")]
+        resource_server_id: String = "", Text::NAME_OR_EMPTY;
+
+        /// The type of rich authorization requests that speak of this broker.
+        #[rabbitmq("auth_oauth2.resource_server_type")]
+        resource_server_type: String = "", Text::NAME_OR_EMPTY;
+
+        /// What the scopes for this broker begin with; others are passed over.
+        #[rabbitmq("auth_oauth2.scope_prefix")]
+        scope_prefix: String = "{resource_server_id}.", Text::ANY;
+
+        /// Further resource servers: a table of their ids and their scope prefixes. Empty: the id and a dot.
+        resource_servers: BTreeMap<String, String> = "", Table(Text::ANY);
+
+        /// Claims that have scopes besides "scope": names, or paths with dots.
+        #[rabbitmq("auth_oauth2.additional_scopes_key")]
+        additional_scopes_keys: Vec<String> = "", List::of(Text::NAME);
+
+        /// Scopes or roles that stand for others: { admin = "rabbitmq.tag:administrator rabbitmq.read:*/*" }.
+        #[rabbitmq("auth_oauth2.scope_aliases")]
+        scope_aliases: BTreeMap<String, String> = "", Table(Text::ANY);
+
+        /// The claims that have the user's name; the first that is there counts.
+        #[rabbitmq("auth_oauth2.preferred_username_claims.1")]
+        username_claims: Vec<String> = "sub,client_id", List { of: Text::NAME, least: 1 };
+
+        /// Whether a token must name this broker in its audience.
+        #[rabbitmq("auth_oauth2.verify_aud")]
+        verify_aud: bool = "true", Boolean;
+
+        /// The issuers whose tokens are accepted. Empty: all whose keys are known. Where nothing else says where the
+        /// keys are, the first one is asked (OpenID Connect discovery).
+        #[rabbitmq("auth_oauth2.issuer")]
+        issuers: Vec<String> = "", List::of(Text::ANY);
+
+        /// The address of the issuer's keys, a JSON web key set: https:// or http://.
+        #[rabbitmq("auth_oauth2.jwks_uri", "auth_oauth2.jwks_url")]
+        jwks_uri: String = "", Text::ANY;
+
+        /// A file with a JSON web key set.
+        jwks_file: Option<PathBuf> = "", OptionalFile;
+
+        /// Public keys or certificates in PEM files, by the name that tokens have for them (kid).
+        #[rabbitmq("auth_oauth2.signing_keys")]
+        signing_keys: BTreeMap<String, String> = "", Table(Text::ANY);
+
+        /// The key of tokens that name none.
+        #[rabbitmq("auth_oauth2.default_key")]
+        default_key: String = "", Text::NAME_OR_EMPTY;
+
+        /// The signatures that are accepted.
+        #[rabbitmq("auth_oauth2.algorithms.1")]
+        algorithms: Vec<TokenAlgorithm> = "RS256,RS384,RS512,PS256,PS384,PS512,ES256,ES384,EdDSA,HS256,HS384,HS512",
+            List { of: OneOf::<TokenAlgorithm>::NEW, least: 1 };
+
+        /// How often keys are read or fetched anew; an unknown one is looked for at once.
+        refresh_interval: Duration = "1h", Time::between(SECOND, DAY);
+
+        /// How long the issuer may take to answer.
+        timeout: Duration = "5s", Time::between(Duration::from_millis(100), 60 * SECOND);
+
+        /// The certificates that vouch for the issuer's. Empty: those of the system.
+        #[rabbitmq("auth_oauth2.https.cacertfile")]
+        cacertfile: Option<PathBuf> = "", OptionalFile;
+    }
+
+    /// A service that knows users, for auth.backends = ["http"]: docs/http-auth.md.
+    auth_http: AuthHttp {
+        /// "post" sends a form; "get" has the password in the address, where logs may keep it.
+        #[rabbitmq("auth_http.http_method")]
+        method: HttpMethod = "post", OneOf::<HttpMethod>::NEW;
+
+        /// Who somebody is: https:// or http://.
+        user_path: String = "http://localhost:8000/auth/user", Text::ANY;
+
+        /// Whether they may work in a virtual host.
+        vhost_path: String = "http://localhost:8000/auth/vhost", Text::ANY;
+
+        /// Whether they may use a queue or an exchange.
+        resource_path: String = "http://localhost:8000/auth/resource", Text::ANY;
+
+        /// Whether they may use a routing key of a topic exchange.
+        topic_path: String = "http://localhost:8000/auth/topic", Text::ANY;
+
+        /// How long the service may take to answer; after that it has refused.
+        #[rabbitmq("auth_http.request_timeout")]
+        timeout: Duration = "5s", Time::between(Duration::from_millis(100), 60 * SECOND);
+
+        /// The certificates that vouch for the service's. Empty: those of the system.
+        #[rabbitmq("auth_http.ssl_options.cacertfile")]
+        cacertfile: Option<PathBuf> = "", OptionalFile;
     }
 
     /// The log, on standard error.

@@ -36,12 +36,34 @@ pub const DEFAULT_FILE: &str = "/etc/warren/broker.toml";
 /// A key with a value for it.
 pub(crate) type Setting = (&'static Key, Raw);
 
-/// RabbitMQ's variables that scripts and container images set.
-const RABBITMQ_VARIABLES: [(&str, &str); 4] = [
-    ("RABBITMQ_DEFAULT_USER", "defaults.user"),
-    ("RABBITMQ_DEFAULT_PASS", "defaults.password"),
-    ("RABBITMQ_DEFAULT_VHOST", "defaults.vhost"),
-    ("RABBITMQ_NODE_PORT", "amqp.port"),
+/// One of RabbitMQ's variables that scripts and container images set.
+struct RabbitmqVariable {
+    name: &'static str,
+    /// The key it sets here.
+    path: &'static str,
+    /// Its value as that key takes it; None where it says nothing that the key could take over.
+    translate: fn(&str) -> Option<String>,
+}
+
+const RABBITMQ_VARIABLES: [RabbitmqVariable; 7] = [
+    variable("RABBITMQ_DEFAULT_USER", "defaults.user", unchanged),
+    variable("RABBITMQ_DEFAULT_PASS", "defaults.password", unchanged),
+    variable("RABBITMQ_DEFAULT_VHOST", "defaults.vhost", unchanged),
+    variable("RABBITMQ_NODE_PORT", "amqp.port", unchanged),
+    variable("RABBITMQ_NODE_IP_ADDRESS", "amqp.bind", address),
+    variable("RABBITMQ_NODENAME", "node.name", host_of_node),
+    variable("RABBITMQ_LOG", "log.level", log_level),
+];
+
+/// RabbitMQ's variables that say something and have no effect: what to use in their place.
+const UNUSED_VARIABLES: [(&str, &str); 7] = [
+    ("RABBITMQ_CONFIG_FILE", "a rabbitmq.conf is not read; WARREN_CONFIG names a broker.toml"),
+    ("RABBITMQ_CONFIG_FILES", "a rabbitmq.conf is not read; WARREN_CONFIG names a broker.toml"),
+    ("RABBITMQ_ADVANCED_CONFIG_FILE", "an advanced.config is not read; WARREN_CONFIG names a broker.toml"),
+    ("RABBITMQ_MNESIA_BASE", "node.data_dir (WARREN_NODE__DATA_DIR) is where the data is kept"),
+    ("RABBITMQ_MNESIA_DIR", "node.data_dir (WARREN_NODE__DATA_DIR) is where the data is kept"),
+    ("RABBITMQ_LOG_BASE", "the log goes to standard error"),
+    ("RABBITMQ_LOGS", "the log goes to standard error"),
 ];
 
 impl Sources {
@@ -180,13 +202,16 @@ pub(crate) fn environment_settings(
     problems: &mut Problems,
 ) -> Vec<Setting> {
     let mut settings = Vec::new();
-    for (name, path) in RABBITMQ_VARIABLES {
-        let given = environment.iter().find(|(variable, text)| variable == name && !text.is_empty());
-        if let (Some((name, text)), Some(key)) = (given, Key::find(path)) {
+    let given = |name: &str| environment.iter().find(|(variable, text)| variable == name && !text.is_empty());
+    for RabbitmqVariable { name, path, translate } in RABBITMQ_VARIABLES {
+        let text = given(name).and_then(|(_, text)| translate(text));
+        if let (Some(text), Some(key)) = (text, Key::find(path)) {
             notes.push(format!("{name} sets {path}; {} does so too", key.environment()));
-            settings.push((key, Raw::plain(Origin::Environment(name.clone()), text)));
+            settings.push((key, Raw::plain(Origin::Environment(name.to_owned()), text)));
         }
     }
+    let unused = UNUSED_VARIABLES.iter().filter(|(name, _)| given(name).is_some());
+    notes.extend(unused.map(|(name, instead)| format!("{name} has no effect: {instead}")));
     for (name, text) in environment {
         let Some(rest) = name.strip_prefix("WARREN_") else {
             continue;
@@ -200,6 +225,37 @@ pub(crate) fn environment_settings(
         }
     }
     settings
+}
+
+const fn variable(name: &'static str, path: &'static str, translate: fn(&str) -> Option<String>) -> RabbitmqVariable {
+    RabbitmqVariable { name, path, translate }
+}
+
+fn unchanged(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+/// RabbitMQ's `auto` is its default.
+fn address(text: &str) -> Option<String> {
+    (text != "auto").then(|| text.to_owned())
+}
+
+/// What stands behind the @ of `rabbit@host`. Without an @ RabbitMQ adds the host name, which is the default here.
+fn host_of_node(text: &str) -> Option<String> {
+    let (_, host) = text.split_once('@')?;
+    (!host.is_empty()).then(|| host.to_owned())
+}
+
+/// The level for all categories in RabbitMQ's `debug,connection=info,+color`: the part that names none.
+fn log_level(text: &str) -> Option<String> {
+    let level = text.split(',').map(str::trim).find(|part| !part.contains('=') && !part.starts_with(['+', '-']))?;
+    let level = match level {
+        "warning" => "warn",
+        "notice" => "info",
+        "critical" | "alert" | "emergency" | "none" => "error",
+        other => other,
+    };
+    (!level.is_empty()).then(|| level.to_owned())
 }
 
 fn unknown_variable(name: &str, rest: &str, problems: &mut Problems) {

@@ -1,6 +1,7 @@
 //! The types of configuration values that the standard library does not have.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// A password. It never appears in `Debug` output.
@@ -89,6 +90,41 @@ pub struct Permission {
     pub read: String,
 }
 
+/// A certificate of the server, its key, and the names it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsCertificate {
+    pub certificate_file: PathBuf,
+    pub key_file: PathBuf,
+    /// Empty: the names in the certificate.
+    pub server_names: Vec<String>,
+}
+
+/// A block of addresses: `10.0.0.0/8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    pub address: IpAddr,
+    /// How many bits of an address tell that it belongs to the network: up to 32 or 128.
+    pub prefix: u8,
+}
+
+impl Network {
+    /// Whether the address belongs to the network. An IPv4 address that IPv6 embeds counts as IPv4.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address.to_canonical(), address.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let different = own.to_bits() ^ other.to_bits();
+                different.leading_zeros() >= u32::from(self.prefix)
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let different = own.to_bits() ^ other.to_bits();
+                different.leading_zeros() >= u32::from(self.prefix)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// A value that is one of a few names.
 pub(crate) trait Choice: Copy + 'static {
     const ALL: &'static [Self];
@@ -127,6 +163,86 @@ choices! {
         Plain = "PLAIN",
         AmqPlain = "AMQPLAIN",
         Anonymous = "ANONYMOUS",
+        /// The client certificate of a TLS connection.
+        External = "EXTERNAL",
+    }
+
+    /// Whether clients are asked for a certificate.
+    pub enum TlsVerify {
+        None = "none",
+        /// They are, and it is checked.
+        Peer = "peer",
+    }
+
+    /// A version of TLS.
+    pub enum TlsVersion {
+        V1_2 = "1.2",
+        V1_3 = "1.3",
+    }
+
+    /// A cipher suite of TLS, by its OpenSSL name.
+    pub enum TlsCipher {
+        Tls13Aes256 = "TLS_AES_256_GCM_SHA384",
+        Tls13Aes128 = "TLS_AES_128_GCM_SHA256",
+        Tls13Chacha20 = "TLS_CHACHA20_POLY1305_SHA256",
+        EcdsaAes256 = "ECDHE-ECDSA-AES256-GCM-SHA384",
+        EcdsaAes128 = "ECDHE-ECDSA-AES128-GCM-SHA256",
+        EcdsaChacha20 = "ECDHE-ECDSA-CHACHA20-POLY1305",
+        RsaAes256 = "ECDHE-RSA-AES256-GCM-SHA384",
+        RsaAes128 = "ECDHE-RSA-AES128-GCM-SHA256",
+        RsaChacha20 = "ECDHE-RSA-CHACHA20-POLY1305",
+    }
+
+    /// What of a client certificate is a user's name.
+    pub enum LoginFrom {
+        /// The subject: `CN=client,O=Org`.
+        DistinguishedName = "distinguished_name",
+        CommonName = "common_name",
+        AlternativeName = "subject_alternative_name",
+    }
+
+    /// The kinds of alternative names in certificates.
+    pub enum AlternativeName {
+        Dns = "dns",
+        Ip = "ip",
+        Email = "email",
+        Uri = "uri",
+        OtherName = "other_name",
+    }
+
+    /// Who knows users and what they may do. Where two are named, the first checks the password and the second decides
+    /// the rest.
+    pub enum AuthBackend {
+        /// The broker's own users.
+        Internal = "internal",
+        OAuth2 = "oauth2",
+        Http = "http",
+        OAuth2ThenInternal = "oauth2+internal",
+        OAuth2ThenHttp = "oauth2+http",
+        HttpThenInternal = "http+internal",
+        InternalThenHttp = "internal+http",
+    }
+
+    /// A signature of a JSON web token.
+    pub enum TokenAlgorithm {
+        Rs256 = "RS256",
+        Rs384 = "RS384",
+        Rs512 = "RS512",
+        Ps256 = "PS256",
+        Ps384 = "PS384",
+        Ps512 = "PS512",
+        Es256 = "ES256",
+        Es384 = "ES384",
+        EdDsa = "EdDSA",
+        Hs256 = "HS256",
+        Hs384 = "HS384",
+        Hs512 = "HS512",
+    }
+
+    /// How a service is asked.
+    pub enum HttpMethod {
+        Get = "get",
+        Post = "post",
     }
 
     /// The type of a queue that is declared without `x-queue-type`.
@@ -175,6 +291,18 @@ mod tests {
     #[test]
     fn a_secret_is_not_in_debug_output() {
         assert!(!format!("{:?}", Secret::new("hunter2")).contains("hunter2"));
+    }
+
+    #[test]
+    fn networks_contain_addresses() {
+        let network = |address: &str, prefix| Network { address: address.parse().expect("an address"), prefix };
+        let contains = |network: Network, address: &str| network.contains(address.parse().expect("an address"));
+        let ten = network("10.0.0.0", 8);
+        assert!(contains(ten, "10.255.0.1") && contains(ten, "::ffff:10.1.2.3"));
+        assert!(!contains(ten, "11.0.0.1") && !contains(ten, "::1"));
+        assert!(contains(network("192.0.2.7", 32), "192.0.2.7") && !contains(network("192.0.2.7", 32), "192.0.2.6"));
+        assert!(contains(network("0.0.0.0", 0), "203.0.113.9") && !contains(network("0.0.0.0", 0), "2001:db8::1"));
+        assert!(contains(network("2001:db8::", 32), "2001:db8:1::1") && !contains(network("::1", 128), "::2"));
     }
 
     #[test]

@@ -22,7 +22,7 @@ const PATTERN: Text = Text::ANY;
 const MOST_TAGS: usize = 32;
 
 /// The entries of one table of the file: each is taken out by its name, the rest is unknown.
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     key: &'a str,
     raw: &'a Raw,
     entries: Vec<Entry>,
@@ -30,7 +30,7 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The entries of `raw`, after telling which of them are none of `names`.
-    fn of(key: &'a str, raw: &'a Raw, names: &[&'static str], problems: &mut Problems) -> Option<Self> {
+    pub(super) fn of(key: &'a str, raw: &'a Raw, names: &[&'static str], problems: &mut Problems) -> Option<Self> {
         let entries = raw.table()?;
         for entry in entries.iter().filter(|entry| !names.contains(&entry.name.as_str())) {
             let hint = match nearest(&entry.name, names.iter().copied()) {
@@ -43,7 +43,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The value of `name`, if it is there. The outer None is a value that cannot be used.
-    fn optional<K: Kind>(&self, name: &str, kind: &K, problems: &mut Problems) -> Option<Option<K::Value>> {
+    pub(super) fn optional<K: Kind>(&self, name: &str, kind: &K, problems: &mut Problems) -> Option<Option<K::Value>> {
         match self.entries.iter().find(|entry| entry.name == name) {
             Some(entry) => {
                 let key = format!("{}.{name}", self.key);
@@ -54,7 +54,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The value of `name`, which has to be there.
-    fn required<K: Kind>(&self, name: &str, kind: &K, problems: &mut Problems) -> Option<K::Value> {
+    pub(super) fn required<K: Kind>(&self, name: &str, kind: &K, problems: &mut Problems) -> Option<K::Value> {
         let value = self.optional(name, kind, problems)?;
         if value.is_none() {
             problems.value(&self.raw.origin, self.key, format!("{name} is missing"));

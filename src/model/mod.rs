@@ -13,4 +13,5 @@ pub mod random;
 pub mod request;
 pub mod statistics;
 pub mod table;
+pub mod tls;
 pub mod vhost;

@@ -11,7 +11,7 @@ use super::names::{ConsumerTag, ExchangeName, QueueName, RoutingKey, UserName, V
 use super::table::FieldTable;
 
 /// From a front end to its session.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Request {
     /// Answered by `Event::LoggedIn` or `Event::LoginRefused`.
     Login {
@@ -50,6 +50,11 @@ pub enum Mechanism {
         mechanism: &'static str,
     },
     Anonymous,
+    /// EXTERNAL: the name is the one of the client certificate, which the transport has checked; otherwise the reason
+    /// why it gives none.
+    External {
+        user: Result<UserName, String>,
+    },
 }
 
 impl std::fmt::Debug for Mechanism {
@@ -58,12 +63,14 @@ impl std::fmt::Debug for Mechanism {
         match self {
             Self::Password { user, mechanism, .. } => write!(f, "{mechanism}({user})"),
             Self::Anonymous => f.write_str("ANONYMOUS"),
+            Self::External { user: Ok(user) } => write!(f, "EXTERNAL({user})"),
+            Self::External { user: Err(reason) } => write!(f, "EXTERNAL({reason})"),
         }
     }
 }
 
 /// `basic.publish` with its content.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PublishRequest {
     pub channel: ChannelRef,
     pub message: Message,

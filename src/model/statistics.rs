@@ -11,6 +11,7 @@ use super::durations::{CLASSES, Durations};
 use super::ids::Timestamp;
 use super::names::{UserName, VhostName};
 use super::table::FieldTable;
+use super::tls::TlsFacts;
 
 macro_rules! numbers {
     ($(#[$doc:meta])* $type:ident, $field:ident { $($(#[$field_doc:meta])* $name:ident),* $(,)? }) => {
@@ -433,25 +434,6 @@ impl ConnectionState {
     }
 }
 
-/// What TLS negotiated with a client.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsFacts {
-    pub version: String,
-    pub cipher: String,
-    pub key_exchange: String,
-    pub hash: String,
-    pub peer: Option<PeerCertificate>,
-}
-
-/// A client's certificate.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PeerCertificate {
-    pub subject: String,
-    pub issuer: String,
-    pub validity: String,
-    pub serial_number: String,
-}
-
 /// What is known of a connection.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionFacts {
@@ -471,7 +453,7 @@ pub struct ConnectionFacts {
     /// Seconds.
     pub heartbeat: u16,
     pub connected_at: Timestamp,
-    pub tls: Option<TlsFacts>,
+    pub tls: Option<Arc<TlsFacts>>,
 }
 
 impl ConnectionRecord {

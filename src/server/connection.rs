@@ -7,17 +7,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use crate::broker::{Outbox, Session};
+use crate::broker::{Eventually, Outbox, Pending, Session, Verdict};
 use crate::model::ids::{ConnectionId, Timestamp};
 use crate::model::request::{Event, Request};
 use crate::model::statistics::{ConnectionFacts, ConnectionRecord, TrafficNumber};
 use crate::protocol::amqp091::{Connection, Status};
 
 use super::Shared;
+use super::opening::{Link, Opened, Opening};
+use super::stream::Stream;
 
 /// Bytes read at once, into a buffer that all connections of a thread share.
 const READ_MAX: usize = 128 * 1024;
@@ -25,10 +27,6 @@ const READ_MAX: usize = 128 * 1024;
 const FLOOD: usize = 16 * 1024;
 /// Once fewer bytes than this wait for the socket, the deliveries among them count as sent.
 const OUTPUT_LOW: usize = 64 * 1024;
-/// How long a closed socket is read on, so that the peer gets what was written last.
-const LINGER: Duration = Duration::from_secs(1);
-/// Reads of at most 4 KiB while a closed socket lingers.
-const LINGER_READS: usize = 64;
 /// How long what a client had sent before the broker stopped is still taken.
 const LAST_READS: Duration = Duration::from_secs(1);
 /// After such a silence, all of it has been taken.
@@ -42,7 +40,8 @@ thread_local! {
 
 struct Driver {
     shared: Arc<Shared>,
-    stream: TcpStream,
+    stream: Stream,
+    link: Link,
     protocol: Connection,
     session: Session,
     record: Arc<ConnectionRecord>,
@@ -53,6 +52,8 @@ struct Driver {
     timer: Pin<Box<Sleep>>,
     /// What the timer is set to.
     armed: Option<Timestamp>,
+    /// What the session waits for: somebody else's answer.
+    pending: Option<Eventually<Verdict>>,
     end_of_input: bool,
     /// The broker is stopping: says so once what the client sent before is taken, at this time at the latest.
     farewell: Option<(Event, Instant)>,
@@ -77,18 +78,21 @@ async fn let_others_run() {
 /// What a driver waits for.
 enum Wake {
     Readable,
+    Answered(Verdict),
     Other,
 }
 
-pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve(shared: Arc<Shared>, opening: Arc<Opening>, socket: TcpStream, peer: SocketAddr) {
+    // The time for the handshakes of TLS and AMQP together begins here.
+    let accepted = shared.clock.now();
+    let Some(Opened { stream, link, external }) = opening.open(socket, peer).await else { return };
     let id = shared.broker.new_connection_id();
-    let _ = stream.set_nodelay(true);
     let Ok(seed) = getrandom::u64() else {
         tracing::error!("no random numbers from the system: connection refused");
         return;
     };
     let outbox = Arc::new(Outbox::new(shared.publish_credit, shared.delivery_credit));
-    let own = stream.local_addr().unwrap_or(peer);
+    let (peer, own) = (link.peer, link.local);
     let facts = ConnectionFacts {
         name: format!("{peer} -> {own}").into(),
         peer_host: peer.ip().to_canonical().to_string(),
@@ -96,34 +100,57 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAd
         host: own.ip().to_canonical().to_string(),
         port: own.port(),
         connected_at: shared.clock.now(),
+        tls: link.tls.clone(),
         ..ConnectionFacts::default()
     };
     let record = shared.broker.registry.add(id, facts, &outbox);
     if let Some(alarm) = shared.alarms.current() {
         outbox.push_one(alarm);
     }
-    let now = shared.clock.now();
-    tracing::debug!(connection = id.0, %peer, "connection accepted");
+    tell_accepted(id, &link);
+    let mut protocol = Connection::new(Arc::clone(&shared.amqp), id, seed, accepted).with_record(&record);
+    if let Some(user) = external {
+        protocol.offer_external(user);
+    }
     let mut driver = Box::new(Driver {
-        protocol: Connection::new(Arc::clone(&shared.amqp), id, seed, now).with_record(&record),
+        protocol,
         session: Session::new(&shared.broker, &outbox, id, peer.ip(), seed.rotate_left(32)).with_record(&record),
         record,
         stream,
+        link,
         outbox,
         events: Vec::new(),
         requests: Vec::new(),
         immediate: Vec::new(),
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         armed: None,
+        pending: None,
         end_of_input: false,
         farewell: None,
         shared,
     });
     let outcome = driver.run().await;
-    driver.finish(id, peer, outcome).await;
+    driver.finish(id, outcome).await;
+}
+
+fn tell_accepted(id: ConnectionId, link: &Link) {
+    let Link { peer, local, tls } = link;
+    match tls.as_deref() {
+        Some(tls) => {
+            let subject = tls.peer.as_ref().map_or("", |certificate| &certificate.subject);
+            let (version, cipher) = (tls.version, tls.cipher);
+            tracing::debug!(connection = id.0, %peer, %local, version, cipher, subject, "connection accepted");
+        }
+        None => tracing::debug!(connection = id.0, %peer, %local, "connection accepted"),
+    }
 }
 
 impl Driver {
+    /// Where the connection comes from, and how it is protected.
+    fn link(&self) -> &Link {
+        &self.link
+    }
+
     /// The whole life of the connection. An error is the socket's.
     async fn run(&mut self) -> io::Result<()> {
         loop {
@@ -143,13 +170,17 @@ impl Driver {
                 self.take_leave(until).await?;
                 continue;
             }
-            if matches!(self.wait().await?, Wake::Readable) {
-                let length = self.read()?;
-                self.work(self.shared.clock.now());
-                // To wake another thread takes its time, too.
-                if length >= FLOOD {
-                    let_others_run().await;
+            match self.wait().await? {
+                Wake::Readable => {
+                    let length = self.read()?;
+                    self.work(self.shared.clock.now());
+                    // To wake another thread takes its time, too.
+                    if length >= FLOOD {
+                        let_others_run().await;
+                    }
                 }
+                Wake::Answered(verdict) => self.resume(verdict),
+                Wake::Other => {}
             }
             self.tick();
         }
@@ -177,6 +208,26 @@ impl Driver {
         }
     }
 
+    /// Waits from here on for what the session needs, if it needs something.
+    fn take_pending(&mut self) {
+        match self.session.take_pending() {
+            Some(Pending::Answer(answer)) => self.pending = Some(answer),
+            Some(Pending::Pause { ms, then }) => {
+                self.pending = Some(Box::pin(async move {
+                    tokio::time::sleep(Duration::from_millis(ms)).await;
+                    then
+                }));
+            }
+            None => {}
+        }
+    }
+
+    /// Goes on with what waited for the answer; `work` tells the client.
+    fn resume(&mut self, verdict: Verdict) {
+        self.pending = None;
+        self.session.resume(verdict, &mut self.immediate, self.shared.clock.now());
+    }
+
     /// Gives back what a busy time has left behind. Called when the timer fires, so at the pace of heartbeats.
     fn trim(&mut self) {
         self.events.shrink_to(LIST_KEEP);
@@ -188,14 +239,11 @@ impl Driver {
 
     fn write(&mut self) -> io::Result<()> {
         if self.protocol.output().is_empty() {
-            return Ok(());
+            return self.stream.flush();
         }
         let before = self.protocol.output().len();
-        let stream = &self.stream;
-        let outcome = self.protocol.output().drain(|slices| match slices {
-            [slice] => stream.try_write(slice),
-            slices => stream.try_write_vectored(slices),
-        });
+        let stream = &mut self.stream;
+        let outcome = self.protocol.output().drain(|slices| stream.try_write_vectored(slices));
         self.protocol.note_written();
         let left = self.protocol.output().len();
         self.record.traffic.add(TrafficNumber::Sent, (before - left) as u64);
@@ -230,6 +278,15 @@ impl Driver {
     /// nothing more is looked at.
     async fn take_leave(&mut self, until: Instant) -> io::Result<()> {
         let is_late = Instant::now() >= until;
+        self.take_pending();
+        if let Some(pending) = &mut self.pending
+            && !is_late
+        {
+            if let Ok(verdict) = tokio::time::timeout_at(until, pending).await {
+                self.resume(verdict);
+            }
+            return Ok(());
+        }
         if self.protocol.wants_input() && !is_late {
             if !self.session.has_credit() {
                 let _ = tokio::time::timeout_at(until, self.outbox.changed()).await;
@@ -240,7 +297,7 @@ impl Driver {
             }
             // That nothing was there means little: more than fits the socket's buffers comes in pieces.
             let until = until.min(Instant::now() + LAST_SILENCE);
-            if tokio::time::timeout_at(until, self.stream.readable()).await.is_ok() {
+            if tokio::time::timeout_at(until, self.stream.socket().readable()).await.is_ok() {
                 return Ok(());
             }
         }
@@ -252,26 +309,38 @@ impl Driver {
 
     async fn wait(&mut self) -> io::Result<Wake> {
         self.arm();
+        self.take_pending();
         let waiting = self.protocol.output().len();
         // An alarm holds publishes back before they need credit, and acknowledgements are to get through.
         let credit = self.session.has_credit() || self.protocol.is_alarmed();
-        let reading = self.protocol.wants_input() && credit;
-        let writing = waiting > 0;
+        let reading = self.protocol.wants_input() && credit && !self.session.is_waiting();
+        let writing = waiting > 0 || self.stream.wants_write();
+        if reading && self.stream.has_input() {
+            return Ok(Wake::Readable);
+        }
         let interest = match (reading, writing) {
             (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
             (true, false) => Some(Interest::READABLE),
             (false, true) => Some(Interest::WRITABLE),
             (false, false) => None,
         };
-        let stream = &self.stream;
+        let stream = self.stream.socket();
         let socket = async {
             match interest {
                 Some(interest) => stream.ready(interest).await,
                 None => std::future::pending().await,
             }
         };
+        let pending = self.pending.as_mut();
+        let answer = async {
+            match pending {
+                Some(pending) => pending.await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.outbox.changed() => Ok(Wake::Other),
+            verdict = answer => Ok(Wake::Answered(verdict)),
             ready = socket => {
                 let ready = ready?;
                 let readable = reading && (ready.is_readable() || ready.is_read_closed());
@@ -283,7 +352,7 @@ impl Driver {
 
     /// Sets the timer to the protocol's deadline. A deadline that moved later is left: the early wake-up sets it anew.
     fn arm(&mut self) {
-        let deadline = self.protocol.deadline();
+        let deadline = self.protocol.deadline().into_iter().chain(self.session.expires()).min();
         match (self.armed, deadline) {
             (Some(armed), Some(deadline)) if armed <= deadline => {}
             (_, Some(deadline)) => {
@@ -300,41 +369,32 @@ impl Driver {
             self.armed = None;
             self.trim();
         }
+        if self.session.expires().is_some_and(|expires| expires <= now) {
+            self.session.expire();
+            let text = "credential expired".to_owned();
+            self.protocol.handle(Event::Shutdown { text }, now, &mut self.requests);
+        }
         if self.protocol.deadline().is_some_and(|deadline| deadline <= now) {
             self.protocol.tick(now);
         }
     }
 
     /// Ends what the broker has for the connection, and closes the socket so that what was written last arrives.
-    async fn finish(mut self: Box<Self>, id: ConnectionId, peer: SocketAddr, outcome: io::Result<()>) {
+    async fn finish(mut self: Box<Self>, id: ConnectionId, outcome: io::Result<()>) {
         self.session.abandon(self.shared.clock.now());
         self.shared.broker.registry.remove(id);
         let user = self.session.user().map_or("", |user| user.as_str());
+        let peer = self.link().peer;
         let name = self.protocol.client().connection_name.clone().unwrap_or_default();
         match (self.protocol.take_reason(), &outcome) {
             (Some(reason), _) => tracing::warn!(connection = id.0, %peer, user, name, reason, "connection closed"),
             (None, Err(error)) => tracing::warn!(connection = id.0, %peer, user, name, %error, "connection lost"),
             (None, Ok(())) => tracing::debug!(connection = id.0, %peer, user, name, "connection closed"),
         }
-        if outcome.is_ok() && !self.end_of_input {
-            let _ = tokio::time::timeout(LINGER, self.linger()).await;
-        }
-    }
-
-    async fn linger(&mut self) {
-        if self.stream.shutdown().await.is_err() {
-            return;
-        }
-        let mut rest = [0; 4096];
-        for _ in 0..LINGER_READS {
-            if self.stream.readable().await.is_err() {
-                return;
-            }
-            match self.stream.try_read(&mut rest) {
-                Ok(0) => return,
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
-                _ => {}
-            }
+        match (&outcome, self.end_of_input) {
+            (Ok(()), false) => self.stream.close().await,
+            (Ok(()), true) => self.stream.answer_close(),
+            (Err(_), _) => {}
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::management::{Management, Origin, serve};
 
 use super::ServerError;
+use super::tls::{Acceptor, Tls};
 
 /// HTTP connections at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 1024;
@@ -44,13 +45,41 @@ pub(super) async fn start(
     address: SocketAddr,
     stopped: watch::Receiver<bool>,
 ) -> Result<SocketAddr, ServerError> {
-    let listener = TcpListener::bind(address).await.map_err(|error| ServerError::ListenHttp { address, error })?;
-    let bound = listener.local_addr().map_err(|error| ServerError::ListenHttp { address, error })?;
-    tokio::spawn(accept(Arc::clone(management), site, listener, stopped));
+    listen(management, site, address, None, stopped).await
+}
+
+/// The same with TLS.
+pub(super) async fn start_tls(
+    management: &Arc<Management>,
+    site: Site,
+    address: SocketAddr,
+    tls: &Arc<Tls>,
+    stopped: watch::Receiver<bool>,
+) -> Result<SocketAddr, ServerError> {
+    listen(management, site, address, Some(Acceptor::new(tls)), stopped).await
+}
+
+async fn listen(
+    management: &Arc<Management>,
+    site: Site,
+    address: SocketAddr,
+    acceptor: Option<Acceptor>,
+    stopped: watch::Receiver<bool>,
+) -> Result<SocketAddr, ServerError> {
+    let failed = |error| ServerError::ListenHttp { address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    tokio::spawn(accept(Arc::clone(management), site, listener, acceptor.map(Arc::new), stopped));
     Ok(bound)
 }
 
-async fn accept(management: Arc<Management>, site: Site, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+async fn accept(
+    management: Arc<Management>,
+    site: Site,
+    listener: TcpListener,
+    acceptor: Option<Arc<Acceptor>>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
@@ -62,9 +91,18 @@ async fn accept(management: Arc<Management>, site: Site, listener: TcpListener, 
             Ok((stream, peer)) => {
                 let _ = stream.set_nodelay(true);
                 let management = Arc::clone(&management);
+                let acceptor = acceptor.clone();
+                let origin = Origin::Network(peer.ip().to_canonical());
                 tokio::spawn(async move {
                     let _permit = permit;
-                    converse(management, site, stream, Origin::Network(peer.ip().to_canonical())).await;
+                    match acceptor {
+                        None => converse(management, site, stream, origin).await,
+                        Some(acceptor) => match acceptor.accept(stream).await {
+                            Ok(stream) => converse(management, site, stream, origin).await,
+                            // The acceptor has told of it.
+                            Err(_) => {}
+                        },
+                    }
                 });
             }
             Err(error) => {

@@ -13,6 +13,7 @@ use crate::management::{Management, Sampler, Settings};
 use super::http::{self, Site};
 use super::process::Process;
 use super::settings::millis;
+use super::tls::Tls;
 use super::{ServerError, Shared};
 
 /// How often the charts' past is written to the disk.
@@ -24,6 +25,7 @@ pub(super) async fn start(
     shared: &Arc<Shared>,
     config: &Config,
     process: &Arc<Process>,
+    tls: Option<&Arc<Tls>>,
     stopped: &watch::Receiver<bool>,
     ready: &mut String,
 ) -> Result<Arc<Management>, ServerError> {
@@ -52,6 +54,16 @@ pub(super) async fn start(
         let bound = http::start(&management, Site::Metrics, address, stopped.clone()).await?;
         process.add_listener("http/prometheus", bound, false);
         ready.push_str(&format!(" prometheus={bound}"));
+    }
+    for (site, address, protocol, name) in [
+        (Site::Management, config.management.tls_address(), "https", "management-tls"),
+        (Site::Metrics, config.prometheus.tls_address(), "https/prometheus", "prometheus-tls"),
+    ] {
+        if let (Some(address), Some(tls)) = (address, tls) {
+            let bound = http::start_tls(&management, site, address, tls, stopped.clone()).await?;
+            process.add_listener(protocol, bound, true);
+            ready.push_str(&format!(" {name}={bound}"));
+        }
     }
     tokio::spawn(take_samples(Arc::clone(&management), config.management.sample_interval, stopped.clone()));
     Ok(management)

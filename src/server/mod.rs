@@ -3,16 +3,24 @@
 #![allow(clippy::disallowed_methods, reason = "the only code that spawns, sleeps and reads a clock")]
 
 mod alarms;
+mod authentication;
 mod clock;
 mod connection;
 mod definitions;
 mod http;
+mod http_backend;
+mod http_client;
 mod listener;
 mod log_threads;
 mod management;
+mod notify;
+mod opening;
 mod process;
 mod settings;
 mod shards;
+mod stream;
+mod tls;
+mod token_keys;
 mod wal_writer;
 
 use std::io::Write as _;
@@ -27,7 +35,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::broker::{Broker, DefinitionError, OpenError};
-use crate::config::Loaded;
+use crate::config::{Config, Loaded};
 use crate::disk::{Disk, DiskError};
 use crate::log::{LogError, SyncMode};
 use crate::model::request::Event;
@@ -37,15 +45,19 @@ use alarms::Alarms;
 use clock::Clock;
 use process::Process;
 
+use opening::Opening;
 pub use process::LogLevels;
+use tls::{Tls, TlsError};
 
 /// What makes the broker stop by itself, or not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     #[error("the runtime cannot be started: {0}")]
     Runtime(std::io::Error),
-    #[error("amqp: cannot listen on {address}: {error}")]
-    Listen { address: SocketAddr, error: std::io::Error },
+    #[error("{key}: cannot listen on {address}: {error}")]
+    Listen { key: &'static str, address: SocketAddr, error: std::io::Error },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("cannot listen on {address}: {error}")]
     ListenHttp { address: SocketAddr, error: std::io::Error },
     #[error("{}: {error}", path.display())]
@@ -63,6 +75,8 @@ pub enum ServerError {
     #[error("no random numbers from the system: {0}")]
     Random(getrandom::Error),
     #[error(transparent)]
+    Authentication(#[from] authentication::AuthenticationError),
+    #[error(transparent)]
     Definition(#[from] DefinitionError),
 }
 
@@ -78,6 +92,8 @@ struct Shared {
     delivery_credit: u64,
     /// The log's threads are to end.
     stopping: AtomicBool,
+    /// New AMQP connections are turned away.
+    suspended: AtomicBool,
     /// The log has work for the thread that maintains it.
     care: log_threads::Care,
 }
@@ -97,6 +113,8 @@ async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError
     let config = &loaded.config;
     let path = &config.node.data_dir;
     raise_open_files();
+    // First of all: a broker that cannot serve is not to look at its data.
+    let tls = Tls::open(&config.tls)?;
     let clock = Clock::start();
     let disk = Arc::new(Disk::open(path)?);
     let begun = clock.now();
@@ -113,6 +131,7 @@ async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError
     if broker.is_new() {
         definitions::define(&broker, config)?;
     }
+    authentication::start(&broker, config, clock)?;
     let shared = Arc::new(Shared {
         broker,
         clock,
@@ -122,6 +141,7 @@ async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError
         publish_credit: config.memory.connection_publish_credit,
         delivery_credit: config.memory.connection_delivery_credit,
         stopping: AtomicBool::new(false),
+        suspended: AtomicBool::new(false),
         care: log_threads::Care::default(),
     });
     let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Signals)?;
@@ -130,17 +150,15 @@ async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError
     let writer = log_threads::start(&shared, options.sync, &failed).map_err(ServerError::Thread)?;
     shards::start(&shared);
     alarms::start(&shared, &config.memory, &config.storage, path);
+    tls::watch(tls.clone()).map_err(ServerError::Signals)?;
     let (stop, stopped) = watch::channel(false);
-    let mut ready = String::from("ready");
-    let process = Arc::new(Process::new(&shared, loaded, log_levels));
-    if let Some(address) = config.amqp.address() {
-        let bound = listener::start(&shared, address, config.amqp.backlog, stopped.clone())?;
-        process.add_listener("amqp", bound, false);
-        ready.push_str(&format!(" amqp={bound}"));
-    }
-    let management = management::start(&shared, config, &process, &stopped, &mut ready).await?;
+    let process = Arc::new(Process::new(&shared, loaded, log_levels, tls.clone()));
+    let mut ready = listen(&shared, config, tls.clone(), &process, &stopped)?;
+    let management = management::start(&shared, config, &process, tls.as_ref(), &stopped, &mut ready).await?;
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "{ready}");
     announce(&ready);
+    let supervisor = notify::Supervisor::from_environment();
+    supervisor.ready(&ready);
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
@@ -148,6 +166,7 @@ async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError
         // Nothing more is promised, and nobody is told: what was promised is on the disk.
         Some(error) = failure.recv() => return Err(ServerError::Log { path: path.clone(), error }),
     }
+    supervisor.stopping(config.shutdown.timeout);
     let _ = stop.send(true);
     management::stop(&management);
     close_connections(&shared, config.shutdown.timeout).await;
@@ -162,6 +181,31 @@ async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Starts the listeners; returns the line that names them.
+fn listen(
+    shared: &Arc<Shared>,
+    config: &Config,
+    tls: Option<Arc<Tls>>,
+    process: &Process,
+    stopped: &watch::Receiver<bool>,
+) -> Result<String, ServerError> {
+    let backlog = config.amqp.backlog;
+    let mut ready = String::from("ready");
+    if let Some(address) = config.amqp.address() {
+        let opening = Opening::new(config, None);
+        let bound = listener::start(shared, "amqp.port", opening, address, backlog, stopped.clone())?;
+        process.add_listener("amqp", bound, false);
+        ready.push_str(&format!(" amqp={bound}"));
+    }
+    if let (Some(address), Some(tls)) = (config.amqps_address(), tls) {
+        let opening = Opening::new(config, Some(tls));
+        let bound = listener::start(shared, "amqp.tls_port", opening, address, backlog, stopped.clone())?;
+        process.add_listener("amqp/ssl", bound, true);
+        ready.push_str(&format!(" amqps={bound}"));
+    }
+    Ok(ready)
 }
 
 /// Every connection is an open file: takes as many as the system allows this process, instead of the usual 1024.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -13,6 +13,7 @@ use crate::management::{Certificate, Listener, Node, NodeFacts};
 use crate::model::ids::Timestamp;
 
 use super::Shared;
+use super::tls::Tls;
 
 /// Changes what is logged.
 pub type LogLevels = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
@@ -22,25 +23,25 @@ pub(super) struct Process {
     shared: Arc<Shared>,
     configuration: Value,
     data_directory: String,
+    tls: Option<Arc<Tls>>,
     started: Timestamp,
     listeners: Mutex<Vec<Listener>>,
     log_levels: LogLevels,
     /// Somebody wants the broker to stop.
     pub(super) stop: Notify,
-    pub(super) suspended: AtomicBool,
 }
 
 impl Process {
-    pub(super) fn new(shared: &Arc<Shared>, loaded: &Loaded, log_levels: LogLevels) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, loaded: &Loaded, log_levels: LogLevels, tls: Option<Arc<Tls>>) -> Self {
         Self {
             shared: Arc::clone(shared),
             configuration: describe(loaded),
             data_directory: loaded.config.node.data_dir.display().to_string(),
             started: shared.clock.now(),
+            tls,
             listeners: Mutex::default(),
             log_levels,
             stop: Notify::new(),
-            suspended: AtomicBool::new(false),
         }
     }
 
@@ -83,12 +84,17 @@ impl Node for Process {
 
     fn listeners(&self) -> Vec<Listener> {
         let listeners = self.listeners.lock().clone();
-        let suspended = self.suspended.load(Ordering::Relaxed);
+        let suspended = self.shared.suspended.load(Ordering::Relaxed);
         listeners.into_iter().filter(|listener| !suspended || !listener.protocol.starts_with("amqp")).collect()
     }
 
     fn certificates(&self) -> Vec<Certificate> {
-        Vec::new()
+        let certificates = self.tls.as_ref().map(|tls| tls.certificates()).unwrap_or_default();
+        let not_after = |seconds: i64| u64::try_from(seconds).unwrap_or_default().saturating_mul(1000);
+        certificates
+            .into_iter()
+            .map(|certificate| Certificate { file: certificate.file, not_after_ms: not_after(certificate.valid_until) })
+            .collect()
     }
 
     fn configuration(&self) -> Value {
@@ -113,7 +119,7 @@ impl Node for Process {
     }
 
     fn suspend_listeners(&self, suspended: bool) {
-        self.suspended.store(suspended, Ordering::Relaxed);
+        self.shared.suspended.store(suspended, Ordering::Relaxed);
     }
 
     fn set_memory_limit(&self, bytes: u64) {

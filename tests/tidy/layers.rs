@@ -17,11 +17,12 @@ const fn narrow(name: &'static str, rank: u8, only: &'static [&'static str]) -> 
     Layer { name, rank, only: Some(only) }
 }
 
-const LAYERS: [Layer; 14] = [
+const LAYERS: [Layer; 15] = [
     layer("model", 0),
     narrow("routing", 1, &["model"]),
     narrow("queue", 1, &["model"]),
     narrow("log", 1, &["model"]),
+    narrow("oauth2", 1, &["model"]),
     narrow("raft", 2, &["log", "model"]),
     narrow("disk", 2, &["log"]),
     layer("broker", 3),
@@ -30,10 +31,12 @@ const LAYERS: [Layer; 14] = [
     narrow("config", 3, &["model"]),
     narrow("management", 4, &["broker", "model"]),
     // The command line checks and prints configurations.
-    narrow("cli", 4, &["broker", "config", "disk", "log", "model", "perf"]),
+    narrow("cli", 4, &["broker", "config", "ctl", "disk", "log", "model", "perf"]),
     layer("server", 5),
     // A client of the broker: it knows the wire, not the broker's insides.
     narrow("perf", 3, &[]),
+    // A client of the management API, as little acquainted with the insides.
+    narrow("ctl", 3, &[]),
     layer("main", 6),
 ];
 

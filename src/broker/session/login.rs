@@ -10,13 +10,22 @@ use crate::model::vhost::VhostLimits;
 
 use super::super::Broker;
 use super::super::auth::{PasswordHash, Permission, User};
+use super::super::authority::Authority;
+use super::super::login_attempts::Outcome;
 use super::{Login, Session};
 
 impl Session {
     /// Checks the credentials. Why they are refused is for the log alone.
-    pub(super) fn log_in(&mut self, mechanism: &Mechanism) -> Event {
+    pub(super) fn log_in(&mut self, mechanism: &Mechanism, events: &mut Vec<Event>) {
+        if let Mechanism::Password { user, password, .. } = mechanism
+            && self.broker.asks_others()
+        {
+            return self.ask_who(user, password);
+        }
         let (name, password) = match mechanism {
             Mechanism::Password { user, password, .. } => (Some(user), Some(password)),
+            // The certificate has been checked, in place of a password.
+            Mechanism::External { user } => (user.as_ref().ok(), None),
             Mechanism::Anonymous => (self.broker.settings.anonymous_user.as_ref(), None),
         };
         let user = name.and_then(|name| self.topology.user(name)).cloned();
@@ -25,15 +34,17 @@ impl Session {
             (Some(user), None) => user.check_origin(self.peer),
             (None, _) => Err("no such user"),
         };
+        let name = name.map_or("", UserName::as_str).to_owned();
         match outcome {
             Ok(()) => {
+                self.count_login(&name, Outcome::Succeeded);
                 self.user = user;
-                Event::LoggedIn
+                events.push(Event::LoggedIn);
             }
             Err(reason) => {
-                let name = name.map_or("", UserName::as_str);
+                self.count_login(&name, Outcome::Failed);
                 tracing::warn!(user = name, peer = %self.peer, ?mechanism, reason, "login refused");
-                Event::LoginRefused
+                self.refuse_login(events);
             }
         }
     }
@@ -53,13 +64,21 @@ impl Session {
             .vhost(&name)
             .cloned()
             .ok_or_else(|| Exception::not_allowed(format!("vhost {name} not found")));
-        self.broker.count_connection(&user, &name, vhost.as_ref().ok().map(|vhost| vhost.limits))?;
-        self.counted = Some(name.clone());
+        // Asked again once a service has answered, it is counted already.
+        if self.counted.is_none() {
+            self.broker.count_connection(&user, &name, vhost.as_ref().ok().map(|vhost| vhost.limits))?;
+            self.counted = Some(name.clone());
+        }
         let vhost = vhost?;
-        let Some(permission) = user.permissions.get(&name).cloned() else {
+        if !self.may_enter(&name) {
             let text = format!("access to vhost '{name}' refused for user '{}'", user.name);
             return Err(Exception::not_allowed(text));
+        }
+        let own = match self.authority {
+            Authority::Internal => user.permissions.get(&name).cloned(),
+            Authority::Token(_) | Authority::Remote(_) | Authority::Ended => None,
         };
+        let permission = own.unwrap_or_default();
         self.vhost = Some(vhost);
         let mut facts = self.record.facts.lock();
         facts.user = Some(user.name.clone());
@@ -89,21 +108,25 @@ impl Session {
         Ok(())
     }
 
-    /// The new secret must be the user's password.
-    pub(super) fn update_secret(&mut self, secret: &[u8]) -> Event {
+    /// The new secret must be the user's password, or another token of the same user.
+    pub(super) fn update_secret(&mut self, secret: &[u8], events: &mut Vec<Event>) {
+        if let Some(user) = self.user.as_ref().map(|user| user.name.clone())
+            && self.broker.asks_others()
+        {
+            return self.ask_whose(&user, secret);
+        }
         let accepted = self
             .user
             .as_ref()
             .and_then(|user| self.topology.user(&user.name))
             .is_some_and(|user| user.check_login(secret, self.peer).is_ok());
-        if accepted {
-            return Event::SecretUpdated;
-        }
-        Event::Exception {
-            channel: None,
-            exception: Exception::not_allowed("New secret was refused by one of the backends"),
-        }
+        events.push(if accepted { Event::SecretUpdated } else { secret_refused() });
     }
+}
+
+pub(super) fn secret_refused() -> Event {
+    let exception = Exception::not_allowed("New secret was refused by one of the backends");
+    Event::Exception { channel: None, exception }
 }
 
 impl Broker {

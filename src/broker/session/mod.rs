@@ -9,6 +9,7 @@ mod exchanges;
 mod login;
 mod publishing;
 mod queues;
+mod waiting;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,12 +21,13 @@ use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp
 use crate::model::names::{ExchangeName, QueueName, UserName, VhostName};
 use crate::model::random::Random;
 use crate::model::request::{Answer, Ask, Event, Internal, Request, SettleOutcome, Settlement};
-use crate::model::statistics::{ChurnNumber, ConnectionRecord, PublishRun};
+use crate::model::statistics::{ConnectionRecord, PublishRun};
 use crate::queue::{Command, Outcome};
 use crate::routing::Targets;
 
 use super::Broker;
 use super::auth::{Access, Permission, ResourceKind, User, refusal, topic_refusal};
+use super::authority::Authority;
 use super::journal::{Held, Submission};
 use super::link::ChannelLimit;
 use super::metadata::shard_of;
@@ -34,11 +36,15 @@ use super::shard::{AskKind, Envelope};
 use super::topology::{Topology, VhostTopology};
 
 use publishing::{HeldPublish, RouteCache};
+use waiting::Waiting;
+
+pub use waiting::{Pending, Verdict};
 
 /// A logged-in user in a vhost.
 struct Login {
     user: Arc<User>,
     vhost: VhostName,
+    /// Allows nothing where it is not the broker's users who decide.
     permission: Permission,
     /// It is no user of the definitions, so that nothing can be taken away from it.
     is_internal: bool,
@@ -86,6 +92,9 @@ pub struct Session {
     peer: IpAddr,
     random: Random,
     user: Option<Arc<User>>,
+    authority: Authority,
+    expires: Option<Timestamp>,
+    waiting: Waiting,
     login: Option<Login>,
     topology: Arc<Topology>,
     vhost: Option<Arc<VhostTopology>>,
@@ -118,6 +127,9 @@ impl Session {
             peer,
             random: Random::new(seed),
             user: None,
+            authority: Authority::Internal,
+            expires: None,
+            waiting: Waiting::default(),
             login: None,
             topology: broker.topology.load_full(),
             vhost: None,
@@ -176,15 +188,31 @@ impl Session {
         }
         self.now = now;
         self.refresh();
-        for request in requests.drain(..) {
-            match request {
-                Request::Publish(publish) => self.publish(publish, events),
-                Request::Settle(settlement) => self.settle(settlement),
-                Request::DeliveriesSent { bytes } => self.deliveries_sent(bytes),
-                other => self.rare(other, events),
-            }
+        let mut requests = requests.drain(..);
+        while !self.is_waiting()
+            && let Some(request) = requests.next()
+        {
+            self.handle(request, events);
         }
+        self.hold(requests);
         self.flush(now);
+    }
+
+    fn handle(&mut self, request: Request, events: &mut Vec<Event>) {
+        match self.authority {
+            Authority::Remote(_) => self.handle_asking(request, events),
+            Authority::Internal | Authority::Token(_) | Authority::Ended => self.handle_known(request, events),
+        }
+    }
+
+    /// Handles a request for whose checks nobody has to be asked.
+    fn handle_known(&mut self, request: Request, events: &mut Vec<Event>) {
+        match request {
+            Request::Publish(publish) => self.publish(publish, events),
+            Request::Settle(settlement) => self.settle(settlement),
+            Request::DeliveriesSent { bytes } => self.deliveries_sent(bytes),
+            other => self.rare(other, events),
+        }
     }
 
     /// Handles what a shard told the session rather than the front end.
@@ -196,7 +224,12 @@ impl Session {
             Internal::DeclareAgain { channel } => {
                 self.refresh();
                 if let Some(ask) = self.channels.get_mut(&channel.serial).and_then(|channel| channel.asked.take()) {
-                    self.ask(channel, ask, events);
+                    let request = Request::Ask { channel, ask };
+                    if self.is_waiting() {
+                        self.hold(std::iter::once(request));
+                    } else {
+                        self.handle(request, events);
+                    }
                 }
                 self.flush(now);
             }
@@ -217,6 +250,7 @@ impl Session {
     /// The socket is gone: ends everything without an answer.
     pub fn abandon(&mut self, now: Timestamp) {
         self.now = now;
+        self.hold_nothing();
         if self.closing.is_none() {
             let mut events = Vec::new();
             self.close_connection(&mut events);
@@ -226,26 +260,15 @@ impl Session {
 
     fn rare(&mut self, request: Request, events: &mut Vec<Event>) {
         match request {
-            Request::Login { mechanism } => {
-                let event = self.log_in(&mechanism);
-                self.count_login(&event);
-                events.push(event);
-            }
+            Request::Login { mechanism } => self.log_in(&mechanism, events),
             Request::OpenVhost(vhost) => events.push(self.open_vhost(vhost)),
-            Request::UpdateSecret(secret) => events.push(self.update_secret(&secret)),
+            Request::UpdateSecret(secret) => self.update_secret(&secret, events),
             Request::OpenChannel(channel) => self.open_channel(channel, events),
             Request::Ask { channel, ask } => self.ask(channel, ask, events),
             Request::CloseChannel(channel) => self.close_channel(channel, events),
             Request::CloseConnection => self.close_connection(events),
             Request::Publish(_) | Request::Settle(_) | Request::DeliveriesSent { .. } => {}
         }
-    }
-
-    fn count_login(&self, outcome: &Event) {
-        let churn = &self.broker.registry.churn;
-        let succeeded = matches!(outcome, Event::LoggedIn);
-        churn.add_shared(ChurnNumber::AuthAttempts, 1);
-        churn.add_shared(if succeeded { ChurnNumber::AuthSucceeded } else { ChurnNumber::AuthFailed }, 1);
     }
 
     fn open_channel(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
@@ -484,7 +507,9 @@ impl Session {
         }
         self.topology = Arc::clone(&current);
         drop(current);
-        if let Some(login) = self.login.as_mut().filter(|login| !login.is_internal) {
+        // A user of this name counts only for whom the broker's users decide.
+        let is_own = matches!(self.authority, Authority::Internal);
+        if let Some(login) = self.login.as_mut().filter(|login| is_own && !login.is_internal) {
             // What is taken away from a user is refused from the next request on; a user who is gone may do nothing more.
             let user = self.topology.user(&login.user.name);
             if user.is_none_or(|user| !Arc::ptr_eq(user, &login.user)) {
@@ -519,33 +544,42 @@ impl Session {
 
     /// 403 unless the user has the permission.
     fn check(&self, access: Access, kind: ResourceKind, name: &str) -> Result<(), Exception> {
-        let login = self.login()?;
-        if login.permission.allows(access, name) {
+        if self.may_use(access, kind, name)? {
             return Ok(());
         }
+        let login = self.login()?;
         Err(refusal(access, kind, name, &login.vhost, &login.user.name))
+    }
+
+    /// Whether any of the user's routing keys are looked at.
+    fn checks_topics(&self) -> Result<bool, Exception> {
+        Ok(!matches!(self.authority, Authority::Internal) || !self.login()?.user.topic_permissions.is_empty())
     }
 
     /// 403 unless the user may use a routing key with this exchange, if it is a topic exchange.
     fn check_topic(&self, access: Access, exchange: &Exchange, key: &[u8]) -> Result<(), Exception> {
-        let login = self.login()?;
-        if exchange.kind != ExchangeKind::Topic || login.user.topic_permissions.is_empty() {
+        if exchange.kind != ExchangeKind::Topic || !self.checks_topics()? {
             return Ok(());
         }
         let key = String::from_utf8_lossy(key);
-        if login.user.allows_topic(access, &login.vhost, &exchange.name, &key) {
+        if self.may_use_topic(access, &exchange.name, &key)? {
             return Ok(());
         }
+        let login = self.login()?;
         Err(topic_refusal(access, &key, &exchange.name, &login.vhost, &login.user.name))
     }
 
     /// 403 unless the user has any permission on the resource.
     fn check_any(&self, kind: ResourceKind, name: &str) -> Result<(), Exception> {
-        let login = self.login()?;
-        let any = [Access::Configure, Access::Write, Access::Read];
-        if any.into_iter().any(|access| login.permission.allows(access, name)) {
-            return Ok(());
+        for access in [Access::Configure, Access::Write, Access::Read] {
+            if self.may_use(access, kind, name)? {
+                return Ok(());
+            }
+            if self.has_question() {
+                break;
+            }
         }
+        let login = self.login()?;
         Err(refusal(Access::Configure, kind, name, &login.vhost, &login.user.name))
     }
 

@@ -158,7 +158,7 @@ impl Session {
 
     /// All keys of a publish to a topic exchange must be allowed.
     fn check_topics(&self, message: &Message, more_keys: &[Vec<u8>]) -> Result<(), Exception> {
-        if self.login()?.user.topic_permissions.is_empty() {
+        if !self.checks_topics()? {
             return Ok(());
         }
         let name = String::from_utf8_lossy(message.exchange());

@@ -82,10 +82,10 @@ fn render(call: &Call, rates: &Rates<'_>, Shown { connection, facts }: &Shown) -
     put("send_cnt", traffic.get(TrafficNumber::SentCount).into());
     put("send_pend", traffic.get(TrafficNumber::Pending).into());
     put("ssl", tls.is_some().into());
-    put("ssl_cipher", tls.map(|tls| tls.cipher.as_str()).into());
-    put("ssl_hash", tls.map(|tls| tls.hash.as_str()).into());
-    put("ssl_key_exchange", tls.map(|tls| tls.key_exchange.as_str()).into());
-    put("ssl_protocol", tls.map(|tls| tls.version.as_str()).into());
+    put("ssl_cipher", tls.map(|tls| tls.cipher).into());
+    put("ssl_hash", tls.map(|tls| tls.hash).into());
+    put("ssl_key_exchange", tls.map(|tls| tls.key_exchange).into());
+    put("ssl_protocol", tls.map(|tls| tls.version).into());
     put("state", facts.state.name().into());
     put("timeout", facts.heartbeat.into());
     put("type", "network".into());

@@ -1,8 +1,11 @@
 //! The families of the node as a whole.
 
+use std::collections::BTreeMap;
+
+use crate::broker::login_attempts::LoginTotals;
 use crate::model::durations::{DURATION_BOUNDS_MS, Durations};
 use crate::model::statistics::{
-    COMMIT_BOUNDS_MICROS, ChannelNumber, ChurnNumber, ExchangeNumber, LogNumber, QueueNumber,
+    COMMIT_BOUNDS_MICROS, ChannelNumber, ChurnNumber, ExchangeNumber, LogNumber, QueueNumber, add_all,
 };
 
 use super::scrape::Scrape;
@@ -100,18 +103,24 @@ pub(super) fn exchange_confirms(scrape: &Scrape, text: &mut Text) {
     text.single("exchange_messages_confirmed_total", Counter, help, confirmed);
 }
 
+/// Logins by protocol. Those over HTTP are counted by the API.
 pub(super) fn logins(scrape: &Scrape, text: &mut Text) {
-    use ChurnNumber::{AuthAttempts, AuthFailed, AuthSucceeded, HttpAuthAttempts, HttpAuthFailed, HttpAuthSucceeded};
-    let churn = &scrape.management.broker.registry.churn;
-    for (name, help, of_amqp, of_http) in [
-        ("auth_attempts_total", "authentication attempts", AuthAttempts, HttpAuthAttempts),
-        ("auth_attempts_succeeded_total", "successful authentication attempts", AuthSucceeded, HttpAuthSucceeded),
-        ("auth_attempts_failed_total", "failed authentication attempts", AuthFailed, HttpAuthFailed),
-    ] {
-        text.family(name, Counter, &format!("Total number of {help}"));
-        text.sample(&[PROTOCOL], churn.get(of_amqp));
-        text.sample(&[("protocol", "http")], churn.get(of_http));
+    let broker = &scrape.management.broker;
+    let churn = &broker.registry.churn;
+    let over_http = [churn.get(ChurnNumber::HttpAuthSucceeded), churn.get(ChurnNumber::HttpAuthFailed)];
+    let mut counts = BTreeMap::from([(PROTOCOL.1, [0, 0]), ("http", over_http)]);
+    for LoginTotals { protocol, succeeded, failed } in broker.login_attempts.totals() {
+        add_all(counts.entry(protocol).or_default(), &[succeeded, failed]);
     }
+    let mut put = |name: &str, help: &str, value: fn(&[u64; 2]) -> u64| {
+        text.family(name, Counter, &format!("Total number of {help}"));
+        for (protocol, counts) in &counts {
+            text.sample(&[("protocol", protocol)], value(counts));
+        }
+    };
+    put("auth_attempts_total", "authentication attempts", |counts| counts[0] + counts[1]);
+    put("auth_attempts_succeeded_total", "successful authentication attempts", |counts| counts[0]);
+    put("auth_attempts_failed_total", "failed authentication attempts", |counts| counts[1]);
 }
 
 pub(super) fn totals(scrape: &Scrape, text: &mut Text) {

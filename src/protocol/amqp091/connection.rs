@@ -14,7 +14,7 @@ use super::start::{self, ClientProperties, INITIAL_FRAME_MAX, Opening, Tuned};
 use super::{Settings, login, method};
 use crate::model::exception::{Exception, ReplyCode};
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
-use crate::model::names::{ConsumerTag, VhostName};
+use crate::model::names::{ConsumerTag, UserName, VhostName};
 use crate::model::random::Random;
 use crate::model::request::{Answer, DeliverEvent, Event, Request};
 use crate::model::statistics::{ConnectionRecord, ConnectionState};
@@ -81,6 +81,8 @@ pub struct Connection {
     client: ClientProperties,
     /// The SASL mechanism the client chose.
     mechanism: String,
+    /// What EXTERNAL would log in as; None where it is not offered.
+    external: Option<Result<UserName, String>>,
     scratch: Vec<u8>,
     random: Random,
     /// Channels with confirms to tell.
@@ -126,6 +128,7 @@ impl Connection {
             limit: PayloadMax::of(4096),
             client: ClientProperties::default(),
             mechanism: String::new(),
+            external: None,
             scratch: Vec::new(),
             random: Random::new(seed),
             confirming: Vec::new(),
@@ -145,6 +148,12 @@ impl Connection {
             reason: None,
             record: Arc::default(),
         }
+    }
+
+    /// Offers EXTERNAL, where it is configured: the transport knows who the client is by its certificate, or why it does
+    /// not. To be called before any input.
+    pub fn offer_external(&mut self, user: Result<UserName, String>) {
+        self.external = Some(user);
     }
 
     /// Where listings find what this connection does.
@@ -261,8 +270,9 @@ impl Connection {
         self.held = Vec::new();
         match start::opening(header) {
             Opening::Start => {
-                let settings = &self.settings;
-                self.output.append(|out| start::start(out, settings));
+                let settings = Arc::clone(&self.settings);
+                let mechanisms = offered(&settings, self.external.as_ref());
+                self.output.append(|out| start::start(out, &settings, &mechanisms));
                 self.state = State::Starting;
                 true
             }
@@ -523,8 +533,9 @@ impl Connection {
         match (self.state, connection_method) {
             (State::Starting, connection::AMQPMethod::StartOk(start_ok)) => {
                 self.client = ClientProperties::read(&decoded.arguments);
-                let offered = &self.settings.mechanisms;
-                match login::parse(start_ok.mechanism.as_str(), offered, start_ok.response.as_bytes()) {
+                let external = self.external.as_ref();
+                let offered = offered(&self.settings, external);
+                match login::parse(start_ok.mechanism.as_str(), &offered, start_ok.response.as_bytes(), external) {
                     Ok(mechanism) => {
                         self.mechanism = start_ok.mechanism.as_str().to_owned();
                         let mut facts = self.record.facts.lock();
@@ -889,6 +900,12 @@ impl Connection {
     fn send(&mut self, channel: u16, class: &AMQPClass) {
         self.output.append(|out| method::encode(out, channel, class));
     }
+}
+
+/// The mechanisms for this connection: EXTERNAL only where there is something that it could log in with.
+fn offered<'a>(settings: &'a Settings, external: Option<&Result<UserName, String>>) -> Vec<&'a str> {
+    let names = settings.mechanisms.iter().map(String::as_str);
+    names.filter(|name| *name != "EXTERNAL" || external.is_some()).collect()
 }
 
 /// Whether a blocked connection holds the frame back: a publish, and what follows one on its channel. Acknowledgements

@@ -1,4 +1,4 @@
-//! SASL responses: PLAIN and AMQPLAIN.
+//! SASL responses: PLAIN, AMQPLAIN, EXTERNAL.
 
 use crate::model::exception::{Exception, ReplyCode};
 use crate::model::names::UserName;
@@ -6,15 +6,24 @@ use crate::model::request::Mechanism;
 use crate::model::table::{FieldTable, FieldValue};
 
 /// Reads the response of `connection.start-ok`. The error's text is for the log: the client only sees its socket closed.
-pub(super) fn parse(mechanism: &str, offered: &[String], response: &[u8]) -> Result<Mechanism, Exception> {
-    if !offered.iter().any(|name| name == mechanism) {
+/// `external` is the name of the client certificate, where EXTERNAL is offered.
+pub(super) fn parse(
+    mechanism: &str,
+    offered: &[&str],
+    response: &[u8],
+    external: Option<&Result<UserName, String>>,
+) -> Result<Mechanism, Exception> {
+    if !offered.contains(&mechanism) {
         let text = format!("unknown authentication mechanism '{mechanism}'");
         return Err(Exception::new(ReplyCode::CommandInvalid, text));
     }
-    match mechanism {
-        "PLAIN" => plain(response),
-        "AMQPLAIN" => amqplain(response),
-        _ => Ok(Mechanism::Anonymous),
+    match (mechanism, external) {
+        ("PLAIN", _) => plain(response),
+        ("AMQPLAIN", _) => amqplain(response),
+        // Nothing the client may say there counts.
+        ("EXTERNAL", Some(user)) => Ok(Mechanism::External { user: user.clone() }),
+        ("ANONYMOUS", _) => Ok(Mechanism::Anonymous),
+        _ => Err(Exception::new(ReplyCode::CommandInvalid, format!("mechanism '{mechanism}' has no implementation"))),
     }
 }
 
@@ -46,8 +55,7 @@ mod tests {
     use super::*;
 
     fn read(mechanism: &str, response: &[u8]) -> Option<(String, Vec<u8>)> {
-        let offered = ["PLAIN".to_owned(), "AMQPLAIN".to_owned()];
-        match parse(mechanism, &offered, response) {
+        match parse(mechanism, &["PLAIN", "AMQPLAIN"], response, None) {
             Ok(Mechanism::Password { user, password, .. }) => Some((user.to_string(), password)),
             _ => None,
         }
@@ -60,6 +68,15 @@ mod tests {
             assert_eq!(read("PLAIN", malformed), None);
         }
         assert_eq!(read("EXTERNAL", b"\0guest\0secret"), None);
+    }
+
+    #[test]
+    fn external_is_the_name_of_the_certificate_whatever_the_client_says() {
+        let name = Ok("CN=client".into());
+        let external = |response| parse("EXTERNAL", &["PLAIN", "EXTERNAL"], response, Some(&name));
+        assert_eq!(external(b"").ok(), Some(Mechanism::External { user: Ok("CN=client".into()) }));
+        assert_eq!(external(b"admin").ok(), Some(Mechanism::External { user: Ok("CN=client".into()) }));
+        assert!(parse("EXTERNAL", &["PLAIN"], b"", None).is_err());
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub(super) fn opening(header: [u8; 8]) -> Opening {
 }
 
 /// Appends the frame of `connection.start`; by hand, since the library would sort the capabilities.
-pub(super) fn start(out: &mut Vec<u8>, settings: &Settings) {
+pub(super) fn start(out: &mut Vec<u8>, settings: &Settings, mechanisms: &[&str]) {
     let capabilities = CAPABILITIES.iter().map(|name| ((*name).into(), FieldValue::Bool(true))).collect();
     let mut properties = FieldTable::default();
     properties.push("capabilities", FieldValue::Table(FieldTable(capabilities)));
@@ -63,7 +63,7 @@ pub(super) fn start(out: &mut Vec<u8>, settings: &Settings) {
     out.extend_from_slice(&[METHOD, 0, 0, 0, 0, 0, 0]);
     out.extend_from_slice(&[0, 10, 0, 10, 0, 9]);
     properties.encode(out);
-    for text in [settings.mechanisms.join(" ").as_str(), "en_US"] {
+    for text in [mechanisms.join(" ").as_str(), "en_US"] {
         out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
         out.extend_from_slice(text.as_bytes());
     }

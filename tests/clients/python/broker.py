@@ -29,6 +29,8 @@ class Broker:
         self._directory = Path(tempfile.mkdtemp(prefix="warren-python-"))
         self._process = None
         self.port = 0
+        self.tls_port = 0
+        self.last_log = ""
 
     @property
     def url(self) -> str:
@@ -68,6 +70,8 @@ class Broker:
             self.kill()
             raise AssertionError(f"the broker did not become ready: {line!r}\n{self.log()}")
         self.port = int(listener[1])
+        if encrypted := re.search(r"\bamqps=127\.0\.0\.1:(\d+)", line):
+            self.tls_port = int(encrypted[1])
 
     def _read_output(self, lines: "queue.Queue[str]") -> None:
         """Passes on every line of standard output and an empty string at its end."""
@@ -85,6 +89,9 @@ class Broker:
             self.kill()
             raise AssertionError(f"the broker ignored SIGTERM for {STOP_SECONDS} s\n{self.log()}") from None
 
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -99,9 +106,12 @@ class Broker:
         """The last part of the broker's log."""
         return (self._directory / "stderr.log").read_text(errors="replace")[-8000:]
 
+    def whole_log(self) -> str:
+        return (self._directory / "stderr.log").read_text(errors="replace")
+
     def close(self) -> None:
         """Stops the broker, checks that it ended well and removes its data."""
         code = self.stop()
-        log = self.log()
+        log = self.last_log = self.log()
         shutil.rmtree(self._directory)
         assert code == 0, f"exit code {code} after SIGTERM\n{log}"

@@ -1,0 +1,221 @@
+//! Who somebody is, and what decides what they may do: the broker's own users, a token, or a service that is asked.
+//!
+//! Sessions and the management API call `Broker::authenticate`. What it asks is set at the start by whoever can wait;
+//! without that, the broker's own users are all there are. Nothing here waits or sleeps by itself.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::Broker;
+use super::auth::{Access, PasswordHash, ResourceKind, User};
+use super::login_attempts::Outcome;
+use crate::model::ids::Timestamp;
+use crate::model::names::{UserName, VhostName};
+use crate::oauth2::{Action, Grant};
+
+/// An answer that may take a while.
+pub type Eventually<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What somebody presents.
+#[derive(Clone)]
+pub struct Credentials {
+    /// Empty with a bearer token, which names the user itself.
+    pub user: UserName,
+    /// A password or a token.
+    pub secret: Vec<u8>,
+    pub peer: IpAddr,
+}
+
+impl fmt::Debug for Credentials {
+    /// Never shows the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// Somebody who has logged in.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// One of the broker's users, or, with another authority, one that exists only here: name and tags.
+    pub user: Arc<User>,
+    pub authority: Authority,
+    /// When the credentials end, by the broker's clock.
+    pub expires: Option<Timestamp>,
+}
+
+/// What decides what a user may do.
+#[derive(Clone)]
+pub enum Authority {
+    /// The permissions of the broker's users.
+    Internal,
+    Token(Arc<Grant>),
+    Remote(Arc<dyn Authorize>),
+    /// The credentials have ended: nothing is allowed.
+    Ended,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Internal => "Internal",
+            Self::Token(_) => "Token",
+            Self::Remote(_) => "Remote",
+            Self::Ended => "Ended",
+        })
+    }
+}
+
+/// Something that one user may or may not do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Question {
+    Vhost {
+        vhost: VhostName,
+        peer: IpAddr,
+    },
+    /// The default exchange is called `amq.default`.
+    Resource {
+        vhost: VhostName,
+        kind: ResourceKind,
+        name: Box<str>,
+        access: Access,
+    },
+    /// A routing key of a topic exchange.
+    Topic {
+        vhost: VhostName,
+        exchange: Box<str>,
+        key: Box<str>,
+        access: Access,
+    },
+}
+
+/// A service that knows what one user may do.
+pub trait Authorize: Send + Sync {
+    /// The answer, if it was given a short time ago.
+    fn known(&self, question: &Question) -> Option<bool>;
+
+    /// Asks. A service that gives no answer in time has refused.
+    fn ask(&self, question: Question) -> Eventually<bool>;
+
+    /// Milliseconds for which an answer holds.
+    fn lifetime_ms(&self) -> u64;
+}
+
+/// Finds out who presents credentials.
+pub trait Authenticate: Send + Sync {
+    /// The answer comes in bounded time.
+    fn authenticate(&self, broker: &Arc<Broker>, credentials: Credentials) -> Eventually<Result<Identity, AuthError>>;
+}
+
+/// Why a login was refused: for the log, never for the client. It contains no secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct AuthError(pub String);
+
+impl Identity {
+    /// A user of this broker.
+    #[must_use]
+    pub fn internal(user: Arc<User>) -> Self {
+        Self { user, authority: Authority::Internal, expires: None }
+    }
+
+    /// Somebody the broker has no user for.
+    #[must_use]
+    pub fn outside(name: UserName, tags: Vec<String>, authority: Authority, expires: Option<Timestamp>) -> Self {
+        Self { user: Arc::new(User::new(name, PasswordHash::none(), tags)), authority, expires }
+    }
+
+    /// Whether the user may work in the vhost.
+    #[must_use]
+    pub fn may_enter(&self, vhost: &VhostName, peer: IpAddr) -> Eventually<bool> {
+        let known = match &self.authority {
+            Authority::Internal => self.user.permissions.contains_key(vhost),
+            Authority::Ended => false,
+            Authority::Token(grant) => grant.allows_vhost(vhost.as_str()),
+            Authority::Remote(service) => {
+                let question = Question::Vhost { vhost: vhost.clone(), peer };
+                match service.known(&question) {
+                    Some(known) => known,
+                    None => return service.ask(question),
+                }
+            }
+        };
+        Box::pin(std::future::ready(known))
+    }
+}
+
+impl From<Access> for Action {
+    fn from(access: Access) -> Self {
+        match access {
+            Access::Configure => Self::Configure,
+            Access::Write => Self::Write,
+            Access::Read => Self::Read,
+        }
+    }
+}
+
+impl Broker {
+    /// Sets who is asked about logins with a password, once, before the first of them.
+    pub fn set_authenticator(&self, authenticator: Arc<dyn Authenticate>) {
+        let _ = self.authenticator.set(authenticator);
+    }
+
+    /// Whether logins with a password have to wait for somebody else's answer.
+    pub(super) fn asks_others(&self) -> bool {
+        self.authenticator.get().is_some()
+    }
+
+    /// Finds out who presents the credentials, and counts the attempt for `protocol`. `now` is the present.
+    #[must_use]
+    pub fn authenticate(
+        self: &Arc<Self>,
+        protocol: &'static str,
+        credentials: Credentials,
+        now: Timestamp,
+    ) -> Eventually<Result<Identity, AuthError>> {
+        let broker = Arc::clone(self);
+        let Credentials { user, peer, .. } = credentials.clone();
+        let answer: Eventually<_> = match self.authenticator.get() {
+            Some(authenticator) => authenticator.authenticate(self, credentials),
+            None => Box::pin(std::future::ready(self.authenticate_own(&credentials))),
+        };
+        Box::pin(async move {
+            let answer = answer.await;
+            let (name, outcome) = match &answer {
+                Ok(identity) => (&identity.user.name, Outcome::Succeeded),
+                Err(_) => (&user, Outcome::Failed),
+            };
+            broker.login_attempts.record(protocol, peer, name.as_str(), outcome, now);
+            answer
+        })
+    }
+
+    /// Checks the password of one of the broker's users.
+    pub fn authenticate_own(&self, credentials: &Credentials) -> Result<Identity, AuthError> {
+        let user = self.topology.load().user(&credentials.user).cloned();
+        let user = user.ok_or_else(|| AuthError("no such user".to_owned()))?;
+        let checked = user.check_login(&credentials.secret, credentials.peer);
+        checked.map_err(|reason| AuthError(reason.to_owned()))?;
+        Ok(Identity::internal(user))
+    }
+
+    /// Whether a user of this name may come from there; the reason why not is for the log. It counts for those of other
+    /// backends as well.
+    pub fn check_origin(&self, name: &UserName, peer: IpAddr) -> Result<(), &'static str> {
+        if let Some(own) = self.own_user(name) {
+            return own.check_origin(peer);
+        }
+        let is_local = self.settings.loopback_users.contains(name);
+        if is_local && !peer.to_canonical().is_loopback() {
+            return Err("user can only connect via localhost");
+        }
+        Ok(())
+    }
+
+    /// The broker's user of this name.
+    #[must_use]
+    pub fn own_user(&self, name: &UserName) -> Option<Arc<User>> {
+        self.topology.load().user(name).cloned()
+    }
+}

@@ -1,0 +1,251 @@
+//! OAuth 2: what a JSON web token lets its bearer do.
+//!
+//! ```text
+//!   token ──► Verifier::verify ──► Grant: user name, tags, scopes, expiry ──► allows, allows_vhost, allows_topic
+//!                  ▲
+//!   KeySet ────────┘ (swapped when keys are fetched anew)
+//! ```
+//!
+//! Who logs in with a token asks the verifier; keys are fetched elsewhere. Nothing here waits or reads a clock: the time is
+//! an argument. No error and no debug output contains a token or a key.
+
+mod claims;
+mod grant;
+mod keys;
+mod pattern;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use jsonwebtoken::Validation;
+use serde_json::{Map, Value};
+
+use crate::model::ids::Timestamp;
+use crate::model::names::UserName;
+
+pub use grant::{Action, Grant};
+pub use jsonwebtoken::Algorithm;
+pub use keys::{KeyError, KeySet, Origin};
+
+/// Longer tokens are refused unread.
+pub const TOKEN_MAX: usize = 256 * 1024;
+/// How far the issuer's clock may be ahead, for `nbf`. There is none for `exp`: at that time the connection closes.
+const LEEWAY_S: u64 = 30;
+/// The longest user name: that of the property user-id.
+const NAME_MAX: usize = 255;
+
+/// What tokens are held to.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// At least one. A token is for the one that its audience names.
+    pub resource_servers: Vec<ResourceServer>,
+    /// Who may have issued a token; empty: anybody whose signature is right.
+    pub issuers: Vec<String>,
+    /// The signatures that are accepted.
+    pub algorithms: Vec<Algorithm>,
+    /// The key of tokens that name none.
+    pub default_key: Option<String>,
+}
+
+/// The broker, or a part of its users, as a resource that tokens are issued for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceServer {
+    pub id: String,
+    /// The `type` of rich authorization requests (RFC 9396) that speak of it; empty: none do.
+    pub kind: String,
+    /// What its scopes begin with; the rest is not looked at.
+    pub scope_prefix: String,
+    /// Paths of further claims with scopes: `roles`, `realm_access.roles`.
+    pub additional_scopes_keys: Vec<String>,
+    /// Claims for the user's name; the first that is there counts.
+    pub username_claims: Vec<String>,
+    pub audience: Audience,
+    /// Scopes, or roles, that stand for others.
+    pub scope_aliases: BTreeMap<String, Vec<String>>,
+}
+
+/// Whether a token must name its resource server in `aud`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    Required,
+    Ignored,
+}
+
+impl ResourceServer {
+    /// With RabbitMQ's defaults: the prefix `<id>.`, and a user name from `sub` or `client_id`.
+    #[must_use]
+    pub fn new(id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            kind: String::new(),
+            scope_prefix: format!("{id}."),
+            additional_scopes_keys: Vec::new(),
+            username_claims: vec!["sub".to_owned(), "client_id".to_owned()],
+            audience: Audience::Required,
+            scope_aliases: BTreeMap::new(),
+        }
+    }
+}
+
+/// Why a token is refused. For the log: the client hears nothing of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    #[error("it is not a JSON web token: {0}")]
+    Malformed(&'static str),
+    #[error("its signature algorithm is not accepted")]
+    Algorithm,
+    #[error("its key {0:?} is unknown")]
+    UnknownKey(String),
+    #[error("it names no key, and there is no default")]
+    NoKey,
+    #[error("its signature is wrong")]
+    Signature,
+    #[error("it expired at {0}")]
+    Expired(u64),
+    #[error("it has no time of expiry")]
+    NoExpiry,
+    #[error("it is not valid before {0}")]
+    NotYetValid(u64),
+    #[error("its issuer is not accepted")]
+    Issuer,
+    #[error("it is not for this resource server")]
+    Audience,
+    #[error("it is for several resource servers of this broker")]
+    Ambiguous,
+    #[error("no claim has the name of a user")]
+    NoUser,
+    #[error("it has more than {} scopes", claims::SCOPES_MAX)]
+    TooManyScopes,
+}
+
+/// Checks tokens against the keys of the moment. Shared by all connections.
+#[derive(Debug)]
+pub struct Verifier {
+    settings: Settings,
+    keys: ArcSwap<KeySet>,
+}
+
+impl Verifier {
+    #[must_use]
+    pub fn new(settings: Settings, keys: KeySet) -> Self {
+        Self { settings, keys: ArcSwap::from_pointee(keys) }
+    }
+
+    /// Replaces all keys: what was signed with others is refused from here on.
+    pub fn set_keys(&self, keys: KeySet) {
+        self.keys.store(Arc::new(keys));
+    }
+
+    /// The keys in force.
+    #[must_use]
+    pub fn keys(&self) -> Arc<KeySet> {
+        self.keys.load_full()
+    }
+
+    /// What the token allows. With `UnknownKey` or `NoKey` it may be worth fetching the keys and asking again.
+    pub fn verify(&self, token: &[u8], now: Timestamp) -> Result<Grant, TokenError> {
+        let claims = self.authentic(token)?;
+        let expires = self.check_time(&claims, now.0 / 1000)?;
+        self.check_issuer(&claims)?;
+        let server = self.resource_server(&claims)?;
+        let user = user_name(server, &claims).ok_or(TokenError::NoUser)?;
+        let scopes = claims::scopes(server, &claims)?;
+        Ok(Grant::new(user, Timestamp(expires.saturating_mul(1000)), &scopes, &claims))
+    }
+
+    /// The claims, once the signature is right.
+    fn authentic(&self, token: &[u8]) -> Result<Map<String, Value>, TokenError> {
+        if token.len() > TOKEN_MAX {
+            return Err(TokenError::Malformed("it is too long"));
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed("its header"))?;
+        // What is critical is to be understood, and nothing of it is.
+        if header.crit.is_some() {
+            return Err(TokenError::Malformed("it has critical extensions"));
+        }
+        if !self.settings.algorithms.contains(&header.alg) {
+            return Err(TokenError::Algorithm);
+        }
+        let keys = self.keys.load();
+        let key = keys.find(header.kid.as_deref(), self.settings.default_key.as_deref())?;
+        if !key.algorithms.contains(&header.alg) {
+            return Err(TokenError::Algorithm);
+        }
+        let mut validation = Validation::new(header.alg);
+        // The library would read the clock; claims are checked here.
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        validation.validate_aud = false;
+        let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, &key.decoding, &validation);
+        decoded.map(|token| token.claims).map_err(|error| match error.kind() {
+            jsonwebtoken::errors::ErrorKind::Json(_) => TokenError::Malformed("its claims"),
+            _ => TokenError::Signature,
+        })
+    }
+
+    /// The time of expiry, in seconds since the epoch.
+    fn check_time(&self, claims: &Map<String, Value>, now_s: u64) -> Result<u64, TokenError> {
+        let expires = claims.get("exp").and_then(seconds).ok_or(TokenError::NoExpiry)?;
+        if expires <= now_s {
+            return Err(TokenError::Expired(expires));
+        }
+        match claims.get("nbf") {
+            None => Ok(expires),
+            Some(value) => match seconds(value) {
+                Some(start) if start <= now_s.saturating_add(LEEWAY_S) => Ok(expires),
+                Some(start) => Err(TokenError::NotYetValid(start)),
+                None => Err(TokenError::Malformed("its nbf is no time")),
+            },
+        }
+    }
+
+    fn check_issuer(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {
+        let issuers = &self.settings.issuers;
+        let same = |issuer: &str, accepted: &String| issuer.trim_end_matches('/') == accepted.trim_end_matches('/');
+        match claims.get("iss") {
+            _ if issuers.is_empty() => Ok(()),
+            Some(Value::String(issuer)) if issuers.iter().any(|accepted| same(issuer, accepted)) => Ok(()),
+            _ => Err(TokenError::Issuer),
+        }
+    }
+
+    /// The resource server that the audience names, or the only one that needs no naming.
+    fn resource_server(&self, claims: &Map<String, Value>) -> Result<&ResourceServer, TokenError> {
+        let audience = match claims.get("aud") {
+            Some(Value::String(text)) => text.split(' ').collect(),
+            Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        };
+        let servers = &self.settings.resource_servers;
+        let mut named = servers.iter().filter(|server| audience.contains(&server.id.as_str()));
+        match (named.next(), named.next()) {
+            (Some(server), None) => return Ok(server),
+            (Some(_), Some(_)) => return Err(TokenError::Ambiguous),
+            (None, _) => {}
+        }
+        let mut open = servers.iter().filter(|server| server.audience == Audience::Ignored);
+        match (open.next(), open.next()) {
+            (Some(server), None) => Ok(server),
+            _ => Err(TokenError::Audience),
+        }
+    }
+}
+
+fn user_name(server: &ResourceServer, claims: &Map<String, Value>) -> Option<UserName> {
+    let mut names = server.username_claims.iter().filter_map(|claim| claims.get(claim).and_then(Value::as_str));
+    let name = names.find(|name| !name.is_empty())?;
+    (name.len() <= NAME_MAX).then(|| UserName::new(name))
+}
+
+/// A `NumericDate`: whole seconds, or a fraction that is dropped.
+fn seconds(value: &Value) -> Option<u64> {
+    /// Far beyond any date, and far below what a float holds exactly.
+    const LATEST: f64 = 1e15;
+    let number = value.as_f64().filter(|number| (0.0..LATEST).contains(number))?;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in range")]
+    Some(number as u64)
+}

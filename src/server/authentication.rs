@@ -1,0 +1,185 @@
+//! The chain of authentication backends: each is asked who somebody is, and what they may do, until one knows.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::clock::Clock;
+use super::http_backend::{HttpBackend, HttpBackendError};
+use super::token_keys::{TokenKeys, TokenKeysError};
+use crate::broker::{AuthError, Authenticate, Authority, Broker, Credentials, Eventually, Identity, User};
+use crate::config::{AuthBackend, Config};
+use crate::model::ids::Timestamp;
+use crate::model::names::UserName;
+use crate::oauth2::Grant;
+
+/// Why the backends cannot be used; the broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthenticationError {
+    #[error(transparent)]
+    Tokens(#[from] TokenKeysError),
+    #[error(transparent)]
+    Http(#[from] HttpBackendError),
+}
+
+/// Where the broker has more backends than its own users, sets who is asked.
+pub(super) fn start(broker: &Broker, config: &Config, clock: Clock) -> Result<(), AuthenticationError> {
+    let backends = &config.auth.backends;
+    if backends.iter().all(|backend| *backend == AuthBackend::Internal) {
+        return Ok(());
+    }
+    let links: Vec<Link> = backends.iter().map(|backend| link(*backend)).collect();
+    let is_used = |backend| links.iter().any(|link| link.who == backend || link.what == backend);
+    let tokens = is_used(Backend::OAuth2).then(|| TokenKeys::open(config)).transpose()?.map(Arc::new);
+    let http = is_used(Backend::Http).then(|| HttpBackend::open(config)).transpose()?.map(Arc::new);
+    if let Some(tokens) = &tokens {
+        tokens.start();
+    }
+    broker.set_authenticator(Arc::new(Chain(Arc::new(Backends { links, tokens, http, clock }))));
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Backend {
+    Internal,
+    OAuth2,
+    Http,
+}
+
+/// Who checks the secret, and who says what its owner may do.
+struct Link {
+    who: Backend,
+    what: Backend,
+}
+
+fn link(backend: AuthBackend) -> Link {
+    use Backend::{Http, Internal, OAuth2};
+    let (who, what) = match backend {
+        AuthBackend::Internal => (Internal, Internal),
+        AuthBackend::OAuth2 => (OAuth2, OAuth2),
+        AuthBackend::Http => (Http, Http),
+        AuthBackend::OAuth2ThenInternal => (OAuth2, Internal),
+        AuthBackend::OAuth2ThenHttp => (OAuth2, Http),
+        AuthBackend::HttpThenInternal => (Http, Internal),
+        AuthBackend::InternalThenHttp => (Internal, Http),
+    };
+    Link { who, what }
+}
+
+struct Chain(Arc<Backends>);
+
+struct Backends {
+    links: Vec<Link>,
+    tokens: Option<Arc<TokenKeys>>,
+    http: Option<Arc<HttpBackend>>,
+    clock: Clock,
+}
+
+/// Somebody whose secret was right.
+struct Known {
+    name: UserName,
+    tags: Vec<String>,
+    expires: Option<Timestamp>,
+    grant: Option<Arc<Grant>>,
+    own: Option<Arc<User>>,
+}
+
+impl Authenticate for Chain {
+    fn authenticate(&self, broker: &Arc<Broker>, credentials: Credentials) -> Eventually<Result<Identity, AuthError>> {
+        let (backends, broker) = (Arc::clone(&self.0), Arc::clone(broker));
+        Box::pin(async move {
+            let mut reasons = Vec::new();
+            for link in &backends.links {
+                match backends.ask(&broker, link, &credentials).await {
+                    Ok(identity) => return Ok(identity),
+                    Err(reason) => reasons.push(format!("{}: {reason}", link.who.name())),
+                }
+            }
+            Err(AuthError(reasons.join("; ")))
+        })
+    }
+}
+
+impl Backends {
+    async fn ask(&self, broker: &Arc<Broker>, link: &Link, credentials: &Credentials) -> Result<Identity, String> {
+        let known = self.who(broker, link.who, credentials).await?;
+        let own = broker.own_user(&known.name);
+        broker.check_origin(&known.name, credentials.peer)?;
+        if link.who == link.what {
+            return match (known.grant.clone(), &self.http, known.own.clone()) {
+                (Some(grant), _, _) => {
+                    Ok(Identity::outside(known.name, known.tags, Authority::Token(grant), known.expires))
+                }
+                (None, _, Some(user)) => Ok(Identity::internal(user)),
+                (None, Some(http), None) => Ok(remote(http, known, Vec::new())),
+                (None, None, None) => Err("it is not set up".to_owned()),
+            };
+        }
+        match (link.what, &self.http) {
+            (Backend::Internal, _) => {
+                let own = own.ok_or("the broker has no user of this name")?;
+                let mut user = User::clone(&own);
+                user.tags.extend(known.tags.into_iter().filter(|tag| !own.tags.contains(tag)));
+                Ok(Identity { expires: known.expires, ..Identity::internal(Arc::new(user)) })
+            }
+            (Backend::Http, Some(http)) => {
+                let tags = http.user(&known.name, None).await.map_err(|refusal| refusal.to_string())?;
+                Ok(remote(http, known, tags))
+            }
+            (Backend::Http | Backend::OAuth2, _) => Err("it is not set up".to_owned()),
+        }
+    }
+
+    async fn who(&self, broker: &Broker, backend: Backend, credentials: &Credentials) -> Result<Known, String> {
+        let named = |name: UserName, tags| Known { name, tags, expires: None, grant: None, own: None };
+        match (backend, &self.tokens, &self.http) {
+            (Backend::Internal, _, _) => {
+                let identity = broker.authenticate_own(credentials).map_err(|error| error.to_string())?;
+                let user = identity.user;
+                Ok(Known { own: Some(Arc::clone(&user)), ..named(user.name.clone(), user.tags.clone()) })
+            }
+            (Backend::OAuth2, Some(tokens), _) => {
+                let verified = tokens.verify(&credentials.secret, wall_clock()).await;
+                let grant = Arc::new(verified.map_err(|error| format!("the token is refused: {error}"))?);
+                let known = named(grant.user().clone(), grant.tags().to_vec());
+                // The broker's clock may have fallen behind the world's, by which the token was issued.
+                let left_ms = grant.expires().0.saturating_sub(wall_clock().0);
+                Ok(Known { expires: Some(self.clock.now().plus(left_ms)), grant: Some(grant), ..known })
+            }
+            (Backend::Http, _, Some(http)) => {
+                let user = &credentials.user;
+                // As the broker's own users, nobody has an empty password.
+                if credentials.secret.is_empty() || user.as_str().is_empty() {
+                    return Err("blank user name or password".to_owned());
+                }
+                let tags = http.user(user, Some(&credentials.secret)).await.map_err(|refusal| refusal.to_string())?;
+                Ok(named(user.clone(), tags))
+            }
+            (Backend::OAuth2 | Backend::Http, _, _) => Err("it is not set up".to_owned()),
+        }
+    }
+}
+
+/// Somebody whose permissions the service has.
+fn remote(http: &Arc<HttpBackend>, known: Known, further: Vec<String>) -> Identity {
+    let mut tags = known.tags;
+    tags.extend(further);
+    tags.sort();
+    tags.dedup();
+    let permissions = http.permissions(&known.name, &tags);
+    Identity::outside(known.name, tags, Authority::Remote(permissions), known.expires)
+}
+
+fn wall_clock() -> Timestamp {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Backend {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Internal => "internal",
+            Self::OAuth2 => "oauth2",
+            Self::Http => "http",
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The keys that tokens are verified with: from files, from an address, or from where the issuer says they are; again from
+//! time to time, and when a token names one that is unknown.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Uri;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::http_client::{CertificatesError, HttpClient, HttpError};
+use crate::config::{Config, OAuth2, TokenAlgorithm};
+use crate::model::ids::Timestamp;
+use crate::oauth2::{self, Algorithm, Audience, Grant, KeyError, KeySet, Origin, ResourceServer, TokenError, Verifier};
+
+/// The time from one fetch to the next, at least: tokens with made-up keys cost the issuer no more than this.
+const FETCH_PAUSE: Duration = Duration::from_secs(1);
+/// Where an issuer describes itself.
+const DISCOVERY_PATH: &str = "/.well-known/openid-configuration";
+/// The largest file of keys.
+const FILE_MAX: u64 = 1024 * 1024;
+
+/// Why tokens cannot be verified at all: the broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenKeysError {
+    #[error("oauth2.cacertfile {0}")]
+    Certificates(CertificatesError),
+    #[error("oauth2.{key}: {error}")]
+    Key { key: String, error: FileError },
+    #[error("oauth2.{0} is not an address")]
+    Address(&'static str),
+}
+
+/// Why a file of keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    #[error("{}: {error}", path.display())]
+    Read { path: PathBuf, error: std::io::Error },
+    #[error("{} is larger than {FILE_MAX} bytes", path.display())]
+    Large { path: PathBuf },
+    #[error("{}: {error}", path.display())]
+    Keys { path: PathBuf, error: KeyError },
+}
+
+/// Why keys could not be fetched; those that were there stay.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("{0}")]
+    Http(#[from] HttpError),
+    #[error("{0}")]
+    File(#[from] FileError),
+    #[error("{0}")]
+    Keys(KeyError),
+    #[error("the issuer's description has no usable jwks_uri")]
+    Discovery,
+}
+
+/// Where keys are, besides those that the configuration names one by one.
+enum Source {
+    Nowhere,
+    File(PathBuf),
+    Address(Uri),
+    Issuer(Uri),
+}
+
+/// See the module's documentation.
+pub(super) struct TokenKeys {
+    verifier: Verifier,
+    /// Those of `oauth2.signing_keys`, which no fetch replaces.
+    fixed: KeySet,
+    source: Source,
+    client: HttpClient,
+    /// When keys were last fetched, and who may do so.
+    fetched: Mutex<Option<Instant>>,
+    refresh: Duration,
+}
+
+impl TokenKeys {
+    /// Reads the files; what is to be fetched comes later.
+    pub(super) fn open(config: &Config) -> Result<Self, TokenKeysError> {
+        let settings = &config.oauth2;
+        let client = HttpClient::new(settings.cacertfile.as_deref(), settings.timeout);
+        let mut fixed = KeySet::default();
+        for (name, path) in &settings.signing_keys {
+            let path = PathBuf::from(path);
+            let refuse = |error| TokenKeysError::Key { key: format!("signing_keys.{name}"), error };
+            let pem = read(&path).map_err(refuse)?;
+            fixed.add_pem(name, &pem).map_err(|error| refuse(FileError::Keys { path, error }))?;
+        }
+        let address = |key, text: &str| text.parse::<Uri>().map_err(|_| TokenKeysError::Address(key));
+        let source = match (&settings.jwks_file, settings.jwks_uri.as_str(), settings.issuers.first()) {
+            (Some(path), _, _) => Source::File(path.clone()),
+            (None, "", Some(issuer)) if settings.signing_keys.is_empty() => {
+                let description = format!("{}{DISCOVERY_PATH}", issuer.trim_end_matches('/'));
+                Source::Issuer(address("issuers", &description)?)
+            }
+            (None, "", _) => Source::Nowhere,
+            (None, uri, _) => Source::Address(address("jwks_uri", uri)?),
+        };
+        let keys = Self {
+            verifier: Verifier::new(verifier_settings(settings), fixed.clone()),
+            fixed,
+            source,
+            client: client.map_err(TokenKeysError::Certificates)?,
+            fetched: Mutex::new(None),
+            refresh: settings.refresh_interval,
+        };
+        if let Source::File(path) = &keys.source {
+            let set = read_set(path).map_err(|error| TokenKeysError::Key { key: "jwks_file".to_owned(), error })?;
+            keys.put(set);
+        }
+        Ok(keys)
+    }
+
+    /// Fetches keys now and then, for as long as anybody needs them.
+    pub(super) fn start(self: &Arc<Self>) {
+        let keys = Arc::downgrade(self);
+        if matches!(self.source, Source::Nowhere) {
+            return;
+        }
+        tokio::spawn(async move {
+            while let Some(strong) = keys.upgrade() {
+                strong.fetch_unless_fresh(Instant::now()).await;
+                let pause = strong.refresh;
+                drop(strong);
+                tokio::time::sleep(pause).await;
+            }
+        });
+    }
+
+    /// What the token allows. If its key is unknown, keys are fetched first, though not more often than once a second.
+    pub(super) async fn verify(&self, token: &[u8], now: Timestamp) -> Result<Grant, TokenError> {
+        match self.verifier.verify(token, now) {
+            Err(TokenError::UnknownKey(_) | TokenError::NoKey) if !matches!(self.source, Source::Nowhere) => {
+                self.fetch_unless_fresh(Instant::now()).await;
+                self.verifier.verify(token, now)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Fetches keys, unless that has been done since `asked` or less than a pause before.
+    async fn fetch_unless_fresh(&self, asked: Instant) {
+        // Whoever comes meanwhile waits for the same fetch.
+        let mut fetched = self.fetched.lock().await;
+        if fetched.is_some_and(|at| at + FETCH_PAUSE > asked) {
+            return;
+        }
+        let outcome = Box::pin(self.fetch()).await;
+        *fetched = Some(Instant::now());
+        match outcome {
+            Ok(set) => self.put(set),
+            Err(error) => {
+                tracing::warn!(%error, "oauth2: the keys of tokens cannot be fetched; those that are known stay")
+            }
+        }
+    }
+
+    async fn fetch(&self) -> Result<(KeySet, Vec<String>), FetchError> {
+        let address = match &self.source {
+            Source::Nowhere => return Ok((KeySet::default(), Vec::new())),
+            Source::File(path) => return Ok(read_set(path)?),
+            Source::Address(address) => address.clone(),
+            Source::Issuer(description) => {
+                let text = self.client.get(description).await?;
+                let parsed: serde_json::Value = serde_json::from_slice(&text).map_err(|_| FetchError::Discovery)?;
+                let address = parsed.get("jwks_uri").and_then(serde_json::Value::as_str).unwrap_or_default();
+                let address: Uri = address.parse().map_err(|_| FetchError::Discovery)?;
+                // What was asked for safely does not become unsafe on the way.
+                if description.scheme_str() == Some("https") && address.scheme_str() != Some("https") {
+                    return Err(FetchError::Discovery);
+                }
+                address
+            }
+        };
+        let json = self.client.get(&address).await?;
+        KeySet::parse(&json, Origin::Public).map_err(FetchError::Keys)
+    }
+
+    fn put(&self, (set, warnings): (KeySet, Vec<String>)) {
+        for warning in warnings {
+            tracing::warn!("oauth2: {warning}");
+        }
+        let mut keys = self.fixed.clone();
+        keys.add_all(set);
+        let before: Vec<String> = self.verifier.keys().names().map(str::to_owned).collect();
+        if !before.iter().map(String::as_str).eq(keys.names()) {
+            tracing::info!(keys = keys.names().count(), "oauth2: keys of tokens are loaded");
+        }
+        self.verifier.set_keys(keys);
+    }
+}
+
+fn read(path: &std::path::Path) -> Result<Vec<u8>, FileError> {
+    let failed = |error| FileError::Read { path: path.to_owned(), error };
+    if std::fs::metadata(path).map_err(failed)?.len() > FILE_MAX {
+        return Err(FileError::Large { path: path.to_owned() });
+    }
+    std::fs::read(path).map_err(failed)
+}
+
+fn read_set(path: &std::path::Path) -> Result<(KeySet, Vec<String>), FileError> {
+    let json = read(path)?;
+    KeySet::parse(&json, Origin::Private).map_err(|error| FileError::Keys { path: path.to_owned(), error })
+}
+
+fn verifier_settings(settings: &OAuth2) -> oauth2::Settings {
+    let id = settings.resource_server_id.as_str();
+    let words = |text: &String| text.split_whitespace().map(str::to_owned).collect();
+    let root = ResourceServer {
+        kind: settings.resource_server_type.clone(),
+        scope_prefix: settings.scope_prefix.replace("{resource_server_id}", id),
+        additional_scopes_keys: settings.additional_scopes_keys.clone(),
+        username_claims: settings.username_claims.clone(),
+        audience: if settings.verify_aud { Audience::Required } else { Audience::Ignored },
+        scope_aliases: settings.scope_aliases.iter().map(|(alias, scopes)| (alias.clone(), words(scopes))).collect(),
+        ..ResourceServer::new(id)
+    };
+    let further = settings.resource_servers.iter().map(|(id, prefix)| {
+        let scope_prefix = if prefix.is_empty() { format!("{id}.") } else { prefix.clone() };
+        // Only one can be meant where the audience is not looked at.
+        ResourceServer { id: id.clone(), scope_prefix, audience: Audience::Required, ..root.clone() }
+    });
+    oauth2::Settings {
+        resource_servers: std::iter::once(root.clone()).chain(further).collect(),
+        issuers: settings.issuers.clone(),
+        algorithms: settings.algorithms.iter().map(|algorithm| algorithm_of(*algorithm)).collect(),
+        default_key: (!settings.default_key.is_empty()).then(|| settings.default_key.clone()),
+    }
+}
+
+fn algorithm_of(algorithm: TokenAlgorithm) -> Algorithm {
+    match algorithm {
+        TokenAlgorithm::Rs256 => Algorithm::RS256,
+        TokenAlgorithm::Rs384 => Algorithm::RS384,
+        TokenAlgorithm::Rs512 => Algorithm::RS512,
+        TokenAlgorithm::Ps256 => Algorithm::PS256,
+        TokenAlgorithm::Ps384 => Algorithm::PS384,
+        TokenAlgorithm::Ps512 => Algorithm::PS512,
+        TokenAlgorithm::Es256 => Algorithm::ES256,
+        TokenAlgorithm::Es384 => Algorithm::ES384,
+        TokenAlgorithm::EdDsa => Algorithm::EdDSA,
+        TokenAlgorithm::Hs256 => Algorithm::HS256,
+        TokenAlgorithm::Hs384 => Algorithm::HS384,
+        TokenAlgorithm::Hs512 => Algorithm::HS512,
+    }
+}

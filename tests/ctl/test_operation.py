@@ -1,0 +1,185 @@
+"""The program itself, definitions, settings of a running broker, and its end."""
+
+import json
+import os
+import pathlib
+import socket
+import stat
+import tempfile
+import urllib.parse
+
+from support import TIMEOUT, URI, CtlTest, program
+
+
+class Program(CtlTest):
+    def test_help(self):
+        text = self.works("help").out
+        for heading in ("Users:", "Health checks:", "Quorum queues:", "General options", "Examples", "Exit codes"):
+            self.assertIn(heading, text)
+        self.assertEqual(program("ctl", "--help").out, text)
+        self.works("help", "add_user", out="\nUsage\n\nwarren ctl .* add_user <username> .*")
+        self.works("add_user", "--help", out="\nUsage\n\nwarren ctl .* add_user .*")
+        self.fails(64, "Command 'bogus' not found", "help", "bogus")
+        bare = self.ctl()
+        self.assertEqual((bare.code, bare.out), (64, ""))
+        self.assertIn("Available commands", bare.err)
+        self.works("autocomplete", "list_u", out="list_unresponsive_queues\nlist_user_limits\n.*list_users\n")
+
+    def test_typing_mistakes(self):
+        self.fails(64, "\\A\nCommand 'list_quueues' not found. \nDid you mean 'list_queues'\\? \n\n\\Z", "list_quueues", tool="rabbitmqctl")
+        self.fails(64, "Command 'frobnicate_all' not found", "frobnicate_all")
+        error = "\\AError \\(argument validation\\): not enough arguments.\nArguments given:\n\t.* add_user\n\nUsage\n\nrabbitmqctl .* add_user <username>"
+        self.fails(64, error, "add_user", tool="rabbitmqctl")
+        self.fails(64, "too many arguments", "list_users", "extra")
+        self.fails(64, "Invalid options for this command:\n--bogus : ", "list_users", "--bogus")
+        self.fails(64, "Invalid options for this command:\n--timeout : x", "list_users", "--timeout", "x")
+
+    def test_a_tool_has_its_verbs_alone(self):
+        self.fails(64, "not found. \nIt is a command of rabbitmqctl", "add_user", "x", tool="rabbitmq-diagnostics")
+        self.works("list_queues", "-q", tool="rabbitmq-diagnostics")
+        self.works("version", tool="rabbitmq-queues")
+
+    def test_what_has_no_meaning_is_refused(self):
+        refused = ["eval", "eval_file", "exec", "remote_shell", "observer", "erlang_version", "erlang_cookie_hash",
+                   "erlang_cookie_sources", "maybe_stuck", "runtime_thread_stats", "resolver_info", "resolve_hostname",
+                   "list_network_interfaces", "os_env", "command_line_arguments", "log_tail", "log_tail_stream", "certificates",
+                   "cipher_suites", "tls_versions", "metadata_store_status", "message_size_stats", "encode", "decode",
+                   "encrypt_conf_value", "decrypt_conf_value", "list_ciphers", "list_hashes", "reset", "force_reset", "force_boot",
+                   "force_standalone_khepri_boot", "join_cluster", "forget_cluster_node", "list_channel_interceptors",
+                   "set_channel_interceptor_priorities", "transfer_leadership", "deactivate_free_disk_space_monitoring"]
+        for verb in refused:
+            self.fails(69, f"\\AError:\n{verb} is not available\\. ", verb, "x")
+        for verb in ("rename_cluster_node", "update_cluster_nodes", "activate_free_disk_space_monitoring",
+                     "remove_classic_queue_mirroring_from_policies", "enable_auth_attempt_source_tracking",
+                     "disable_auth_attempt_source_tracking"):
+            self.works(verb)
+
+    def test_nobody_there(self):
+        with tempfile.TemporaryDirectory() as folder:
+            result = program("ctl", "--data-dir", folder, "status")
+        self.assertEqual((result.code, result.out), (69, "Status of node unix:" + folder + "/warren.sock ...\n"))
+        self.assertRegex(result.err, "\\AError: cannot reach the broker at unix:.*warren.sock: .*\nIs it running\\? .*--uri.*\n\\Z")
+        for place in (["--uri", "http://127.0.0.1:1"], ["--uri", "https://127.0.0.1:1"], ["-n", "rabbit@192.0.2.1", "-t", "1"]):
+            result = program("ctl", *place, "list_users", "-q", environment={"WARREN_URI": ""})
+            self.assertIn(result.code, (69, 75), result)
+            self.assertLessEqual(len(result.err.splitlines()), 2, result)
+        result = program("ctl", "--uri", "http://127.0.0.1:1", "await_startup", "-t", "1")
+        self.assertEqual(result.code, 75, result)
+        self.assertEqual(program("ctl", "--uri", "amqp://localhost", "status").code, 65)
+        self.assertEqual(program("ctl", "status", environment={"WARREN_URI": "bogus"}).code, 65)
+
+    def test_a_wrong_password(self):
+        uri = URI or f"http://{self.broker.listeners['management']}"
+        if uri.startswith("unix:"):
+            self.skipTest("a socket asks for no password")
+        host = uri.split("://")[1].split("@")[-1]
+        result = program("ctl", "--uri", f"http://guest:wrong@{host}", "list_users", "-q")
+        self.assertEqual(result.code, 65, result)
+        self.assertRegex(result.err, "refused the user or the password")
+        result = program("ctl", "list_users", "-s", environment={"WARREN_URI": f"http://guest:guest@{host}"})
+        self.assertEqual(result.code, 0, result)
+
+    def test_completions(self):
+        for shell, word in (("bash", "complete"), ("zsh", "#compdef"), ("fish", "complete -c")):
+            script = program("completions", shell)
+            self.assertEqual(script.code, 0)
+            self.assertIn(word, script.out)
+            self.assertIn("list_queues", script.out)
+        self.assertIn("rabbitmqctl", program("completions", "bash", "--for", "rabbitmqctl").out)
+
+
+class Definitions(CtlTest):
+    def setUp(self):
+        self.ctl("delete_vhost", self.vhost)
+        self.works("add_vhost", self.vhost)
+        self.addCleanup(self.ctl, "delete_vhost", self.vhost)
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.file = pathlib.Path(folder.name) / "definitions.json"
+
+    def definitions(self, *words, stdin=""):
+        return program("definitions", words[0], *self.broker.target(), *words[1:], stdin=stdin)
+
+    def test_export(self):
+        text = self.works("export_definitions", "-").out
+        self.assertIn(self.vhost, [vhost["name"] for vhost in json.loads(text)["vhosts"]])
+        self.works("export_definitions", self.file, out=f'Exporting definitions in JSON to a file at "{self.file}" ...\n')
+        self.assertEqual(stat.S_IMODE(self.file.stat().st_mode), 0o600, "it holds password hashes")
+        self.assertEqual(sorted(json.loads(self.file.read_text())), sorted(json.loads(text)))
+        self.fails(65, "Directory /nodir does not exist", "export_definitions", "/nodir/file")
+        self.fails(65, "Format should be either json or erlang", "export_definitions", self.file, "--format", "bogus")
+        self.fails(65, "Virtual host 'ctl-none' does not exist", "export_definitions", "-", "--vhost", "ctl-none")
+        self.assertEqual(json.loads(self.definitions("export", "--vhost", self.vhost).out).get("queues"), [])
+
+    def test_import(self):
+        queue = {"name": "ctl-new", "durable": True, "auto_delete": False, "arguments": {}}
+        self.file.write_text(json.dumps({"queues": [{**queue, "vhost": self.vhost}]}))
+        self.works("import_definitions", self.file, out=f'Importing definitions in JSON from a file at "{self.file}" ...\n.*')
+        self.eventually(lambda: [row["name"] for row in self.rows("list_queues", "-p", self.vhost)] == ["ctl-new"], "imported")
+        self.works("import_definitions", self.file, "--skip-if-unchanged", out=".*nothing was imported\n")
+        self.fails(65, "File /none.json does not exist", "import_definitions", "/none.json")
+        self.fails(65, "Failed to deserialise input", "import_definitions", "-", stdin="{bogus")
+        summary = self.definitions("import", self.file)
+        self.assertEqual((summary.code, summary.out), (0, "queues: 0 new, 0 changed, 1 unchanged\n"), summary)
+        queues = {"queues": [{**queue, "name": "ctl-newer"}, queue]}
+        summary = self.definitions("import", "-", "--vhost", self.vhost, "--json", stdin=json.dumps(queues))
+        self.assertEqual((summary.code, summary.json()), (0, {"queues": {"new": 1, "changed": 0, "unchanged": 1}}), summary)
+
+    def test_diff(self):
+        policy = ["-p", self.vhost, "ttl", "^q"]
+        self.works("set_policy", *policy, '{"max-length":10}', "--apply-to", "queues")
+        self.file.write_text(self.definitions("export", "--vhost", self.vhost).out)
+        same = self.definitions("diff", "--vhost", self.vhost, self.file)
+        self.assertEqual((same.code, same.out, same.err), (0, "", ""), same)
+        document = json.loads(self.file.read_text())
+        document["queues"] = [{"name": "new", "durable": True, "auto_delete": False, "arguments": {}}]
+        document["policies"][0]["definition"] = {"max-length": 20}
+        different = self.definitions("diff", "--vhost", self.vhost, "-", stdin=json.dumps(document))
+        lines = f"~ policy {self.vhost}/ttl: definition.max-length 10 -> 20\n+ queue {self.vhost}/new\n"
+        self.assertEqual((different.code, different.out, different.err), (1, lines, ""), different)
+        document["policies"] = []
+        removed = self.definitions("diff", "--vhost", self.vhost, "-", "--json", stdin=json.dumps(document)).json()
+        self.assertIn({"change": "removed", "kind": "policy", "name": f"{self.vhost}/ttl", "fields": {}}, removed)
+
+    def test_the_whole_broker_equals_its_export(self):
+        self.works("export_definitions", self.file)
+        self.assertEqual(self.definitions("diff", self.file).out, "")
+
+
+class Settings(CtlTest):
+    """What only Warren's API has. From a RabbitMQ the refusal is expected."""
+
+    def test_settings(self):
+        commands = [["set_log_level", "info"], ["set_vm_memory_high_watermark", "0.6"],
+                    ["set_vm_memory_high_watermark", "absolute", "2GiB"], ["set_disk_free_limit", "mem_relative", "0.001"],
+                    ["set_disk_free_limit", "50MB"], ["rotate_logs"], ["set_vm_memory_high_watermark", "0.6"]]
+        for words in commands:
+            if self.is_warren():
+                self.works(*words)
+            else:
+                self.fails(69, "is not Warren", *words)
+        self.fails(69, "level bogus is not supported", "set_log_level", "bogus")
+        self.fails(65, "fraction between 0.0 and 1.0", "set_vm_memory_high_watermark", "1.5")
+        for words in (["set_vm_memory_high_watermark", "bogus"], ["set_disk_free_limit", "bogus"], ["set_disk_free_limit", "mem_relative", "x"]):
+            self.fails(65, "expected a number", *words)
+
+    def test_listeners(self):
+        if not self.is_warren():
+            for verb in ("suspend_listeners", "resume_listeners", "stop_app", "start_app"):
+                self.fails(69, "is not Warren", verb)
+            return
+        for suspend, resume in (("suspend_listeners", "resume_listeners"), ("stop_app", "start_app")):
+            self.works(suspend)
+            self.assertFalse(self.answers(), f"connected after {suspend}")
+            self.works(resume)
+            self.assertTrue(self.answers(), f"not connected after {resume}")
+
+    def answers(self):
+        """Whether an AMQP client gets an answer to its first bytes."""
+        place = urllib.parse.urlsplit(self.broker.amqp)
+        try:
+            with socket.create_connection((place.hostname, place.port), TIMEOUT) as client:
+                client.sendall(b"AMQP\0\0\x09\x01")
+                return bool(client.recv(1))
+        except OSError:
+            return False
