@@ -885,6 +885,10 @@ fn publish(owned: &OwnedQueue, now: Timestamp) {
         (Number::ColdBytes, stored.cold_bytes),
         (Number::Memory, owned.held),
         (Number::HeadArrived, machine.head_arrival().map_or(0, |arrival| now.0 - arrival.age_ms(now).min(now.0))),
+        (
+            Number::HeadTimestamp,
+            machine.head_message().and_then(|head| head.properties().timestamp).unwrap_or_default(),
+        ),
     ] {
         numbers.set(number, value);
     }

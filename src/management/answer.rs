@@ -104,6 +104,10 @@ impl Answer {
     /// The answer as it is sent; `allow` is what may be asked of the address.
     #[must_use]
     pub(crate) fn into_response(self, allow: &str) -> Response<Body> {
+        let is_redirection = self.status.is_redirection();
+        // As RabbitMQ has it: what shows the state of things is not kept, anything else is asked for anew.
+        let shows_state = self.status == StatusCode::OK || self.status == StatusCode::SERVICE_UNAVAILABLE;
+        let is_page = matches!(self.content, Content::Text("text/html", _));
         let (kind, body) = match self.content {
             Content::None => (None, Body::empty()),
             Content::Json(value) => (Some("application/json"), Body::from(value.to_string())),
@@ -114,12 +118,19 @@ impl Answer {
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding, origin"));
-        let policy = "script-src 'self'; object-src 'self'";
-        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
-        if let Ok(allow) = HeaderValue::from_str(allow) {
-            headers.insert(ALLOW, allow);
+        if !is_redirection {
+            let cache = if shows_state && kind.is_some() && !is_page {
+                "no-cache"
+            } else {
+                "public, max-age=0, must-revalidate"
+            };
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
+            let policy = "script-src 'self'; object-src 'self'";
+            headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+            if let Ok(allow) = HeaderValue::from_str(allow) {
+                headers.insert(ALLOW, allow);
+            }
         }
         if let Some(kind) = kind {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -219,6 +230,18 @@ impl Failure {
             ReplyCode::NotFound => Self::missing(exception.text.as_str()),
             _ => Self::bad_request(exception.text.as_str()),
         }
+    }
+
+    /// The reason alone.
+    #[must_use]
+    pub(crate) fn reason(&self) -> String {
+        let reason = self.body.as_ref().and_then(|body| body.get("reason"));
+        reason.map_or_else(
+            || self.status.to_string(),
+            |reason| {
+                reason.as_str().map_or_else(|| reason.to_string(), |text| text.replace('\n', " ").trim().to_owned())
+            },
+        )
     }
 
     /// The answer that says so.

@@ -15,11 +15,13 @@ use crate::model::names::{ExchangeName, QueueName, RoutingKey, UserName, VhostNa
 use crate::model::request::{Ask, BindingRequest, DeclareExchange, DeclareQueue};
 use crate::model::vhost::{VhostLimits, VhostMetadata};
 
+use super::Management;
 use super::answer::{Answer, Failure};
-use super::call::{Call, map_of};
+use super::call::{Call, Query, map_of};
 use super::endpoints::users::Wanted;
 use super::endpoints::{bindings, exchanges, limits, parameters, permissions, policies, queues, users, vhosts};
 use super::fields::json_to_table;
+use super::identity::Identity;
 use super::operation::Operation;
 
 pub(super) async fn export(call: Call) -> Result<Answer, Failure> {
@@ -51,7 +53,6 @@ pub(super) async fn export_vhost(call: Call) -> Result<Answer, Failure> {
     map.insert("original_vhost_name".into(), name.as_str().into());
     let metadata = vhosts::metadata(&call, &vhost.metadata);
     map.insert("description".into(), metadata["description"].clone());
-    map.insert("default_queue_type".into(), metadata["default_queue_type"].clone());
     map.insert("metadata".into(), metadata);
     map.insert("limits".into(), limits_of(vhost).map_or_else(|| json!({}), |limits| (**limits).clone()));
     put_contents(&call, &mut map, &[(&name, vhost)]);
@@ -112,11 +113,16 @@ fn put_contents(call: &Call, map: &mut Map<String, Value>, vhosts: &[(&VhostName
         let mut own: Vec<_> = vhost.exchanges.values().filter(|exchange| is_exported(exchange.name.as_str())).collect();
         own.sort_by(|a, b| a.name.cmp(&b.name));
         all_exchanges.extend(own.into_iter().map(|exchange| {
-            json!({
+            let mut shown = json!({
                 "name": exchange.name.as_str(), "vhost": name.as_str(), "type": exchange.kind.name(),
-                "durable": exchange.durable, "auto_delete": exchange.auto_delete, "internal": exchange.internal,
+                "durable": exchange.durable, "auto_delete": exchange.auto_delete,
                 "arguments": super::fields::table_to_json(&exchange.arguments),
-            })
+            });
+            if let (true, Value::Object(shown)) = (exchange.internal, &mut shown) {
+                // RabbitMQ leaves internal ones out, and their bindings in; it takes the key, though.
+                shown.insert("internal".into(), true.into());
+            }
+            shown
         }));
         let is_kept = |destination: &Destination| match destination {
             Destination::Queue(queue) => vhost.queues.get(queue).is_some_and(|queue| queue.exclusive.is_none()),
@@ -154,6 +160,29 @@ fn render_queue(vhost: &VhostName, queue: &Queue) -> Value {
     })
 }
 
+/// Imports definitions for the broker itself; what was left out, and why. The error is for whoever starts the broker.
+pub async fn import_text(management: &Arc<Management>, text: &[u8]) -> Result<Vec<String>, String> {
+    let document = match serde_json::from_slice(text) {
+        Ok(Value::Object(document)) => document,
+        Ok(_) => return Err("it is not a JSON object".to_owned()),
+        Err(error) => return Err(format!("it is not JSON: {error}")),
+    };
+    let call = Call {
+        management: Arc::clone(management),
+        identity: Identity::LocalAdministrator,
+        peer: None,
+        names: Vec::new(),
+        query: Query::default(),
+        headers: axum::http::HeaderMap::new(),
+        body: axum::body::Bytes::new(),
+        topology: management.broker.topology(),
+    };
+    let plan = Plan::make(&call, &document, None).map_err(|failure| failure.reason())?;
+    let left_out = plan.left_out.clone();
+    plan.carry_out(&call).await.map_err(|failure| failure.reason())?;
+    Ok(left_out)
+}
+
 pub(super) async fn import(call: Call) -> Result<Answer, Failure> {
     let document = read_document(&call)?;
     finish(&call, document, None).await
@@ -178,17 +207,7 @@ async fn finish(call: &Call, document: Map<String, Value>, vhost: Option<VhostNa
     if call.query.is_true("report") {
         return Ok(Answer::json(json!({"left_out": left_out})));
     }
-    match call.query.get("redirect").filter(|_| is_multipart(call)) {
-        // Browsers that sent a form want a page. Only to places here.
-        Some(to) if to.starts_with('/') && !to.starts_with("//") => {
-            Ok(Answer::status(axum::http::StatusCode::SEE_OTHER).header(axum::http::header::LOCATION, to))
-        }
-        _ => Ok(Answer::done()),
-    }
-}
-
-fn is_multipart(call: &Call) -> bool {
-    boundary(call).is_some()
+    Ok(Answer::done())
 }
 
 fn boundary(call: &Call) -> Option<String> {
@@ -528,7 +547,7 @@ async fn declare<T>(
             continue;
         }
         if current.as_ref().is_none_or(|(name, _)| *name != vhost) {
-            let identity = super::identity::Identity::LocalAdministrator;
+            let identity = Identity::LocalAdministrator;
             let operation = Operation::begin(&call.management.broker, &identity, &vhost, call.management.now())
                 .map_err(|exception| Failure::of_broker(&exception))?;
             current = Some((vhost.clone(), operation));

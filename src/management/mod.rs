@@ -29,6 +29,7 @@ use std::sync::Arc;
 use crate::broker::Broker;
 use crate::model::ids::Timestamp;
 
+pub use definitions::import_text;
 pub use identity::Origin;
 pub use node::{Certificate, Listener, Node, NodeFacts};
 pub use routes::serve;

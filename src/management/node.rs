@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::broker::Eventually;
 use crate::model::ids::Timestamp;
 
 /// A listening socket.
@@ -67,6 +68,9 @@ pub trait Node: Send + Sync {
 
     /// Four random bytes.
     fn salt(&self) -> [u8; 4];
+
+    /// Waits for so many milliseconds.
+    fn pause(&self, ms: u64) -> Eventually<()>;
 
     /// Stops the broker, soon.
     fn stop(&self);

@@ -274,8 +274,12 @@ impl<'a> Rates<'a> {
     fn details(&self, subject: Subject<'_>, field: usize, kind: Kind, rate: f64) -> Value {
         let mut details = Map::new();
         details.insert("rate".to_owned(), rate.into());
-        if let Some(range) = &self.ranges[kind as usize]
-            && let Some(samples) = self.history.samples(subject, &[field], range)
+        let Some(range) = &self.ranges[kind as usize] else { return Value::Object(details) };
+        // Of what is too new to have any, there are none.
+        for (key, nothing) in [("avg", 0.0.into()), ("avg_rate", 0.0.into()), ("samples", json!([]))] {
+            details.insert(key.to_owned(), nothing);
+        }
+        if let Some(samples) = self.history.samples(subject, &[field], range)
             && let Some(of_field) = samples.fields.first()
         {
             let list = of_field.values.iter().zip(&samples.at_ms);

@@ -24,6 +24,8 @@ use super::endpoints::{
 };
 use super::identity::{Guard, Identity, Origin};
 
+/// How long a request may take, in milliseconds.
+const PATIENCE_MS: u64 = 30_000;
 /// Answers of at least this many bytes are compressed for those who ask for it.
 const COMPRESSED_MIN: usize = 1024;
 
@@ -342,6 +344,7 @@ pub(super) static ROUTES: &[Route] = &[
         "/api/topic-permissions/{vhost}/{user}/{exchange}",
         &[
             endpoint!("GET", ADMIN, permissions::get_topics, "For an exchange"),
+            endpoint!("PUT", ADMIN, permissions::put_topic, "Sets them"),
             endpoint!("DELETE", ADMIN, permissions::delete_topics, "Removes those for an exchange"),
         ],
     ),
@@ -536,10 +539,10 @@ async fn dispatch(
     let topology = management.broker.topology();
     let identity = match endpoint.guard {
         Guard::Nobody => Identity::Anonymous,
-        _ => management.identify(&parts.headers, origin, &topology)?,
+        _ => management.identify(&parts.headers, origin, &topology).await?,
     };
     endpoint.guard.check(&identity, &names, &topology)?;
-    if !is_acceptable(&parts.headers) {
+    if !is_acceptable(&parts.headers, route) {
         return Err(Failure::not_acceptable());
     }
     let body = read_body(body, management.settings.body_max).await?;
@@ -557,24 +560,33 @@ async fn dispatch(
         body,
         topology,
     };
-    (endpoint.handler)(call).await
+    let patience = management.node.pause(PATIENCE_MS);
+    tokio::select! {
+        answer = (endpoint.handler)(call) => answer,
+        () = patience => Err(Failure::unavailable(unfinished(management))),
+    }
+}
+
+/// Why a request was not finished: what is durable waits for the disk.
+fn unfinished(management: &Management) -> String {
+    let facts = management.node.facts();
+    let cause = if facts.disk_alarm { "the disk is full" } else { "the disk or a queue does not answer" };
+    format!("not finished after {} s: {cause}. What was asked for may still take effect", PATIENCE_MS / 1000)
 }
 
 async fn read_body(body: Body, max: usize) -> Result<Bytes, Failure> {
     to_bytes(body, max).await.map_err(|_| Failure::bad_request("Exceeded HTTP request body size limit"))
 }
 
-/// Whether the caller takes JSON, or whatever comes.
-fn is_acceptable(headers: &HeaderMap) -> bool {
+/// Whether the caller takes JSON, or whatever comes. Pages and metrics are for everybody.
+fn is_acceptable(headers: &HeaderMap, route: &Route) -> bool {
+    if !route.path.starts_with("/api/") || route.path.ends_with(".html") {
+        return true;
+    }
     let Some(accept) = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()) else { return true };
     let kinds = accept.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim());
     let mut kinds = kinds.filter(|kind| !kind.is_empty()).peekable();
-    kinds.peek().is_none()
-        || kinds.any(|kind| {
-            matches!(kind, "*/*" | "application/*" | "application/json" | "text/html" | "text/plain" | "text/*")
-                || kind.starts_with("application/openmetrics")
-                || kind.starts_with("application/vnd.google.protobuf")
-        })
+    kinds.peek().is_none() || kinds.any(|kind| matches!(kind, "*/*" | "application/*" | "application/json"))
 }
 
 pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {

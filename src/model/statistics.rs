@@ -89,6 +89,8 @@ numbers!(
         Memory,
         /// Milliseconds since the epoch when the message at the head arrived; 0 when there is none or it is not known.
         HeadArrived,
+        /// The property `timestamp` of that message, in seconds; 0 when it has none or is in the log only.
+        HeadTimestamp,
         /// Milliseconds since the epoch of the last turn that did something.
         Used,
         /// 1 when some consumer could take a message.
@@ -285,12 +287,6 @@ numbers!(
         QueuesDeclared,
         QueuesCreated,
         QueuesDeleted,
-        AuthAttempts,
-        AuthSucceeded,
-        AuthFailed,
-        HttpAuthAttempts,
-        HttpAuthSucceeded,
-        HttpAuthFailed,
     }
 );
 

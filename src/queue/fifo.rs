@@ -211,6 +211,12 @@ impl Fifo {
         self.ready.head_arrival()
     }
 
+    /// The message at the head, if it is in memory.
+    #[must_use]
+    pub fn head_message(&self) -> Option<&Message> {
+        self.ready.head_message()
+    }
+
     /// Whether some consumer could take a message.
     #[must_use]
     pub fn has_waiting_consumer(&self) -> bool {

@@ -19,7 +19,7 @@ use super::cold::ColdState;
 use super::limits::ExpiryRule;
 use super::record::{Durability, IndexRange, Settled};
 use crate::model::ids::Timestamp;
-use crate::model::message::Arrival;
+use crate::model::message::{Arrival, Message};
 pub(super) use loads::ForHead;
 use loads::Loads;
 
@@ -146,6 +146,16 @@ impl Ready {
             Some(block) => block.arrived,
             None => lane.backlog.front().map(|(_, entry)| entry.message.arrival()),
         }
+    }
+
+    /// The message at the head, if it is in memory.
+    pub(super) fn head_message(&self) -> Option<&Message> {
+        let lane = &self.lanes[usize::from(self.highest()?)];
+        if let Some((_, entry)) = lane.returned.first_key_value() {
+            return Some(&entry.message);
+        }
+        let front = if lane.backlog.cold_front().is_some() { None } else { lane.backlog.front() };
+        front.map(|(_, entry)| &entry.message)
     }
 
     /// Messages and body bytes that are in the log only.

@@ -36,10 +36,11 @@ impl Session {
             return self.inspect_queue(channel, &declare.queue);
         }
         let prefix = take_name_prefix(&mut declare.arguments)?;
-        let queue_type = self.choose_type(&mut declare)?;
+        let chosen = self.choose_type(&mut declare);
         declare.durable &= !declare.exclusive;
         let vhost = self.login()?.vhost.clone();
         if declare.queue.as_str().is_empty() {
+            let queue_type = chosen.clone()?;
             if queue_type != QueueType::Classic {
                 let module = queue_type.module_name();
                 let text = format!("Cannot declare a server-named queue for type {module}");
@@ -52,6 +53,8 @@ impl Session {
             return Err(Exception::access_refused(text));
         }
         self.check(Access::Configure, ResourceKind::Queue, declare.queue.as_str())?;
+        // Who may not declare it is told so, whatever is wrong with the rest.
+        let queue_type = chosen?;
         if let Some(existing) = self.vhost()?.queues.get(&declare.queue).cloned() {
             return self.redeclare(channel, &existing, &declare, queue_type);
         }

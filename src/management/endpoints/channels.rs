@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::broker::Registered;
 use crate::model::consumer::ConsumerView;
+use crate::model::entity::Queue;
 use crate::model::ids::{ConnectionId, QueueId};
 use crate::model::names::{QueueName, UserName, VhostName};
 use crate::model::statistics::{ChannelNumber, ChannelRecord, ConnectionFacts};
@@ -160,7 +161,7 @@ async fn consumers_where(call: &Call, chosen: impl Fn(&ConsumerView) -> bool) ->
             .queues
             .values()
             .filter(|queue| queue.statistics.numbers.get(crate::model::statistics::QueueNumber::Consumers) > 0);
-        queues.extend(consumed.map(|queue| (queue.id, (name.clone(), queue.name.clone()))));
+        queues.extend(consumed.map(|queue| (queue.id, Served::of(name, queue))));
     }
     let ids: Vec<QueueId> = queues.keys().copied().collect();
     let views = call.management.broker.consumers_of(&ids).await;
@@ -182,17 +183,36 @@ pub(crate) fn owners(call: &Call) -> Owners {
     all.into_iter().map(|connection| (connection.id, connection.record.facts.lock().clone())).collect()
 }
 
+/// What listings of consumers show of their queues.
+pub(crate) struct Served {
+    vhost: VhostName,
+    queue: QueueName,
+    /// It has a single active consumer.
+    one_at_a_time: bool,
+}
+
+/// By queue.
+pub(crate) type Consumed = BTreeMap<QueueId, Served>;
+
+impl Served {
+    pub(crate) fn of(vhost: &VhostName, queue: &Queue) -> Self {
+        let one_at_a_time = queue.options.single_active_consumer;
+        Self { vhost: vhost.clone(), queue: queue.name.clone(), one_at_a_time }
+    }
+}
+
 /// A consumer as listings show it; none when its connection or its queue is gone.
 pub(crate) fn consumer(
     call: &Call,
     owners: &Owners,
-    queues: &BTreeMap<QueueId, (VhostName, QueueName)>,
+    queues: &Consumed,
     (queue, view): &(QueueId, ConsumerView),
 ) -> Option<Value> {
     let facts = owners.get(&view.consumer.connection)?;
-    let (vhost, queue) = queues.get(queue)?;
+    let Served { vhost, queue, one_at_a_time } = queues.get(queue)?;
     let status = match (view.active, view.has_room) {
         (false, _) => "waiting",
+        (true, _) if *one_at_a_time => "single_active",
         (true, false) => "blocked",
         (true, true) => "up",
     };

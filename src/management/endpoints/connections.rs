@@ -54,15 +54,12 @@ fn answer(call: &Call, items: Vec<Shown>) -> Result<Answer, Failure> {
 fn render(call: &Call, rates: &Rates<'_>, Shown { connection, facts }: &Shown) -> Value {
     let mut map = Map::new();
     let user = facts.user.as_ref().map_or("", UserName::as_str);
-    let traffic = &connection.record.traffic;
     let mut put = |key: &str, value: Value| _ = map.insert(key.to_owned(), value);
     put("auth_mechanism", facts.mechanism.as_str().into());
     put("channel_max", facts.channel_max.into());
-    put("channels", connection.record.channel_count().into());
     put("client_properties", table_to_json(&facts.client_properties));
     put("connected_at", facts.connected_at.0.into());
     put("frame_max", facts.frame_max.into());
-    put("garbage_collection", super::nodes::garbage_collection());
     put("host", facts.host.as_str().into());
     put("name", (*facts.name).into());
     put("node", call.management.settings.node_name.as_str().into());
@@ -76,17 +73,11 @@ fn render(call: &Call, rates: &Rates<'_>, Shown { connection, facts }: &Shown) -
     put("peer_port", facts.peer_port.into());
     put("port", facts.port.into());
     put("protocol", "AMQP 0-9-1".into());
-    put("recv_cnt", traffic.get(TrafficNumber::ReceivedCount).into());
-    put("reductions", 0.into());
-    put("reductions_details", json!({"rate": 0.0}));
-    put("send_cnt", traffic.get(TrafficNumber::SentCount).into());
-    put("send_pend", traffic.get(TrafficNumber::Pending).into());
     put("ssl", tls.is_some().into());
     put("ssl_cipher", tls.map(|tls| tls.cipher).into());
     put("ssl_hash", tls.map(|tls| tls.hash).into());
     put("ssl_key_exchange", tls.map(|tls| tls.key_exchange).into());
     put("ssl_protocol", tls.map(|tls| tls.version).into());
-    put("state", facts.state.name().into());
     put("timeout", facts.heartbeat.into());
     put("type", "network".into());
     put("user", user.into());
@@ -96,11 +87,16 @@ fn render(call: &Call, rates: &Rates<'_>, Shown { connection, facts }: &Shown) -
     if let Some(name) = name {
         put("user_provided_name", name.into());
     }
-    if call.query.is_true("disable_stats") {
-        let [received, sent] = connection_row(&connection.record);
-        put("recv_oct", received.into());
-        put("send_oct", sent.into());
-    } else {
+    if !call.query.is_true("disable_stats") {
+        let traffic = &connection.record.traffic;
+        put("channels", connection.record.channel_count().into());
+        put("garbage_collection", super::nodes::garbage_collection());
+        put("recv_cnt", traffic.get(TrafficNumber::ReceivedCount).into());
+        put("reductions", 0.into());
+        put("reductions_details", json!({"rate": 0.0}));
+        put("send_cnt", traffic.get(TrafficNumber::SentCount).into());
+        put("send_pend", traffic.get(TrafficNumber::Pending).into());
+        put("state", facts.state.name().into());
         let row = connection_row(&connection.record);
         rates.put(&mut map, Subject::Connection(&facts.name), CONNECTION, &row, &["recv_oct", "send_oct"]);
     }
@@ -119,7 +115,15 @@ pub(crate) async fn get(call: Call) -> Result<Answer, Failure> {
     let facts = connection.record.facts.lock().clone();
     check_owner(&call.identity, facts.user.as_ref())?;
     let rates = Rates::new(&call.management.history, &call.query, call.management.now())?;
-    let shown = render(&call, &rates, &Shown { connection, facts });
+    let mut shown = render(&call, &rates, &Shown { connection, facts });
+    if let Value::Object(map) = &mut shown {
+        // Where lists have null, one connection has empty texts.
+        for (key, value) in map.iter_mut() {
+            if value.is_null() && (key.starts_with("ssl_") || key.starts_with("peer_cert_")) {
+                *value = "".into();
+            }
+        }
+    }
     Ok(listing::one(shown, &call.query))
 }
 

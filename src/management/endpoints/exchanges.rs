@@ -126,7 +126,7 @@ pub(crate) fn check_name(kind: &str, name: &str) -> Result<(), Failure> {
     if name.len() <= 255 {
         return Ok(());
     }
-    let text = format!("{kind} should be less than 255 bytes, actually was {}", name.len());
+    let text = format!("{kind} should be less than 255 bytes, actually was {}\n", name.len());
     Err(Failure::bad_request(text))
 }
 

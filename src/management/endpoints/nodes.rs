@@ -24,7 +24,7 @@ pub(crate) async fn get(call: Call) -> Result<Answer, Failure> {
         map.insert("memory".into(), breakdown(&call.management.node.facts(), call.management.broker.held()));
     }
     if call.query.is_true("binary") {
-        map.insert("binary".into(), json!({"queue_procs": call.management.broker.held(), "other": 0}));
+        map.insert("binary".into(), binary(call.management.broker.held()));
     }
     Ok(listing::one(Value::Object(map), &call.query))
 }
@@ -72,12 +72,49 @@ fn render(call: &Call) -> Result<Map<String, Value>, Failure> {
     put("type", "disc".into());
     put("being_drained", false.into());
     put("cluster_links", json!([]));
-    put("metrics_gc_queue_length", json!({}));
+    put("metrics_gc_queue_length", metrics_to_remove());
     put_counters(call, &mut map);
     let rates = Rates::new(&management.history, &call.query, management.now())?;
     let names: Vec<&str> = NODE.iter().map(|(name, _)| *name).collect();
     rates.put(&mut map, Subject::Node, NODE, &node_row(&facts, &management.broker.registry), &names);
     Ok(map)
+}
+
+/// Statistics that wait to be removed: none ever do.
+fn metrics_to_remove() -> Value {
+    let mut map: Map<String, Value> = ["consumer", "exchange", "queue", "vhost", "node_node", "channel_consumer"]
+        .into_iter()
+        .map(|kind| (format!("{kind}_deleted"), 0.into()))
+        .collect();
+    for kind in ["connection", "channel"] {
+        map.insert(format!("{kind}_closed"), 0.into());
+    }
+    Value::Object(map)
+}
+
+/// Memory in messages, by what holds them: RabbitMQ's kinds.
+fn binary(queues: u64) -> Value {
+    let mut map = Map::new();
+    for name in [
+        "connection_readers",
+        "connection_writers",
+        "connection_channels",
+        "connection_other",
+        "stream_queue_procs",
+        "stream_queue_replica_reader_procs",
+        "stream_queue_coordinator_procs",
+        "quorum_queue_procs",
+        "quorum_queue_dlx_procs",
+        "metadata_store",
+        "plugins",
+        "mgmt_db",
+        "msg_index",
+        "other",
+    ] {
+        map.insert(name.to_owned(), 0.into());
+    }
+    map.insert("queue_procs".into(), queues.into());
+    Value::Object(map)
 }
 
 fn auth_mechanisms() -> Value {
@@ -207,12 +244,18 @@ pub(crate) async fn memory_relative(call: Call) -> Result<Answer, Failure> {
 pub(crate) fn listeners(call: &Call) -> Value {
     let node = call.management.settings.node_name.as_str();
     let listeners = call.management.node.listeners().into_iter().map(|listener| {
+        let address = listener.address.to_string();
+        let options = if listener.protocol.starts_with("http") {
+            json!({"cowboy_opts": {"sendfile": false}, "ip": address, "port": listener.port})
+        } else {
+            json!({"backlog": 128, "nodelay": true, "linger": [true, 0], "exit_on_close": false})
+        };
         json!({
             "node": node,
             "protocol": listener.protocol,
-            "ip_address": listener.address.to_string(),
+            "ip_address": address,
             "port": listener.port,
-            "socket_opts": {"backlog": 128, "nodelay": true, "linger": [true, 0], "exit_on_close": false},
+            "socket_opts": options,
             "tls": listener.tls,
         })
     });
@@ -227,7 +270,7 @@ pub(crate) fn contexts(call: &Call, node: Option<&str>) -> Value {
         let description =
             if listener.protocol.contains("prometheus") { "RabbitMQ Prometheus" } else { "RabbitMQ Management" };
         let mut context = json!({
-            "ssl_opts": [], "description": description, "path": "/", "cowboy_opts": "[{sendfile,false}]",
+            "ssl_opts": {}, "description": description, "path": "/", "cowboy_opts": "[{sendfile,false}]",
             "ip": listener.address.to_string(), "port": listener.port.to_string(),
         });
         if let (Some(node), Value::Object(map)) = (node, &mut context) {

@@ -172,7 +172,14 @@ pub(crate) async fn deprecated_features_used(call: Call) -> Result<Answer, Failu
     let vhosts = call.topology.vhosts();
     let mut queues = vhosts.iter().flat_map(|(_, vhost)| vhost.queues.values());
     let uses_transient = queues.any(|queue| !queue.durable && queue.exclusive.is_none());
-    let used = uses_transient.then(|| deprecated("transient_nonexcl_queues"));
+    let used = uses_transient.then(|| {
+        let mut used = deprecated("transient_nonexcl_queues");
+        if let Value::Object(map) = &mut used {
+            // That they are permitted goes without saying.
+            map.shift_remove("state");
+        }
+        used
+    });
     listing::answer(used.into_iter().collect(), &call.query)
 }
 

@@ -94,29 +94,32 @@ fn render(call: &Call, rates: &Rates<'_>, queue: &Queue, detail: Detail) -> Map<
         );
     }
     let without_stats = call.query.is_true("disable_stats");
+    let with_totals = without_stats && call.query.is_true("enable_queue_totals");
     if !without_stats {
         put_stats(&mut map, rates, queue);
-    } else if call.query.is_true("enable_queue_totals") {
+    } else if with_totals {
         let [messages, ready, unacked, ..] = queue_row(&queue.statistics.numbers);
         map.insert("messages".into(), messages.into());
         map.insert("messages_ready".into(), ready.into());
         map.insert("messages_unacknowledged".into(), unacked.into());
     }
-    put_policies(&mut map, queue, detail);
+    // Lists with everything or with totals leave out the policies that are not there.
+    let shows_none = detail == Detail::Full || (without_stats && !with_totals);
+    put_policies(&mut map, queue, shows_none.then_some(Value::Null));
     if detail == Detail::Full && !without_stats {
         put_details(&mut map, queue, call.management.now().0);
     }
     map
 }
 
-fn put_policies(map: &mut Map<String, Value>, queue: &Queue, detail: Detail) {
+/// What policies say; `none` stands for one that is not there.
+fn put_policies(map: &mut Map<String, Value>, queue: &Queue, none: Option<Value>) {
     let applied = queue.policy.as_deref();
     let policy = applied.and_then(|applied| applied.policy.clone());
     let operator = applied.and_then(|applied| applied.operator_policy.clone());
     for (key, name) in [("policy", policy), ("operator_policy", operator)] {
-        // Lists leave out what is not there, one queue says so.
-        if name.is_some() || detail == Detail::Full {
-            map.insert(key.to_owned(), name.into());
+        if let Some(shown) = name.map(Value::from).or_else(|| none.clone()) {
+            map.insert(key.to_owned(), shown);
         }
     }
     let definition = applied.map(|applied| applied.definition.clone()).unwrap_or_default();
@@ -171,8 +174,8 @@ fn put_details(map: &mut Map<String, Value>, queue: &Queue, now_ms: u64) {
     if used != 0 && now_ms.saturating_sub(used) >= IDLE_MS {
         map.insert("idle_since".into(), super::nodes::rfc3339(used).into());
     }
-    let arrived = numbers.get(QueueNumber::HeadArrived);
-    map.insert("head_message_timestamp".into(), if arrived == 0 { Value::Null } else { (arrived / 1000).into() });
+    let timestamp = numbers.get(QueueNumber::HeadTimestamp);
+    map.insert("head_message_timestamp".into(), if timestamp == 0 { Value::Null } else { timestamp.into() });
     map.insert("exclusive_consumer_tag".into(), Value::Null);
     map.insert("single_active_consumer_tag".into(), Value::Null);
     map.insert("garbage_collection".into(), super::nodes::garbage_collection());
@@ -196,7 +199,7 @@ pub(crate) async fn get(call: Call) -> Result<Answer, Failure> {
         if let Some(tag) = active.filter(|_| queue.options.single_active_consumer) {
             map.insert("single_active_consumer_tag".into(), tag.as_str().into());
         }
-        let queues = BTreeMap::from([(queue.id, (name.clone(), queue.name.clone()))]);
+        let queues = BTreeMap::from([(queue.id, channels::Served::of(&name, &queue))]);
         let details: Vec<Value> =
             consumers.iter().filter_map(|consumer| channels::consumer(&call, &owners, &queues, consumer)).collect();
         map.insert("consumer_details".into(), details.into());

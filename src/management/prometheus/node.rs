@@ -1,11 +1,8 @@
 //! The families of the node as a whole.
 
-use std::collections::BTreeMap;
-
-use crate::broker::login_attempts::LoginTotals;
 use crate::model::durations::{DURATION_BOUNDS_MS, Durations};
 use crate::model::statistics::{
-    COMMIT_BOUNDS_MICROS, ChannelNumber, ChurnNumber, ExchangeNumber, LogNumber, QueueNumber, add_all,
+    COMMIT_BOUNDS_MICROS, ChannelNumber, ChurnNumber, ExchangeNumber, LogNumber, QueueNumber,
 };
 
 use super::scrape::Scrape;
@@ -103,24 +100,24 @@ pub(super) fn exchange_confirms(scrape: &Scrape, text: &mut Text) {
     text.single("exchange_messages_confirmed_total", Counter, help, confirmed);
 }
 
-/// Logins by protocol. Those over HTTP are counted by the API.
+/// Logins by protocol.
 pub(super) fn logins(scrape: &Scrape, text: &mut Text) {
-    let broker = &scrape.management.broker;
-    let churn = &broker.registry.churn;
-    let over_http = [churn.get(ChurnNumber::HttpAuthSucceeded), churn.get(ChurnNumber::HttpAuthFailed)];
-    let mut counts = BTreeMap::from([(PROTOCOL.1, [0, 0]), ("http", over_http)]);
-    for LoginTotals { protocol, succeeded, failed } in broker.login_attempts.totals() {
-        add_all(counts.entry(protocol).or_default(), &[succeeded, failed]);
-    }
-    let mut put = |name: &str, help: &str, value: fn(&[u64; 2]) -> u64| {
+    let counted = scrape.management.broker.login_attempts.totals();
+    // Both are there from the start.
+    let of = |protocol: &str| {
+        let totals = counted.iter().find(|totals| totals.protocol == protocol);
+        totals.map_or((0, 0), |totals| (totals.succeeded, totals.failed))
+    };
+    let protocols = [("amqp091", of("amqp091")), ("http", of("http"))];
+    let mut put = |name: &str, help: &str, value: fn((u64, u64)) -> u64| {
         text.family(name, Counter, &format!("Total number of {help}"));
-        for (protocol, counts) in &counts {
+        for (protocol, counts) in protocols {
             text.sample(&[("protocol", protocol)], value(counts));
         }
     };
-    put("auth_attempts_total", "authentication attempts", |counts| counts[0] + counts[1]);
-    put("auth_attempts_succeeded_total", "successful authentication attempts", |counts| counts[0]);
-    put("auth_attempts_failed_total", "failed authentication attempts", |counts| counts[1]);
+    put("auth_attempts_total", "authentication attempts", |(succeeded, failed)| succeeded + failed);
+    put("auth_attempts_succeeded_total", "successful authentication attempts", |(succeeded, _)| succeeded);
+    put("auth_attempts_failed_total", "failed authentication attempts", |(_, failed)| failed);
 }
 
 pub(super) fn totals(scrape: &Scrape, text: &mut Text) {
