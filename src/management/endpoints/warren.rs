@@ -109,10 +109,20 @@ fn check_node(call: &Call) -> Result<(), Failure> {
     if call.name(0) == call.management.settings.node_name { Ok(()) } else { Err(Failure::not_found()) }
 }
 
-/// Logins by source: none are kept here yet.
+/// Logins that were tried, by source and user.
 pub(crate) async fn auth_attempts_by_source(call: Call) -> Result<Answer, Failure> {
     check_node(&call)?;
-    Ok(Answer::json(json!([])))
+    let attempts = call.management.broker.login_attempts.by_source().into_iter().map(|attempt| {
+        json!({
+            "remote_address": attempt.source.to_string(),
+            "username": attempt.user,
+            "protocol": attempt.protocol,
+            "auth_attempts": attempt.succeeded + attempt.failed,
+            "auth_attempts_failed": attempt.failed,
+            "auth_attempts_succeeded": attempt.succeeded,
+        })
+    });
+    Ok(Answer::json(attempts.collect()))
 }
 
 pub(crate) async fn forget_auth_attempts(call: Call) -> Result<Answer, Failure> {
@@ -134,6 +144,7 @@ pub(crate) async fn forget_auth_attempts(call: Call) -> Result<Answer, Failure> 
 
 pub(crate) async fn forget_auth_attempts_by_source(call: Call) -> Result<Answer, Failure> {
     check_node(&call)?;
+    call.management.broker.login_attempts.reset();
     Ok(Answer::done())
 }
 
