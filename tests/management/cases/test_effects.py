@@ -226,3 +226,20 @@ class Permissions(Case):
         self.refused_channel(403, f"ACCESS_REFUSED - {text}", lambda: channel.queue_bind("q", "amq.topic", "other"))
         self.delete(f"topic-permissions/{self.vhost}/{user}/amq.topic")
         connection.channel().queue_bind("q", "amq.topic", "other")
+
+
+class Statistics(Case):
+    OPTIONS = ("--set", "management.sample_interval=1s")
+
+    def samples(self) -> list[int]:
+        """The lengths of the queue in the last seconds that were not 0."""
+        details = self.get(f"queues/{self.vhost}/q?lengths_age=20&lengths_incr=1")["messages_details"]
+        return [entry["sample"] for entry in details["samples"] if entry["sample"] > 0]
+
+    def test_the_past_is_removed_on_request(self) -> None:
+        self.put(f"queues/{self.vhost}/q")
+        self.publish("amq.default", "q")
+        self.wait_until("there is a past", lambda: len(self.samples()) >= 4)
+        self.delete("reset")
+        self.assertLess(len(self.samples()), 4)
+        self.assertEqual(self.depth("q"), 1)
