@@ -36,8 +36,8 @@ pub use machine::machine_memory;
 pub use origin::{ConfigError, Origin};
 pub use reference::reference;
 pub use schema::{
-    Amqp, Compatibility, Config, Defaults, Limits, Log, Management, Memory, Node, OAuth2, Prometheus, Queues, Shutdown,
-    Storage, Tls,
+    Amqp, Compatibility, Config, Defaults, Definitions, Limits, Log, Management, Memory, Node, OAuth2, Prometheus,
+    Queues, Shutdown, Storage, Tls,
 };
 pub use sources::{DEFAULT_FILE, Flag, Sources};
 pub use types::{

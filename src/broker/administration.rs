@@ -10,6 +10,7 @@ use crate::model::entity::{Binding, Destination, Queue};
 use crate::model::ids::QueueId;
 use crate::model::names::{ExchangeName, UserName, VhostName};
 use crate::model::request::{Event, Internal};
+use crate::model::statistics::ChurnNumber;
 use crate::model::vhost::{VhostLimits, VhostMetadata};
 use crate::queue::Command;
 
@@ -113,6 +114,7 @@ impl Broker {
                 return Err(AdministrationError::Protected(name.clone()));
             }
             for queue in definitions.remove_vhost(name).into_iter().flatten() {
+                self.registry.churn.add_shared(ChurnNumber::QueuesDeleted, 1);
                 let command = Command::Delete { if_unused: false, if_empty: false };
                 envelopes.push((shard_of(queue.id, shards), Envelope::Command { queue: queue.id, command, ask: None }));
             }

@@ -121,13 +121,14 @@ impl Metadata {
     }
 
     /// Removes a queue and its bindings, unless the name means another queue by now, and the auto-delete exchanges that
-    /// lose their last binding.
-    pub(super) fn remove_queue(&mut self, vhost: &VhostName, name: &QueueName, id: QueueId) {
-        let Some((queue, sources)) = self.take_queue(vhost, name, id) else { return };
+    /// lose their last binding. Whether the queue was there.
+    pub(super) fn remove_queue(&mut self, vhost: &VhostName, name: &QueueName, id: QueueId) -> bool {
+        let Some((queue, sources)) = self.take_queue(vhost, name, id) else { return false };
         if survives(&queue) {
             self.changes.push(Change::RemoveQueue { vhost: vhost.clone(), queue: name.clone(), id });
         }
         self.auto_delete(vhost, sources);
+        true
     }
 
     /// The bindings of a vhost that have this source, or all of them, in the order in which they were made.
@@ -388,6 +389,7 @@ impl Metadata {
             snapshot.names.remove_mut(&id);
             snapshot.queues.remove_mut(name);
         });
+        Arc::make_mut(&mut self.topology.removed).add_queue(&queue.statistics);
         Some((queue, sources))
     }
 
@@ -417,6 +419,10 @@ impl Metadata {
             self.take_binding(vhost, &binding);
         }
         let sources = self.take_bindings_to(vhost, &Destination::Exchange(name.clone()));
+        let statistics = self.vhost(vhost).and_then(|snapshot| snapshot.exchange_statistics.get(name)).cloned();
+        if let Some(statistics) = statistics {
+            Arc::make_mut(&mut self.topology.removed).add_exchange(&statistics);
+        }
         self.change(vhost, |snapshot| {
             snapshot.routing.remove_exchange(name);
             snapshot.exchanges.remove_mut(name);

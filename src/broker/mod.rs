@@ -55,7 +55,7 @@ pub use topology::{Topology, VhostTopology};
 use crate::log::{CommitError, Log, LogError, METADATA, Report, Severity, Storage};
 use crate::model::ids::{ConnectionId, MessageIndex, QueueId, Timestamp};
 use crate::model::names::{UserName, VhostName};
-use crate::model::statistics::{LogNumber, LogStatistics};
+use crate::model::statistics::{ChurnNumber, LogNumber, LogStatistics};
 use crate::model::vhost::VhostMetadata;
 
 pub use recovery::OpenError;
@@ -260,11 +260,11 @@ impl Broker {
     fn dispatch(&self, shard: u16, state: &mut Shard) {
         let output = &mut state.output;
         if !output.removed.is_empty() {
-            self.define(|metadata| {
-                for queue in output.removed.drain(..) {
-                    metadata.remove_queue(&queue.vhost, &queue.name, queue.id);
-                }
+            let deleted = self.define(|metadata| {
+                let removed = output.removed.drain(..);
+                removed.filter(|queue| metadata.remove_queue(&queue.vhost, &queue.name, queue.id)).count()
             });
+            self.registry.churn.add_shared(ChurnNumber::QueuesDeleted, deleted as u64);
         }
         if output.logged > 0 {
             self.log_statistics.add_shared(LogNumber::Writes, mem::take(&mut output.logged));

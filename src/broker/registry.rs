@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use crate::model::ids::ConnectionId;
 use crate::model::request::Event;
 use crate::model::statistics::{
-    CHANNEL_COUNTERS_FROM, ChannelStatistics, ChurnNumber, ChurnStatistics, ClosedChannels, ClosedSum, ConnectionFacts,
-    ConnectionRecord,
+    CHANNEL_COUNTERS_FROM, ChannelStatistics, ChurnNumber, ChurnStatistics, ClosedChannels, ClosedSum, ClosedTraffic,
+    ConnectionFacts, ConnectionRecord, TrafficNumber, add_all,
 };
 
 use super::outbox::Outbox;
@@ -27,10 +27,16 @@ pub struct Registered {
 pub struct Registry {
     connections: DashMap<ConnectionId, Registered>,
     closed: Arc<Mutex<ClosedSum>>,
-    pub churn: ChurnStatistics,
+    pub churn: Arc<ChurnStatistics>,
 }
 
 impl Registered {
+    /// Whether the connection is kept from publishing more for a moment: shards have not taken what it published.
+    #[must_use]
+    pub fn waits_for_credit(&self) -> bool {
+        !self.outbox.has_publish_credit()
+    }
+
     /// Has the connection closed with 320 and this text.
     pub fn close(&self, text: &str) {
         self.outbox.push_one(Event::ForceClose { text: text.to_owned() });
@@ -40,7 +46,7 @@ impl Registered {
 impl Registry {
     /// Makes a connection known until `remove`.
     pub fn add(&self, id: ConnectionId, facts: ConnectionFacts, outbox: &Arc<Outbox>) -> Arc<ConnectionRecord> {
-        let record = Arc::new(ConnectionRecord::new(facts, &self.closed));
+        let record = Arc::new(ConnectionRecord::new(facts, &self.closed, &self.churn));
         self.churn.add_shared(ChurnNumber::ConnectionsCreated, 1);
         self.connections.insert(id, Registered { id, record: Arc::clone(&record), outbox: Arc::clone(outbox) });
         record
@@ -50,7 +56,13 @@ impl Registry {
         // What its channels counted is in the sum before they are gone from here.
         if let Some(connection) = self.get(id) {
             connection.record.close_all_channels();
-            self.connections.remove(&id);
+            let mut closed = self.closed.lock();
+            if self.connections.remove(&id).is_none() {
+                return;
+            }
+            add_all(&mut closed.traffic, &connection.record.traffic.snapshot());
+            closed.traffic[TrafficNumber::Pending as usize] = 0;
+            drop(closed);
             self.churn.add_shared(ChurnNumber::ConnectionsClosed, 1);
         }
     }
@@ -90,7 +102,7 @@ impl Registry {
     pub fn channel_totals(&self) -> (ClosedChannels, usize) {
         // While this is held, no channel moves from the open to the closed ones.
         let closed = self.closed.lock();
-        let mut totals = closed.0;
+        let mut totals = closed.channels;
         totals[..CHANNEL_COUNTERS_FROM].fill(0);
         let mut open = 0;
         let records: Vec<Arc<ConnectionRecord>> =
@@ -99,10 +111,22 @@ impl Registry {
             for channel in record.channels() {
                 open += 1;
                 let numbers: [u64; ChannelStatistics::COUNT] = channel.statistics.snapshot();
-                for (total, number) in totals.iter_mut().zip(numbers) {
-                    *total = total.wrapping_add(number);
-                }
+                add_all(&mut totals, &numbers);
             }
+        }
+        (totals, open)
+    }
+
+    /// What all connections have received and sent together, those that are closed included, and how many are open.
+    #[must_use]
+    pub fn traffic_totals(&self) -> (ClosedTraffic, usize) {
+        // While this is held, no connection moves from the open to the closed ones.
+        let closed = self.closed.lock();
+        let mut totals = closed.traffic;
+        let mut open = 0;
+        for entry in &self.connections {
+            open += 1;
+            add_all(&mut totals, &entry.record.traffic.snapshot());
         }
         (totals, open)
     }

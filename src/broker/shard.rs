@@ -21,7 +21,7 @@ use crate::model::request::{Answer, DeliverEvent, Event, Internal};
 use crate::model::statistics::QueueNumber;
 use crate::queue::{
     Command, Counts, DeathHistory, Delivery, Durability, Effect, Fifo, IndexRange, Loaded, Origin, Publish, Reason,
-    Refusal, Reply, Verdict, dead_letter,
+    Refusal, Reply, Tally, Verdict, dead_letter,
 };
 use crate::routing::{Facts, QueueTarget, Targets};
 
@@ -733,6 +733,8 @@ impl Shard {
             self.alarms.remove(&(at, queue));
         }
         self.held -= owned.held;
+        // The sum over removed queues takes up what is to be seen now.
+        publish_counters(&owned.definition, owned.machine.tally());
         self.output.removed.push(owned.definition);
     }
 
@@ -887,6 +889,17 @@ fn publish(owned: &OwnedQueue, now: Timestamp) {
             Number::HeadTimestamp,
             machine.head_message().and_then(|head| head.properties().timestamp).unwrap_or_default(),
         ),
+    ] {
+        numbers.set(number, value);
+    }
+    publish_counters(definition, tally);
+}
+
+/// Lets everybody see what the queue has counted.
+fn publish_counters(definition: &Queue, tally: &Tally) {
+    use QueueNumber as Number;
+    let numbers = &definition.statistics.numbers;
+    for (number, value) in [
         (Number::Published, tally.published),
         (Number::Delivered, tally.delivered),
         (Number::DeliveredAutoAck, tally.delivered_auto_ack),
@@ -895,11 +908,13 @@ fn publish(owned: &OwnedQueue, now: Timestamp) {
         (Number::GetEmpty, tally.get_empty),
         (Number::Redelivered, tally.redelivered),
         (Number::Acked, tally.acked),
-        (Number::Expired, tally.expired),
-        (Number::DroppedMaxLength, tally.dropped_max_length),
-        (Number::Rejected, tally.rejected),
+        (Number::ExpiredDiscarded, tally.expired_discarded),
+        (Number::DroppedDiscarded, tally.dropped_discarded),
+        (Number::RejectedDiscarded, tally.rejected_discarded),
         (Number::Refused, tally.refused),
-        (Number::DeadLettered, tally.dead_lettered),
+        (Number::ExpiredDeadLettered, tally.expired_dead_lettered),
+        (Number::DroppedDeadLettered, tally.dropped_dead_lettered),
+        (Number::RejectedDeadLettered, tally.rejected_dead_lettered),
     ] {
         numbers.set(number, value);
     }

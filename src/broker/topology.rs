@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::model::entity::{Exchange, Queue};
 use crate::model::ids::QueueId;
 use crate::model::names::{ExchangeName, QueueName, UserName, VhostName};
-use crate::model::statistics::ExchangeStatistics;
+use crate::model::statistics::{ExchangeStatistics, RemovedSum};
 use crate::model::vhost::{VhostLimits, VhostMetadata};
 use crate::routing::RoutingTable;
 
@@ -23,6 +23,8 @@ pub struct Topology {
     pub(super) users: HashTrieMapSync<UserName, Arc<User>>,
     /// Runtime parameters of the whole cluster, by name.
     pub(super) globals: RedBlackTreeMapSync<Arc<str>, Arc<Value>>,
+    /// What queues and exchanges counted that are not in this snapshot any more.
+    pub removed: Arc<RemovedSum>,
 }
 
 /// One vhost.

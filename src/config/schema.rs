@@ -355,6 +355,18 @@ schema! {
         history_memory: u64 = "64MiB", Size::between(MIB, 16 * GIB);
     }
 
+    /// Definitions that are imported at every start, before the first client comes.
+    definitions: Definitions {
+        /// A file of definitions as the API exports them, or a directory whose *.json files are taken in the order of their
+        /// names. A new broker that has it gets no default vhost and user.
+        #[rabbitmq("load_definitions", "management.load_definitions", "definitions.local.path")]
+        load: Option<PathBuf> = "", OptionalFile;
+
+        /// Whether files that were imported before and have not changed are left alone.
+        #[rabbitmq("definitions.skip_if_unchanged")]
+        skip_if_unchanged: bool = "false", Boolean;
+    }
+
     /// Metrics for Prometheus.
     prometheus: Prometheus {
         /// The address to listen on.

@@ -232,6 +232,18 @@ impl Failure {
         }
     }
 
+    /// The reason alone.
+    #[must_use]
+    pub(crate) fn reason(&self) -> String {
+        let reason = self.body.as_ref().and_then(|body| body.get("reason"));
+        reason.map_or_else(
+            || self.status.to_string(),
+            |reason| {
+                reason.as_str().map_or_else(|| reason.to_string(), |text| text.replace('\n', " ").trim().to_owned())
+            },
+        )
+    }
+
     /// The answer that says so.
     #[must_use]
     pub(crate) fn into_answer(self) -> Answer {

@@ -31,25 +31,31 @@ pub(crate) struct Call {
     pub topology: Arc<Topology>,
 }
 
-/// The parameters behind the question mark. Of those that are there twice, the first counts.
+/// The parameters behind the question mark. Of those that are there twice, the first counts, unless all are asked for.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Query(BTreeMap<String, String>);
+pub(crate) struct Query(BTreeMap<String, Vec<String>>);
 
 impl Query {
     /// Reads `name=value&…`, with `+` for a space.
     #[must_use]
     pub(crate) fn parse(text: &str) -> Self {
-        let mut values = BTreeMap::new();
+        let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            values.entry(decode_form(name)).or_insert_with(|| decode_form(value));
+            values.entry(decode_form(name)).or_default().push(decode_form(value));
         }
         Self(values)
     }
 
     #[must_use]
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.all(name).first().map(String::as_str)
+    }
+
+    /// All values of a parameter, in order.
+    #[must_use]
+    pub(crate) fn all(&self, name: &str) -> &[String] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Whether the parameter is `true`.
@@ -165,6 +171,7 @@ mod tests {
         let query = Query::parse("name=a%252Fb+c&page=2&page=3&flag&use_regex=true");
         assert_eq!(query.get("name"), Some("a%2Fb c"));
         assert_eq!((query.number("page"), query.get("flag")), (Some(2), Some("")));
+        assert_eq!((query.all("page"), query.all("none")), (&["2".to_owned(), "3".to_owned()][..], &[][..]));
         assert!(query.is_true("use_regex") && !query.is_true("flag"));
     }
 }

@@ -15,11 +15,13 @@ use crate::model::names::{ExchangeName, QueueName, RoutingKey, UserName, VhostNa
 use crate::model::request::{Ask, BindingRequest, DeclareExchange, DeclareQueue};
 use crate::model::vhost::{VhostLimits, VhostMetadata};
 
+use super::Management;
 use super::answer::{Answer, Failure};
-use super::call::{Call, map_of};
+use super::call::{Call, Query, map_of};
 use super::endpoints::users::Wanted;
 use super::endpoints::{bindings, exchanges, limits, parameters, permissions, policies, queues, users, vhosts};
 use super::fields::json_to_table;
+use super::identity::Identity;
 use super::operation::Operation;
 
 pub(super) async fn export(call: Call) -> Result<Answer, Failure> {
@@ -156,6 +158,29 @@ fn render_queue(vhost: &VhostName, queue: &Queue) -> Value {
         "name": queue.name.as_str(), "vhost": vhost.as_str(), "type": queue.queue_type().name(),
         "durable": queue.durable, "auto_delete": queue.auto_delete, "arguments": arguments,
     })
+}
+
+/// Imports definitions for the broker itself; what was left out, and why. The error is for whoever starts the broker.
+pub async fn import_text(management: &Arc<Management>, text: &[u8]) -> Result<Vec<String>, String> {
+    let document = match serde_json::from_slice(text) {
+        Ok(Value::Object(document)) => document,
+        Ok(_) => return Err("it is not a JSON object".to_owned()),
+        Err(error) => return Err(format!("it is not JSON: {error}")),
+    };
+    let call = Call {
+        management: Arc::clone(management),
+        identity: Identity::LocalAdministrator,
+        peer: None,
+        names: Vec::new(),
+        query: Query::default(),
+        headers: axum::http::HeaderMap::new(),
+        body: axum::body::Bytes::new(),
+        topology: management.broker.topology(),
+    };
+    let plan = Plan::make(&call, &document, None).map_err(|failure| failure.reason())?;
+    let left_out = plan.left_out.clone();
+    plan.carry_out(&call).await.map_err(|failure| failure.reason())?;
+    Ok(left_out)
 }
 
 pub(super) async fn import(call: Call) -> Result<Answer, Failure> {
@@ -622,7 +647,7 @@ async fn declare<T>(
             continue;
         }
         if current.as_ref().is_none_or(|(name, _)| *name != vhost) {
-            let identity = super::identity::Identity::LocalAdministrator;
+            let identity = Identity::LocalAdministrator;
             let operation = Operation::begin(&call.management.broker, &identity, &vhost, call.management.now())
                 .map_err(|exception| Failure::of_broker(&exception))?;
             current = Some((vhost.clone(), operation));

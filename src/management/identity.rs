@@ -1,16 +1,15 @@
 //! Who asks, and what that lets them see and do: RabbitMQ's user tags.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::broker::{Topology, User};
+use crate::broker::{self, Authority, Credentials, Topology};
 use crate::model::names::{UserName, VhostName};
-use crate::model::statistics::ChurnNumber;
 
 use super::Management;
 use super::answer::Failure;
@@ -30,7 +29,15 @@ pub(crate) enum Identity {
     Anonymous,
     /// Whoever may open the Unix socket.
     LocalAdministrator,
-    User(Arc<User>),
+    User(Member),
+}
+
+/// Somebody who has logged in.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) identity: broker::Identity,
+    /// The vhosts that may be entered, where that does not follow from the user's permissions.
+    vhosts: Option<BTreeSet<VhostName>>,
 }
 
 /// What an endpoint asks of its callers.
@@ -59,7 +66,7 @@ impl Identity {
     #[must_use]
     pub(crate) fn user_name(&self) -> UserName {
         match self {
-            Self::User(user) => user.name.clone(),
+            Self::User(member) => member.identity.user.name.clone(),
             Self::Anonymous | Self::LocalAdministrator => UserName::new("none"),
         }
     }
@@ -68,7 +75,7 @@ impl Identity {
     #[must_use]
     pub(crate) fn tags(&self) -> Vec<String> {
         match self {
-            Self::User(user) => user.tags.clone(),
+            Self::User(member) => member.identity.user.tags.clone(),
             Self::LocalAdministrator => vec!["administrator".to_owned()],
             Self::Anonymous => Vec::new(),
         }
@@ -98,7 +105,8 @@ impl Identity {
     pub(crate) fn has_vhost(&self, vhost: &VhostName) -> bool {
         match self {
             Self::LocalAdministrator => true,
-            Self::User(user) => user.permissions.contains_key(vhost),
+            Self::User(Member { vhosts: Some(vhosts), .. }) => vhosts.contains(vhost),
+            Self::User(member) => member.identity.user.permissions.contains_key(vhost),
             Self::Anonymous => false,
         }
     }
@@ -106,13 +114,13 @@ impl Identity {
     /// Whether something that belongs to this user may be looked at.
     #[must_use]
     pub(crate) fn may_see(&self, owner: Option<&UserName>) -> bool {
-        self.may_monitor() || matches!(self, Self::User(user) if owner == Some(&user.name))
+        self.may_monitor() || matches!(self, Self::User(member) if owner == Some(&member.identity.user.name))
     }
 
     fn has_any(&self, tags: &[&str]) -> bool {
         match self {
             Self::LocalAdministrator => true,
-            Self::User(user) => tags.iter().any(|tag| user.has_tag(tag)),
+            Self::User(member) => tags.iter().any(|tag| member.identity.user.has_tag(tag)),
             Self::Anonymous => false,
         }
     }
@@ -163,65 +171,80 @@ pub(crate) fn check_owner(identity: &Identity, owner: Option<&UserName>) -> Resu
     if identity.may_see(owner) { Ok(()) } else { Err(Failure::not_authorised(NOT_THIS_OBJECT)) }
 }
 
-/// A name and a password.
-pub(super) struct Credentials {
-    pub(super) user: String,
-    pub(super) password: Vec<u8>,
-}
-
-/// The credentials of HTTP Basic, or the token of `/login`, which is the same.
-fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>, Failure> {
+/// What HTTP Basic, or the token of `/login`, which is the same, or a bearer's token say.
+fn credentials(headers: &HeaderMap, peer: IpAddr) -> Result<Option<Credentials>, Failure> {
     let Some(header) = headers.get(AUTHORIZATION) else { return Ok(None) };
     let header = header.to_str().map_err(|_| Failure::wrong_credentials())?;
     let (scheme, value) = header.split_once(' ').unwrap_or((header, ""));
+    if scheme.eq_ignore_ascii_case("bearer") {
+        let secret = value.trim().as_bytes().to_vec();
+        return Ok(Some(Credentials { user: UserName::new(""), secret, peer }));
+    }
     if !scheme.eq_ignore_ascii_case("basic") {
         return Err(Failure::wrong_credentials());
     }
     let decoded = STANDARD.decode(value.trim()).map_err(|_| Failure::wrong_credentials())?;
     let colon = decoded.iter().position(|byte| *byte == b':').ok_or_else(Failure::wrong_credentials)?;
-    let user = String::from_utf8(decoded[..colon].to_vec()).map_err(|_| Failure::wrong_credentials())?;
-    Ok(Some(Credentials { user, password: decoded[colon + 1..].to_vec() }))
+    let user = std::str::from_utf8(&decoded[..colon]).map_err(|_| Failure::wrong_credentials())?;
+    Ok(Some(Credentials { user: UserName::new(user), secret: decoded[colon + 1..].to_vec(), peer }))
+}
+
+/// The longest wait for whoever fails again and again, in milliseconds: HTTP connections are few.
+const PAUSE_MAX_MS: u64 = 2_000;
+
+impl Origin {
+    fn address(self) -> IpAddr {
+        match self {
+            Self::LocalSocket => IpAddr::from([127, 0, 0, 1]),
+            Self::Network(peer) => peer,
+        }
+    }
 }
 
 impl Management {
     /// Who asks.
-    pub(super) fn identify(
+    pub(super) async fn identify(
         &self,
         headers: &HeaderMap,
         origin: Origin,
         topology: &Topology,
     ) -> Result<Identity, Failure> {
-        match (credentials(headers)?, origin) {
-            (Some(credentials), Origin::Network(peer)) => self.log_in(&credentials, Some(peer), topology),
-            (Some(credentials), Origin::LocalSocket) => self.log_in(&credentials, None, topology),
+        match (credentials(headers, origin.address())?, origin) {
+            (Some(credentials), _) => self.log_in(credentials, topology).await,
             (None, Origin::LocalSocket) => Ok(Identity::LocalAdministrator),
             (None, Origin::Network(_)) => Err(Failure::no_credentials()),
         }
     }
 
-    /// Checks a name and a password; without a peer, the caller is on this host.
-    pub(super) fn log_in(
-        &self,
-        credentials: &Credentials,
-        peer: Option<IpAddr>,
-        topology: &Topology,
-    ) -> Result<Identity, Failure> {
-        let user = topology.user(&UserName::new(&credentials.user));
-        let outcome = match (user, peer) {
-            (Some(user), Some(peer)) if user.password.matches(&credentials.password) => user
-                .check_origin(peer)
-                .map(|()| user)
-                .map_err(|_| Failure::not_authorised("User can only log in via localhost")),
-            (Some(user), None) if user.password.matches(&credentials.password) => Ok(user),
-            _ => Err(Failure::wrong_credentials()),
+    /// Checks credentials with whoever decides about them.
+    pub(super) async fn log_in(&self, credentials: Credentials, topology: &Topology) -> Result<Identity, Failure> {
+        let (name, peer) = (credentials.user.clone(), credentials.peer);
+        let identity = match self.broker.authenticate("http", credentials, self.now()).await {
+            Ok(identity) => identity,
+            Err(error) => {
+                tracing::warn!(user = name.as_str(), %peer, %error, "HTTP login refused");
+                let pause = self.broker.login_attempts.pause_ms(peer).min(PAUSE_MAX_MS);
+                if pause > 0 {
+                    self.node.pause(pause).await;
+                }
+                if error.to_string().contains("localhost") {
+                    return Err(Failure::not_authorised("User can only log in via localhost"));
+                }
+                return Err(Failure::wrong_credentials());
+            }
         };
-        let churn = &self.broker.registry.churn;
-        churn.add_shared(ChurnNumber::HttpAuthAttempts, 1);
-        let counted = if outcome.is_ok() { ChurnNumber::HttpAuthSucceeded } else { ChurnNumber::HttpAuthFailed };
-        churn.add_shared(counted, 1);
-        if outcome.is_err() {
-            tracing::warn!(user = credentials.user, peer = ?peer, "HTTP login refused");
-        }
-        outcome.map(|user| Identity::User(Arc::clone(user)))
+        let vhosts = match &identity.authority {
+            Authority::Internal => None,
+            _ => {
+                let mut entered = BTreeSet::new();
+                for (vhost, _) in topology.vhosts() {
+                    if identity.may_enter(vhost, peer).await {
+                        entered.insert(vhost.clone());
+                    }
+                }
+                Some(entered)
+            }
+        };
+        Ok(Identity::User(Member { identity, vhosts }))
     }
 }

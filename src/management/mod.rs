@@ -31,6 +31,7 @@ use crate::broker::Broker;
 use crate::model::ids::Timestamp;
 
 pub use cors::Browsers;
+pub use definitions::import_text;
 pub use identity::Origin;
 pub use node::{Certificate, Listener, Node, NodeFacts};
 pub use routes::serve;
@@ -63,11 +64,13 @@ pub struct Management {
     pub settings: Settings,
     pub node: Arc<dyn Node>,
     pub history: Arc<History>,
+    /// What scraping itself has cost.
+    pub scrapes: prometheus::Scrapes,
 }
 
 /// Metrics, on the API's port.
 async fn metrics(call: call::Call) -> Result<answer::Answer, answer::Failure> {
-    prometheus::answer(&call.management, call.name(0), &call.query).ok_or_else(answer::Failure::not_found)
+    prometheus::answer(&call)
 }
 
 impl Management {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::broker::Eventually;
 use crate::model::ids::Timestamp;
 
 /// A listening socket.
@@ -31,6 +32,8 @@ pub struct NodeFacts {
     pub disk_free: u64,
     pub disk_limit: u64,
     pub disk_alarm: bool,
+    /// Why publishers may be blocked, and whether that holds.
+    pub alarm_causes: Vec<(&'static str, bool)>,
     pub open_files: u64,
     pub open_files_max: u64,
     pub threads: u64,
@@ -65,6 +68,9 @@ pub trait Node: Send + Sync {
 
     /// Four random bytes.
     fn salt(&self) -> [u8; 4];
+
+    /// Waits for so many milliseconds.
+    fn pause(&self, ms: u64) -> Eventually<()>;
 
     /// Stops the broker, soon.
     fn stop(&self);

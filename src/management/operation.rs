@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::broker::{Broker, Outbox, Session};
+use crate::broker::{Broker, Outbox, Pending, Session};
 use crate::model::exception::Exception;
 use crate::model::ids::{ChannelRef, ConsumerId, Timestamp};
 use crate::model::message::Message;
@@ -55,7 +55,7 @@ impl Operation {
         let outbox = Arc::new(Outbox::new(CREDIT, CREDIT));
         let channel = ChannelRef { connection, serial: 1, number: CHANNEL };
         let user = match identity {
-            Identity::User(user) => Some(Arc::clone(user)),
+            Identity::User(member) => Some(member.identity.clone()),
             Identity::LocalAdministrator | Identity::Anonymous => None,
         };
         let session = Session::of_the_broker(broker, &outbox, channel, user, vhost)?;
@@ -143,6 +143,14 @@ impl Operation {
                     Event::Internal(internal) => self.session.internal(&internal, &mut self.events, self.now),
                     event => self.events.push(event),
                 }
+            }
+            match self.session.take_pending() {
+                Some(Pending::Answer(answer)) => {
+                    let verdict = answer.await;
+                    self.session.resume(verdict, &mut self.events, self.now);
+                }
+                Some(Pending::Pause { then, .. }) => self.session.resume(then, &mut self.events, self.now),
+                None => {}
             }
             if !self.events.is_empty() {
                 return std::mem::take(&mut self.events);

@@ -25,6 +25,8 @@ use super::endpoints::{
 };
 use super::identity::{Guard, Identity, Origin};
 
+/// How long a request may take, in milliseconds.
+const PATIENCE_MS: u64 = 30_000;
 /// Answers of at least this many bytes are compressed for those who ask for it.
 const COMPRESSED_MIN: usize = 1024;
 
@@ -542,7 +544,7 @@ async fn dispatch(
     let topology = management.broker.topology();
     let identity = match endpoint.guard {
         Guard::Nobody => Identity::Anonymous,
-        _ => management.identify(&parts.headers, origin, &topology)?,
+        _ => management.identify(&parts.headers, origin, &topology).await?,
     };
     endpoint.guard.check(&identity, &names, &topology)?;
     if !is_acceptable(&parts.headers, route) {
@@ -563,7 +565,18 @@ async fn dispatch(
         body,
         topology,
     };
-    (endpoint.handler)(call).await
+    let patience = management.node.pause(PATIENCE_MS);
+    tokio::select! {
+        answer = (endpoint.handler)(call) => answer,
+        () = patience => Err(Failure::unavailable(unfinished(management))),
+    }
+}
+
+/// Why a request was not finished: what is durable waits for the disk.
+fn unfinished(management: &Management) -> String {
+    let facts = management.node.facts();
+    let cause = if facts.disk_alarm { "the disk is full" } else { "the disk or a queue does not answer" };
+    format!("not finished after {} s: {cause}. What was asked for may still take effect", PATIENCE_MS / 1000)
 }
 
 async fn read_body(body: Body, max: usize) -> Result<Bytes, Failure> {
@@ -581,7 +594,7 @@ fn is_acceptable(headers: &HeaderMap, route: &Route) -> bool {
     kinds.peek().is_none() || kinds.any(|kind| matches!(kind, "*/*" | "application/*" | "application/json"))
 }
 
-fn accepts_gzip(headers: &HeaderMap) -> bool {
+pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let accepted = headers.get(ACCEPT_ENCODING).and_then(|accepted| accepted.to_str().ok()).unwrap_or_default();
     accepted.split(',').any(|coding| {
         let mut parts = coding.split(';').map(str::trim);

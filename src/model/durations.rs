@@ -22,6 +22,14 @@ impl Durations {
         self.counts[class.min(CLASSES - 1)] += 1;
         self.sum_ms = self.sum_ms.saturating_add(ms);
     }
+
+    /// Adds everything that others counted.
+    pub fn add_all(&mut self, others: &Self) {
+        for (count, others) in self.counts.iter_mut().zip(others.counts) {
+            *count = count.wrapping_add(others);
+        }
+        self.sum_ms = self.sum_ms.saturating_add(others.sum_ms);
+    }
 }
 
 #[cfg(test)]

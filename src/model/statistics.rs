@@ -108,18 +108,25 @@ numbers!(
         GetEmpty,
         Redelivered,
         Acked,
-        /// Messages that left for their TTL, whether or not as dead letters.
-        Expired,
-        /// Messages that left for want of room.
-        DroppedMaxLength,
-        /// Messages that consumers rejected.
-        Rejected,
+        /// Messages that left for their TTL and became no dead letters.
+        ExpiredDiscarded,
+        /// Messages that left for want of room and became no dead letters.
+        DroppedDiscarded,
+        /// Messages that consumers rejected and that became no dead letters.
+        RejectedDiscarded,
         /// Publishes that the queue refused.
         Refused,
-        /// Of those that left, the ones that became dead letters.
-        DeadLettered,
+        /// Messages that left for their TTL as dead letters.
+        ExpiredDeadLettered,
+        /// Messages that became dead letters for want of room, refused publishes too.
+        DroppedDeadLettered,
+        /// Messages that consumers rejected and that became dead letters.
+        RejectedDeadLettered,
     }
 );
+
+/// The first of the fields of `QueueNumber` that are counters.
+pub const QUEUE_COUNTERS_FROM: usize = QueueNumber::Published as usize;
 
 /// A queue as listings show it.
 #[derive(Debug, Default)]
@@ -280,12 +287,6 @@ numbers!(
         QueuesDeclared,
         QueuesCreated,
         QueuesDeleted,
-        AuthAttempts,
-        AuthSucceeded,
-        AuthFailed,
-        HttpAuthAttempts,
-        HttpAuthSucceeded,
-        HttpAuthFailed,
     }
 );
 
@@ -313,6 +314,60 @@ impl ChannelStatistics {
 
 /// Counters of channels that have closed.
 pub type ClosedChannels = [u64; ChannelStatistics::COUNT];
+/// Counters of connections that have closed; the bytes that wait are none.
+pub type ClosedTraffic = [u64; TrafficStatistics::COUNT];
+
+/// What queues and exchanges counted that are gone, so that sums over all never go down. It is part of the snapshot of
+/// definitions: whoever reads a snapshot finds what a queue counted in the queue or in here, and never in both.
+#[derive(Clone, Debug, Default)]
+pub struct RemovedSum {
+    /// The gauges are 0.
+    pub queues: QueueSum,
+    pub exchanges: [u64; ExchangeStatistics::COUNT],
+}
+
+/// What several queues come to.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueSum {
+    pub numbers: [u64; QueueStatistics::COUNT],
+    pub in_queue: Durations,
+    pub processing: Durations,
+}
+
+impl Default for QueueSum {
+    fn default() -> Self {
+        Self { numbers: [0; QueueStatistics::COUNT], in_queue: Durations::default(), processing: Durations::default() }
+    }
+}
+
+impl QueueSum {
+    /// Adds everything of a queue, its gauges too.
+    pub fn add(&mut self, record: &QueueRecord) {
+        add_all(&mut self.numbers, &record.numbers.snapshot());
+        self.in_queue.add_all(&record.in_queue.get());
+        self.processing.add_all(&record.processing.get());
+    }
+}
+
+impl RemovedSum {
+    /// A queue is gone for good.
+    pub fn add_queue(&mut self, record: &QueueRecord) {
+        self.queues.add(record);
+        self.queues.numbers[..QUEUE_COUNTERS_FROM].fill(0);
+    }
+
+    /// An exchange is gone for good.
+    pub fn add_exchange(&mut self, statistics: &ExchangeStatistics) {
+        add_all(&mut self.exchanges, &statistics.snapshot());
+    }
+}
+
+/// Adds numbers to those in the same places.
+pub fn add_all(sums: &mut [u64], numbers: &[u64]) {
+    for (sum, number) in sums.iter_mut().zip(numbers) {
+        *sum = sum.wrapping_add(*number);
+    }
+}
 
 /// A connection as listings show it. The facts are filled in as they become known.
 #[derive(Debug, Default)]
@@ -321,15 +376,19 @@ pub struct ConnectionRecord {
     pub traffic: TrafficStatistics,
     channels: Mutex<BTreeMap<u16, Arc<ChannelRecord>>>,
     closed: Arc<Mutex<ClosedSum>>,
+    churn: Arc<ChurnStatistics>,
 }
 
-/// What channels did that are gone.
+/// What channels and connections did that are gone.
 #[derive(Clone, Debug)]
-pub struct ClosedSum(pub ClosedChannels);
+pub struct ClosedSum {
+    pub channels: ClosedChannels,
+    pub traffic: ClosedTraffic,
+}
 
 impl Default for ClosedSum {
     fn default() -> Self {
-        Self([0; ChannelStatistics::COUNT])
+        Self { channels: [0; ChannelStatistics::COUNT], traffic: [0; TrafficStatistics::COUNT] }
     }
 }
 
@@ -354,6 +413,9 @@ pub enum ConnectionState {
 }
 
 impl ConnectionState {
+    pub const ALL: [Self; 7] =
+        [Self::Starting, Self::Tuning, Self::Opening, Self::Running, Self::Blocking, Self::Blocked, Self::Closing];
+
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -391,16 +453,18 @@ pub struct ConnectionFacts {
 }
 
 impl ConnectionRecord {
-    /// `closed` takes up what its channels did once they are gone.
+    /// `closed` takes up what its channels did once they are gone, `churn` how many came and went.
     #[must_use]
-    pub fn new(facts: ConnectionFacts, closed: &Arc<Mutex<ClosedSum>>) -> Self {
-        Self { facts: Mutex::new(facts), closed: Arc::clone(closed), ..Self::default() }
+    pub fn new(facts: ConnectionFacts, closed: &Arc<Mutex<ClosedSum>>, churn: &Arc<ChurnStatistics>) -> Self {
+        let (closed, churn) = (Arc::clone(closed), Arc::clone(churn));
+        Self { facts: Mutex::new(facts), closed, churn, ..Self::default() }
     }
 
     /// A channel that was just opened.
     pub fn open_channel(&self, number: u16) -> Arc<ChannelRecord> {
         let record = Arc::new(ChannelRecord { number, statistics: ChannelStatistics::default() });
         self.channels.lock().insert(number, Arc::clone(&record));
+        self.churn.add_shared(ChurnNumber::ChannelsCreated, 1);
         record
     }
 
@@ -411,9 +475,8 @@ impl ConnectionRecord {
         if channels.get(&record.number).is_some_and(|current| Arc::ptr_eq(current, record)) {
             channels.remove(&record.number);
             let numbers = record.statistics.snapshot();
-            for (sum, number) in closed.0.iter_mut().zip(numbers).skip(CHANNEL_COUNTERS_FROM) {
-                *sum = sum.wrapping_add(number);
-            }
+            add_all(&mut closed.channels[CHANNEL_COUNTERS_FROM..], &numbers[CHANNEL_COUNTERS_FROM..]);
+            self.churn.add_shared(ChurnNumber::ChannelsClosed, 1);
         }
     }
 
@@ -480,20 +543,38 @@ mod tests {
 
     #[test]
     fn what_a_channel_counted_stays_in_the_sum() {
-        let closed = Arc::default();
-        let connection = ConnectionRecord::new(ConnectionFacts::default(), &closed);
+        let (closed, churn) = (Arc::default(), Arc::<ChurnStatistics>::default());
+        let connection = ConnectionRecord::new(ConnectionFacts::default(), &closed, &churn);
         let first = connection.open_channel(1);
         first.statistics.add(ChannelNumber::Published, 3);
         first.statistics.set(ChannelNumber::Unacked, 7);
         connection.close_channel(&first);
         connection.close_channel(&first);
-        assert_eq!(closed.lock().0[ChannelNumber::Published as usize], 3);
-        assert_eq!(closed.lock().0[ChannelNumber::Unacked as usize], 0, "a gauge is gone with its channel");
+        assert_eq!(closed.lock().channels[ChannelNumber::Published as usize], 3);
+        assert_eq!(closed.lock().channels[ChannelNumber::Unacked as usize], 0, "a gauge is gone with its channel");
         let again = connection.open_channel(1);
         connection.close_channel(&first);
         assert_eq!(connection.channel_count(), 1, "a late close of the old channel does not touch the new one");
         again.statistics.add(ChannelNumber::Published, 1);
         connection.close_all_channels();
-        assert_eq!(closed.lock().0[ChannelNumber::Published as usize], 4);
+        assert_eq!(closed.lock().channels[ChannelNumber::Published as usize], 4);
+        assert_eq!(churn.get(ChurnNumber::ChannelsCreated), 2);
+        assert_eq!(churn.get(ChurnNumber::ChannelsClosed), 2, "each is closed once");
+    }
+
+    #[test]
+    fn what_a_queue_counted_stays_in_the_sum_and_its_gauges_do_not() {
+        let record = QueueRecord::default();
+        record.numbers.set(QueueNumber::Ready, 5);
+        record.numbers.set(QueueNumber::Acked, 7);
+        let mut durations = Durations::default();
+        durations.add(20);
+        record.in_queue.set(&durations);
+        let mut removed = RemovedSum::default();
+        removed.add_queue(&record);
+        removed.add_queue(&record);
+        assert_eq!(removed.queues.numbers[QueueNumber::Ready as usize], 0);
+        assert_eq!(removed.queues.numbers[QueueNumber::Acked as usize], 14);
+        assert_eq!((removed.queues.in_queue.sum_ms, removed.queues.in_queue.counts[3]), (40, 2));
     }
 }

@@ -278,6 +278,7 @@ impl Fifo {
             confirm(origin, Verdict::Rejected, effects);
             self.tally.refused += 1;
             if self.options.overflow == Overflow::RejectPublishDlx && self.options.dead_letter.is_some() {
+                self.tally.dropped_dead_lettered += 1;
                 effects.push(Effect::DeadLetter { message, reason: Reason::MaxLength, deaths, logged: None });
             }
             return Reply::None;
@@ -569,16 +570,20 @@ impl Fifo {
     /// Lets a message go, as a dead letter if there is a place for those.
     fn dead_letter(&mut self, index: u64, entry: Entry, reason: Reason, effects: &mut Vec<Effect>) {
         let Entry { message, deaths, .. } = entry;
-        match reason {
-            Reason::Expired => self.tally.expired += 1,
-            Reason::MaxLength => self.tally.dropped_max_length += 1,
-            Reason::Rejected | Reason::DeliveryLimit => self.tally.rejected += 1,
-        }
+        let tally = &mut self.tally;
+        let (discarded, dead_lettered) = match reason {
+            Reason::Expired => (&mut tally.expired_discarded, &mut tally.expired_dead_lettered),
+            Reason::MaxLength => (&mut tally.dropped_discarded, &mut tally.dropped_dead_lettered),
+            Reason::Rejected | Reason::DeliveryLimit => {
+                (&mut tally.rejected_discarded, &mut tally.rejected_dead_lettered)
+            }
+        };
         if self.options.dead_letter.is_some() {
-            self.tally.dead_lettered += 1;
+            *dead_lettered += 1;
             let logged = self.records.release(index, &message);
             effects.push(Effect::DeadLetter { message, reason, deaths, logged });
         } else {
+            *discarded += 1;
             self.records.left(index, &message);
         }
     }

@@ -13,14 +13,17 @@ pub struct Tally {
     pub get_empty: u64,
     pub redelivered: u64,
     pub acked: u64,
-    /// Messages that left for their TTL, whether or not as dead letters.
-    pub expired: u64,
-    pub dropped_max_length: u64,
-    pub rejected: u64,
+    /// Messages that left and became no dead letters, by why they left.
+    pub expired_discarded: u64,
+    pub dropped_discarded: u64,
+    pub rejected_discarded: u64,
     /// Publishes that were not taken.
     pub refused: u64,
-    /// Of those that left, the ones that became dead letters.
-    pub dead_lettered: u64,
+    /// Messages that became dead letters, by why they left.
+    pub expired_dead_lettered: u64,
+    /// Publishes that were not taken are among them.
+    pub dropped_dead_lettered: u64,
+    pub rejected_dead_lettered: u64,
     /// From arrival to the first delivery.
     pub in_queue: Durations,
     /// From delivery to acknowledgement.

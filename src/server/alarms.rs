@@ -73,6 +73,17 @@ impl Alarms {
         (memory, self.causes.load(Ordering::Acquire) & !(Cause::Memory as u8) != 0)
     }
 
+    /// Every cause by name, and whether it holds.
+    pub(super) fn causes(&self) -> [(&'static str, bool); 4] {
+        [
+            ("memory", Cause::Memory),
+            ("disk_free_space", Cause::FreeSpace),
+            ("wal_full", Cause::WalFull),
+            ("log_full", Cause::LogFull),
+        ]
+        .map(|(name, cause)| (name, self.holds(cause)))
+    }
+
     /// Bytes in use, and bytes above which there is an alarm.
     pub(super) fn memory(&self) -> (u64, u64) {
         (self.memory_used.load(Ordering::Relaxed), self.memory_limit.load(Ordering::Relaxed))

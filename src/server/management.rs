@@ -1,5 +1,6 @@
 //! The management API: what it is made of, its listeners, and the task that takes samples.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::management::history::{History, Report};
-use crate::management::{Browsers, Management, Sampler, Settings};
+use crate::management::prometheus::Scrapes;
+use crate::management::{Browsers, Management, Sampler, Settings, import_text};
 
 use super::http::{self, Site};
 use super::process::Process;
@@ -20,15 +22,9 @@ const PERSIST_INTERVAL: Duration = Duration::from_secs(60);
 /// The folder of the charts' past in the data directory.
 const HISTORY: &str = "history";
 
-pub(super) async fn start(
-    shared: &Arc<Shared>,
-    config: &Config,
-    process: &Arc<Process>,
-    tls: Option<&Arc<Tls>>,
-    stopped: &watch::Receiver<bool>,
-    ready: &mut String,
-) -> Result<Arc<Management>, ServerError> {
-    let management = Arc::new(Management {
+/// What the API is made of.
+pub(super) async fn open(shared: &Shared, config: &Config, process: &Arc<Process>) -> Arc<Management> {
+    Arc::new(Management {
         broker: Arc::clone(&shared.broker),
         settings: Settings {
             product: config.compatibility.product.clone(),
@@ -46,15 +42,64 @@ pub(super) async fn start(
         },
         node: Arc::clone(process) as _,
         history: Arc::new(open_history(config).await),
-    });
-    http::start_local(&management, &config.node.data_dir, stopped.clone())?;
+        scrapes: Scrapes::default(),
+    })
+}
+
+/// Imports the definitions that the configuration names.
+pub(super) async fn import(management: &Arc<Management>, config: &Config) -> Result<(), ServerError> {
+    let Some(path) = &config.definitions.load else { return Ok(()) };
+    let failed = |path: &Path, error: String| ServerError::Import { path: path.to_owned(), error };
+    for file in files_of(path).map_err(|error| failed(path, error.to_string()))? {
+        let text = std::fs::read(&file).map_err(|error| failed(&file, error.to_string()))?;
+        let name = format!("internal_definitions_of_{}", file.display());
+        let hash = format!("{:016x}", crc32c::crc32c(&text)) + &text.len().to_string();
+        let known = management.broker.topology().global(&name).and_then(|hash| hash.as_str().map(str::to_owned));
+        if config.definitions.skip_if_unchanged && known.as_ref() == Some(&hash) {
+            tracing::info!(file = %file.display(), "definitions have not changed since they were imported");
+            continue;
+        }
+        let left_out = import_text(management, &text).await.map_err(|error| failed(&file, error))?;
+        for note in &left_out {
+            tracing::warn!(file = %file.display(), "not imported: {note}");
+        }
+        tracing::info!(file = %file.display(), left_out = left_out.len(), "definitions are imported");
+        if config.definitions.skip_if_unchanged {
+            // It has a name that is never exported.
+            let _ = management.broker.set_parameter(None, "", &name, hash.into());
+        }
+    }
+    management.broker.store_definitions().map_err(|error| failed(path, error.to_string()))
+}
+
+fn files_of(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = std::fs::read_dir(path)?.collect::<Result<Vec<_>, _>>()?;
+    let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+    files.sort();
+    Ok(files)
+}
+
+/// Starts the listeners and the task that takes samples.
+pub(super) async fn start(
+    management: &Arc<Management>,
+    config: &Config,
+    process: &Arc<Process>,
+    tls: Option<&Arc<Tls>>,
+    stopped: &watch::Receiver<bool>,
+    ready: &mut String,
+) -> Result<(), ServerError> {
+    http::start_local(management, &config.node.data_dir, stopped.clone())?;
     if let Some(address) = config.management.address() {
-        let bound = http::start(&management, Site::Management, address, stopped.clone()).await?;
+        let bound = http::start(management, Site::Management, address, stopped.clone()).await?;
         process.add_listener("http", bound, false);
         ready.push_str(&format!(" management={bound}"));
     }
     if let Some(address) = config.prometheus.address() {
-        let bound = http::start(&management, Site::Metrics, address, stopped.clone()).await?;
+        let bound = http::start(management, Site::Metrics, address, stopped.clone()).await?;
         process.add_listener("http/prometheus", bound, false);
         ready.push_str(&format!(" prometheus={bound}"));
     }
@@ -63,13 +108,13 @@ pub(super) async fn start(
         (Site::Metrics, config.prometheus.tls_address(), "https/prometheus", "prometheus-tls"),
     ] {
         if let (Some(address), Some(tls)) = (address, tls) {
-            let bound = http::start_tls(&management, site, address, tls, stopped.clone()).await?;
+            let bound = http::start_tls(management, site, address, tls, stopped.clone()).await?;
             process.add_listener(protocol, bound, true);
             ready.push_str(&format!(" {name}={bound}"));
         }
     }
-    tokio::spawn(take_samples(Arc::clone(&management), config.management.sample_interval, stopped.clone()));
-    Ok(management)
+    tokio::spawn(take_samples(Arc::clone(management), config.management.sample_interval, stopped.clone()));
+    Ok(())
 }
 
 async fn open_history(config: &Config) -> History {

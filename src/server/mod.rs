@@ -62,6 +62,8 @@ pub enum ServerError {
     ListenHttp { address: SocketAddr, error: std::io::Error },
     #[error("{}: {error}", path.display())]
     ListenLocal { path: PathBuf, error: std::io::Error },
+    #[error("definitions.load: {}: {error}", path.display())]
+    Import { path: PathBuf, error: String },
     #[error("node.data_dir: {0}")]
     DataDirectory(#[from] DiskError),
     #[error("{}: {error}", path.display())]
@@ -109,15 +111,10 @@ pub fn run(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError> {
     outcome
 }
 
-async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError> {
-    let config = &loaded.config;
+/// Opens the data directory and makes what all connections share.
+fn open(config: &Config, clock: Clock) -> Result<Arc<Shared>, ServerError> {
     let path = &config.node.data_dir;
-    raise_open_files();
-    // First of all: a broker that cannot serve is not to look at its data.
-    let tls = Tls::open(&config.tls)?;
-    let clock = Clock::start();
     let disk = Arc::new(Disk::open(path)?);
-    let begun = clock.now();
     let options = settings::log(config);
     if options.sync != SyncMode::Always {
         tracing::warn!(
@@ -126,13 +123,14 @@ async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError
             config.storage.sync.name()
         );
     }
-    let broker = Broker::open(settings::broker(config), disk, options, begun)
+    let broker = Broker::open(settings::broker(config), disk, options, clock.now())
         .map_err(|error| ServerError::Open { path: path.clone(), error })?;
-    if broker.is_new() {
+    // Definitions to import take the place of the usual ones.
+    if broker.is_new() && config.definitions.load.is_none() {
         definitions::define(&broker, config)?;
     }
     authentication::start(&broker, config, clock)?;
-    let shared = Arc::new(Shared {
+    Ok(Arc::new(Shared {
         broker,
         clock,
         amqp: Arc::new(settings::amqp(config)),
@@ -143,18 +141,29 @@ async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError
         stopping: AtomicBool::new(false),
         suspended: AtomicBool::new(false),
         care: log_threads::Care::default(),
-    });
+    }))
+}
+
+async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError> {
+    let config = &loaded.config;
+    let path = &config.node.data_dir;
+    raise_open_files();
+    // First of all: a broker that cannot serve is not to look at its data.
+    let tls = Tls::open(&config.tls)?;
+    let shared = open(config, Clock::start())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Signals)?;
     let (failed, mut failure) = mpsc::channel(1);
-    let writer = log_threads::start(&shared, options.sync, &failed).map_err(ServerError::Thread)?;
+    let writer = log_threads::start(&shared, settings::log(config).sync, &failed).map_err(ServerError::Thread)?;
     shards::start(&shared);
     alarms::start(&shared, &config.memory, &config.storage, path);
     tls::watch(tls.clone()).map_err(ServerError::Signals)?;
     let (stop, stopped) = watch::channel(false);
     let process = Arc::new(Process::new(&shared, loaded, log_levels, tls.clone()));
+    let management = management::open(&shared, config, &process).await;
+    management::import(&management, config).await?;
     let mut ready = listen(&shared, config, tls.clone(), &process, &stopped)?;
-    let management = management::start(&shared, config, &process, tls.as_ref(), &stopped, &mut ready).await?;
+    management::start(&management, config, &process, tls.as_ref(), &stopped, &mut ready).await?;
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "{ready}");
     announce(&ready);
     let supervisor = notify::Supervisor::from_environment();

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 
+use crate::broker::Eventually;
 use crate::config::{Loaded, machine_memory};
 use crate::management::{Certificate, Listener, Node, NodeFacts};
 use crate::model::ids::Timestamp;
@@ -70,6 +71,7 @@ impl Node for Process {
             disk_free,
             disk_limit,
             disk_alarm,
+            alarm_causes: self.shared.alarms.causes().to_vec(),
             open_files: entries("/proc/self/fd"),
             open_files_max: rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or_default(),
             threads: entries("/proc/self/task"),
@@ -107,6 +109,10 @@ impl Node for Process {
             tracing::error!(%error, "no random numbers from the system: a password is hashed without salt");
         }
         salt
+    }
+
+    fn pause(&self, ms: u64) -> Eventually<()> {
+        Box::pin(tokio::time::sleep(std::time::Duration::from_millis(ms)))
     }
 
     fn stop(&self) {

@@ -131,6 +131,11 @@ impl Metadata {
     }
 
     pub(super) fn take_vhost(&mut self, name: &VhostName) {
+        if let Some(vhost) = self.vhost(name).cloned() {
+            let removed = Arc::make_mut(&mut self.topology.removed);
+            vhost.queues.values().for_each(|queue| removed.add_queue(&queue.statistics));
+            vhost.exchange_statistics.values().for_each(|statistics| removed.add_exchange(statistics));
+        }
         self.topology.vhosts.remove_mut(name);
         self.indexes.remove(name);
         let has_permissions = |user: &&Arc<User>| {

@@ -11,6 +11,7 @@ use crate::model::vhost::VhostLimits;
 use super::super::Broker;
 use super::super::auth::{PasswordHash, Permission, User};
 use super::super::authority::Authority;
+use super::super::authority::Identity;
 use super::super::login_attempts::Outcome;
 use super::{Login, Session};
 
@@ -89,10 +90,15 @@ impl Session {
     }
 
     /// Enters a vhost without a check of credentials and without being counted.
-    pub(super) fn enter(&mut self, user: Option<Arc<User>>, name: &VhostName) -> Result<(), Exception> {
+    pub(super) fn enter(&mut self, identity: Option<Identity>, name: &VhostName) -> Result<(), Exception> {
         let vhost = self.topology.vhost(name).cloned();
         let vhost = vhost.ok_or_else(|| Exception::not_allowed(format!("vhost {name} not found")))?;
-        let is_internal = user.is_none();
+        let is_internal = identity.is_none();
+        let user = identity.map(|identity| {
+            self.authority = identity.authority;
+            self.expires = identity.expires;
+            identity.user
+        });
         let everything = || Permission::parse(".*", ".*", ".*").unwrap_or_default();
         let permission = match &user {
             Some(user) => user.permissions.get(name).cloned().unwrap_or_default(),

@@ -27,7 +27,7 @@ use crate::routing::Targets;
 
 use super::Broker;
 use super::auth::{Access, Permission, ResourceKind, User, refusal, topic_refusal};
-use super::authority::Authority;
+use super::authority::{Authority, Identity};
 use super::journal::{Held, Submission};
 use super::link::ChannelLimit;
 use super::metadata::shard_of;
@@ -153,12 +153,12 @@ impl Session {
         broker: &Arc<Broker>,
         outbox: &Arc<Outbox>,
         channel: ChannelRef,
-        user: Option<Arc<User>>,
+        identity: Option<Identity>,
         vhost: &VhostName,
     ) -> Result<Self, Exception> {
         let mut session =
             Self::new(broker, outbox, channel.connection, IpAddr::from([127, 0, 0, 1]), channel.connection.0);
-        session.enter(user, vhost)?;
+        session.enter(identity, vhost)?;
         session.channels.insert(channel.serial, SessionChannel { closing: true, ..SessionChannel::default() });
         Ok(session)
     }

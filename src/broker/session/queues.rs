@@ -9,6 +9,7 @@ use crate::model::exception::{Exception, ReplyCode};
 use crate::model::ids::ChannelRef;
 use crate::model::names::{QueueName, VhostName};
 use crate::model::request::{Answer, DeclareQueue};
+use crate::model::statistics::ChurnNumber;
 use crate::model::table::{FieldTable, FieldValue};
 use crate::queue::Command;
 
@@ -144,6 +145,7 @@ impl Session {
         {
             return Err(inequivalent(argument, name, vhost, &difference));
         }
+        self.broker.registry.churn.add_shared(ChurnNumber::QueuesDeclared, 1);
         self.command(channel, existing.id, Command::Touch, AskKind::Declare)
     }
 
@@ -246,6 +248,8 @@ impl Session {
         self.refresh();
         match outcome {
             Ok(shard) => {
+                broker.registry.churn.add_shared(ChurnNumber::QueuesDeclared, 1);
+                broker.registry.churn.add_shared(ChurnNumber::QueuesCreated, 1);
                 broker.drive(shard, self.now);
                 Ok(None)
             }

@@ -1,10 +1,12 @@
 //! Users.
 
+use std::net::IpAddr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::broker::{Existed, HashAlgorithm, PasswordHash, User, UserLimits};
+use crate::broker::{Credentials, Existed, HashAlgorithm, PasswordHash, User, UserLimits};
 use crate::model::names::UserName;
 
 use super::super::answer::{Answer, Failure};
@@ -214,9 +216,9 @@ pub(crate) async fn log_in(call: Call) -> Result<Answer, Failure> {
     let (Some(user), Some(password)) = (form.get("username"), form.get("password")) else {
         return Err(Failure::wrong_credentials());
     };
-    let credentials =
-        super::super::identity::Credentials { user: user.to_owned(), password: password.as_bytes().to_vec() };
-    let identity = call.management.log_in(&credentials, call.peer, &call.topology)?;
+    let peer = call.peer.unwrap_or_else(|| IpAddr::from([127, 0, 0, 1]));
+    let credentials = Credentials { user: UserName::new(user), secret: password.as_bytes().to_vec(), peer };
+    let identity = call.management.log_in(credentials, &call.topology).await?;
     super::super::identity::Guard::Management.check(&identity, &[], &call.topology)?;
     let token = STANDARD.encode(format!("{user}:{password}"));
     let call = Call { identity, ..call };

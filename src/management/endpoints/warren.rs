@@ -1,6 +1,11 @@
 //! What RabbitMQ's API has no address for: the command line's ways to look at the process and to change it.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
+
+use crate::broker::Credentials;
+use crate::model::names::UserName;
 
 use super::super::answer::{Answer, Failure};
 use super::super::call::Call;
@@ -78,38 +83,34 @@ pub(crate) async fn resume_listeners(call: Call) -> Result<Answer, Failure> {
 pub(crate) async fn authenticate(call: Call) -> Result<Answer, Failure> {
     let object = call.object_with(&["username", "password"])?;
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let credentials =
-        super::super::identity::Credentials { user: text("username"), password: text("password").into_bytes() };
-    call.management.log_in(&credentials, None, &call.topology)?;
+    let credentials = Credentials {
+        user: UserName::new(&text("username")),
+        secret: text("password").into_bytes(),
+        peer: IpAddr::from([127, 0, 0, 1]),
+    };
+    call.management.log_in(credentials, &call.topology).await?;
     Ok(Answer::done())
 }
 
-const LOGINS: &str = "amqp091";
-
 /// Logins that were tried, by protocol.
 pub(crate) async fn auth_attempts(call: Call) -> Result<Answer, Failure> {
-    use crate::model::statistics::ChurnNumber as Number;
     check_node(&call)?;
-    let churn = &call.management.broker.registry.churn;
-    let of = |protocol: &str, [all, succeeded, failed]: [Number; 3]| {
+    let totals = call.management.broker.login_attempts.totals().into_iter().map(|totals| {
         json!({
-            "protocol": protocol,
-            "auth_attempts": churn.get(all),
-            "auth_attempts_succeeded": churn.get(succeeded),
-            "auth_attempts_failed": churn.get(failed),
+            "protocol": totals.protocol,
+            "auth_attempts": totals.succeeded + totals.failed,
+            "auth_attempts_succeeded": totals.succeeded,
+            "auth_attempts_failed": totals.failed,
         })
-    };
-    Ok(Answer::json(json!([
-        of(LOGINS, [Number::AuthAttempts, Number::AuthSucceeded, Number::AuthFailed]),
-        of("http", [Number::HttpAuthAttempts, Number::HttpAuthSucceeded, Number::HttpAuthFailed]),
-    ])))
+    });
+    Ok(Answer::json(totals.collect()))
 }
 
 fn check_node(call: &Call) -> Result<(), Failure> {
     if call.name(0) == call.management.settings.node_name { Ok(()) } else { Err(Failure::not_found()) }
 }
 
-/// Logins that were tried, by source and user.
+/// Logins that were tried, by where they came from and as whom.
 pub(crate) async fn auth_attempts_by_source(call: Call) -> Result<Answer, Failure> {
     check_node(&call)?;
     let attempts = call.management.broker.login_attempts.by_source().into_iter().map(|attempt| {
@@ -118,34 +119,21 @@ pub(crate) async fn auth_attempts_by_source(call: Call) -> Result<Answer, Failur
             "username": attempt.user,
             "protocol": attempt.protocol,
             "auth_attempts": attempt.succeeded + attempt.failed,
-            "auth_attempts_failed": attempt.failed,
             "auth_attempts_succeeded": attempt.succeeded,
+            "auth_attempts_failed": attempt.failed,
         })
     });
     Ok(Answer::json(attempts.collect()))
 }
 
 pub(crate) async fn forget_auth_attempts(call: Call) -> Result<Answer, Failure> {
-    use crate::model::statistics::ChurnNumber as Number;
     check_node(&call)?;
-    let churn = &call.management.broker.registry.churn;
-    for number in [
-        Number::AuthAttempts,
-        Number::AuthSucceeded,
-        Number::AuthFailed,
-        Number::HttpAuthAttempts,
-        Number::HttpAuthSucceeded,
-        Number::HttpAuthFailed,
-    ] {
-        churn.set(number, 0);
-    }
+    call.management.broker.login_attempts.reset();
     Ok(Answer::done())
 }
 
 pub(crate) async fn forget_auth_attempts_by_source(call: Call) -> Result<Answer, Failure> {
-    check_node(&call)?;
-    call.management.broker.login_attempts.reset();
-    Ok(Answer::done())
+    forget_auth_attempts(call).await
 }
 
 /// One small page: what this is, and where to go on.

@@ -23,7 +23,7 @@ const STORE: &str = "store-";
 /// Memory for sled's own cache; everything is read once.
 const CACHE_BYTES: u64 = 1 << 20;
 
-/// A store is replaced when it is larger than this and four times the budget, and twice what it was when it was new.
+/// A store is replaced when it is larger than this and twice the budget, and twice what it was when it was new.
 const STORE_BYTES_MIN: u64 = 64 << 20;
 
 /// Bytes written at once to a new store, which counts only when it is complete.
@@ -31,10 +31,6 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// Subjects looked at in one go with the lock held.
 const PLACES: usize = 256;
-
-/// Rounds without a change after which the newest values are written beside the name: two hours, while the rows with the
-/// change still lie on the disk.
-const LONG_IDLE: u32 = 1_440;
 
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +113,7 @@ impl Disk {
         for other in generations.into_iter().filter(|other| *other != generation) {
             fs::remove_dir_all(store_folder(folder, other))?;
         }
-        let store_bytes_max = STORE_BYTES_MIN.max(4 * budget_bytes as u64);
+        let store_bytes_max = STORE_BYTES_MIN.max(2 * budget_bytes as u64);
         let disk = Self {
             folder: folder.to_path_buf(),
             store,
@@ -238,7 +234,7 @@ fn gather(memory: &Mutex<Memory>, since: [u32; TIERS], extent: Extent) -> Gather
         if begin >= end {
             return gathered;
         }
-        gathered.gather(&mut memory, begin..end, LONG_IDLE);
+        gathered.gather(&mut memory, begin..end);
         begin = end;
     }
 }

@@ -137,8 +137,8 @@ impl Entry {
     pub(super) fn settle(&mut self, timelines: &Timelines) {
         let is_short = self.is_short();
         let Some(active) = self.active.as_deref_mut() else { return };
-        for tier in 1..TIERS {
-            let (due, last) = (active.settled[tier] + 1, timelines[tier].last());
+        for (tier, timeline) in timelines.iter().enumerate().skip(1) {
+            let (due, last) = (active.settled[tier] + 1, timeline.last());
             if due > last {
                 break;
             }
@@ -190,8 +190,8 @@ impl Entry {
     pub(super) fn restored(&mut self, timelines: &Timelines) {
         let Some(active) = self.active.as_deref_mut() else { return };
         active.settled = std::array::from_fn(|tier| timelines[tier].last());
-        for tier in 1..TIERS {
-            let source = timelines[tier].last_moment().map_or(0, |moment| moment.source);
+        for (tier, timeline) in timelines.iter().enumerate().skip(1) {
+            let source = timeline.last_moment().map_or(0, |moment| moment.source);
             active.rows[tier - 1].set_open_after(source);
         }
         self.changed = active.rows[0].newest();

@@ -67,20 +67,25 @@ impl Memory {
             self.close_coarser(newest.at_ms, at_ms);
         }
         let round = self.timelines[0].push(Moment { at_ms: own_ms, source: 0 });
+        self.trim();
+        Some(round)
+    }
+
+    fn trim(&mut self) {
+        let own_ms = self.timelines[0].last_moment().map_or(0, |newest| newest.at_ms);
         for (timeline, span_ms) in self.timelines.iter_mut().zip(SPAN_MS) {
             timeline.trim(own_ms.saturating_sub(span_ms));
         }
-        Some(round)
     }
 
     /// The coarser tiers have a round for the last before each full minute, ten minutes, half hour; also when the clock
     /// is set back again and again, so that none comes.
     fn close_coarser(&mut self, newest_ms: u64, at_ms: u64) {
         let before_ms = newest_ms.saturating_sub(self.ahead_ms);
-        for tier in 1..TIERS {
+        for (tier, step_ms) in STEP_MS.into_iter().enumerate().skip(1) {
             let closed_ms = self.timelines[tier].last_moment().map_or(newest_ms, |moment| moment.at_ms);
-            let is_overdue = newest_ms - closed_ms >= 2 * STEP_MS[tier];
-            let is_same = at_ms.saturating_sub(1) / STEP_MS[tier] == before_ms.saturating_sub(1) / STEP_MS[tier];
+            let is_overdue = newest_ms - closed_ms >= 2 * step_ms;
+            let is_same = at_ms.saturating_sub(1) / step_ms == before_ms.saturating_sub(1) / step_ms;
             if is_same && !is_overdue {
                 return;
             }
@@ -142,6 +147,8 @@ impl Memory {
 
     /// Completes the subjects read from the disk, when their rows and all timelines are there.
     pub(super) fn restored(&mut self) {
+        // The oldest chunk on the disk may begin before what memory keeps.
+        self.trim();
         for entry in self.entries.iter_mut().flatten() {
             entry.restored(&self.timelines);
         }

@@ -12,7 +12,7 @@ pub const FIELDS_MAX: usize = 40;
 /// The values of a subject, or the differences of a row.
 pub(super) type Values = [u64; FIELDS_MAX];
 
-/// Consumed bytes are given back when they are more than this and an eighth of all.
+/// Consumed bytes are given back when they are more than this and a sixteenth of all.
 const CONSUMED_BYTES: usize = 48;
 
 #[derive(Debug, Default)]
@@ -158,7 +158,7 @@ impl Rows {
         self.before = before;
         self.open = self.open.max(self.head);
         let consumed = self.head as usize;
-        if self.is_empty() || consumed > CONSUMED_BYTES && consumed > self.bytes.len() / 8 {
+        if self.is_empty() || consumed > CONSUMED_BYTES && consumed > self.bytes.len() / 16 {
             self.give_back();
         }
     }
@@ -184,15 +184,15 @@ impl Rows {
         self.head = 0;
         if self.bytes.is_empty() {
             self.bytes = Vec::new();
-        } else if self.bytes.capacity() > self.bytes.len() / 4 * 5 + 128 {
+        } else if self.bytes.capacity() > self.bytes.len() / 8 * 9 + 96 {
             self.bytes.shrink_to(self.bytes.len() + 32);
         }
     }
 
-    /// Grows by an eighth rather than doubling: there are tens of thousands of these.
+    /// Grows by a sixteenth rather than doubling: there are tens of thousands of these.
     fn make_room(&mut self, bytes: usize) {
         if self.bytes.capacity() - self.bytes.len() < bytes {
-            self.bytes.reserve_exact(bytes.max(self.bytes.len() / 8));
+            self.bytes.reserve_exact(bytes.max(self.bytes.len() / 16));
         }
     }
 }

@@ -86,7 +86,7 @@ impl Gathered {
     }
 
     /// Adds the subjects at some places. What they did in rounds after [`Gathered::begin`] is left for the next time.
-    pub(super) fn gather(&mut self, memory: &mut Memory, places: std::ops::Range<usize>, long_idle: u32) {
+    pub(super) fn gather(&mut self, memory: &mut Memory, places: std::ops::Range<usize>) {
         for place in places {
             let Some((entry, timelines)) = memory.at(place as u32) else { continue };
             // A number of the next time: the subject is younger than what is written now.
@@ -96,11 +96,12 @@ impl Gathered {
             entry.settle(timelines);
             let values = values_at(entry, self.meta.last[0]);
             self.gather_rows(entry, &values);
-            let is_long_idle = !entry.is_anchored && entry.changed + long_idle < self.meta.last[0];
-            if self.every_subject || !entry.is_stored || is_long_idle {
+            // The rows with its newest change are about to expire, or have without having been written.
+            let is_idle = !entry.is_anchored && entry.changed <= timelines[0].first();
+            if self.every_subject || !entry.is_stored || is_idle {
                 self.subjects.push((entry.id, subject_value(entry, self.meta.last[0], &values)));
                 entry.is_stored = true;
-                entry.is_anchored |= is_long_idle;
+                entry.is_anchored = entry.changed <= self.meta.last[0];
             }
         }
     }
@@ -134,14 +135,14 @@ impl Gathered {
         for (id, value) in std::mem::take(&mut self.subjects) {
             write(subject_key(id), value);
         }
-        for tier in 0..TIERS {
+        for (tier, chunks) in chunks.iter_mut().enumerate() {
             if self.moments[tier].is_empty() {
                 continue;
             }
             let first = self.since[tier] + 1;
             write(timeline_key(tier, first), timeline_value(&self.moments[tier]));
             let parts = std::mem::take(&mut self.parts[tier]);
-            chunks[tier].push_back((first, parts.len() as u16));
+            chunks.push_back((first, parts.len() as u16));
             for (part, value) in parts.into_iter().enumerate() {
                 write(chunk_key(tier, first, part as u16), finish_value(value));
             }
@@ -310,6 +311,7 @@ impl Restoring {
         (id > 0 && id < self.meta.next_id && at == content.len()).then_some(())?;
         let mut entry = Entry::new(name, &values, born_ms, self.meta.last[0], id);
         entry.is_stored = true;
+        entry.is_anchored = true;
         let place = self.memory.restore(entry)?;
         self.subjects.insert(id, (place, round));
         if known_from.iter().any(|round| *round > 0) {
@@ -347,6 +349,7 @@ impl Restoring {
         let Some((place, round)) = self.subjects.get_mut(&id) else { return Some(()) };
         let (entry, timelines) = self.memory.at(*place)?;
         let fields = entry.fields();
+        entry.is_anchored &= *round >= values_round;
         (values.len() == fields).then_some(())?;
         let active = entry.activate(timelines);
         if values_round >= *round {

@@ -125,6 +125,14 @@ def quote(name: str) -> str:
     return urllib.parse.quote(name, safe="")
 
 
+def declares(api: Api, queue_type: str) -> bool:
+    """Whether the broker has queues of that type."""
+    path = f"queues/%2F/tools-probe-{os.getpid()}"
+    answer = api.write("PUT", path, {"durable": True, "arguments": {"x-queue-type": queue_type}}, (201, 400))
+    api.call("DELETE", path)
+    return answer.status == 201
+
+
 def run_tool(arguments: list[str], code: int = 0, seconds: float = 60, directory: str | None = None) -> str:
     """Runs a command and returns what it printed, standard error after standard output; another exit code fails."""
     done = subprocess.run(

@@ -16,7 +16,7 @@ import sys
 import urllib.parse
 from pathlib import Path
 
-from checks import AMQP_URL, MANAGEMENT_URL, Api, Report, expect, quote
+from checks import AMQP_URL, MANAGEMENT_URL, Api, Report, declares, expect, quote
 
 VERSION = "0.93.0"
 FOLDER = Path(os.environ["TOOLS_DIR"], "http-client")
@@ -117,13 +117,18 @@ def prepare_broker() -> None:
 
 
 def without_plugins(tests: list[str]) -> list[str]:
-    """Reports and leaves out the tests of plugins that the broker's node does not list."""
+    """Reports and leaves out the tests of plugins and of queue types that the broker does not have."""
     enabled = {plugin for node in Api().get("nodes") for plugin in node.get("enabled_plugins", [])}
     for plugin, pattern in PLUGINS:
         if plugin not in enabled:
             skipped = [test for test in tests if re.search(pattern, test)]
             tests = [test for test in tests if test not in skipped]
             report.skip(f"{len(skipped)} tests of {pattern}", f"the broker has no {plugin}")
+    for queue_type in ("quorum", "stream"):
+        if not declares(Api(), queue_type):
+            skipped = [test for test in tests if queue_type in test and "quorum_critical" not in test]
+            tests = [test for test in tests if test not in skipped]
+            report.skip(f"{len(skipped)} tests of the queue type {queue_type}", "the broker refuses to declare it")
     return tests
 
 
@@ -131,6 +136,7 @@ def attempt(binary: str, tests: list[str]) -> dict[str, tuple[str, str]]:
     """Runs the tests; for each its result (`ok` or `FAILED`) and the text of its panic."""
     output = run(binary, "--test-threads", "2", "--exact", *tests)
     results = re.findall(r"^test (\S+)(?: - \S+)* \.\.\. (.*)$", output, re.MULTILINE)
+    output = re.sub(r"^proptest: .*\n", "", output, flags=re.MULTILINE)
     panics = dict(re.findall(r"^---- (\S+) stdout ----\n+((?:.+\n)+)", output, re.MULTILINE))
     return {test: (result, panics.get(test, "").strip()) for test, result in results}
 

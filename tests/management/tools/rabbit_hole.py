@@ -15,7 +15,7 @@ import sys
 import urllib.parse
 from pathlib import Path
 
-from checks import AMQP_URL, Api, Report, quote
+from checks import AMQP_URL, Api, Report, declares, quote
 
 MODULE = "github.com/michaelklishin/rabbit-hole/v3"
 VERSION = "v3.5.0"
@@ -116,12 +116,16 @@ def prepare_broker() -> None:
 
 
 def plugins_missing() -> list[str]:
-    """Patterns of the tests for plugins that the broker's node does not list."""
+    """Patterns of the tests for what the broker does not have."""
     enabled = {plugin for node in Api().get("nodes") for plugin in node.get("enabled_plugins", [])}
     missing = [(plugin, pattern) for plugin, pattern in PLUGINS if plugin not in enabled]
     for plugin, pattern in missing:
         report.skip(f"tests of {pattern}", f"the broker has no {plugin}")
-    return [pattern for _, pattern in missing]
+    patterns = [pattern for _, pattern in missing]
+    if not declares(Api(), "quorum"):
+        report.skip("PUT /queues/{vhost}/{queue} declares a queue", "the broker refuses to declare a quorum queue")
+        patterns.append(r"PUT /queues/\{vhost\}/\{queue\} declares a queue$")
+    return patterns
 
 
 def run(binary: Path, patterns: list[str]) -> list[dict]:

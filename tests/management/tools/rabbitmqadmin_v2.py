@@ -13,7 +13,7 @@ import urllib.parse
 from pathlib import Path
 
 import pika
-from checks import AMQP_URL, MANAGEMENT_URL, Api, Mismatch, Report, eventually, expect, expect_in, run_tool
+from checks import AMQP_URL, MANAGEMENT_URL, Api, Mismatch, Report, declares, eventually, expect, expect_in, run_tool
 
 VHOST = f"tools-v2-{os.getpid()}"
 USER = f"{VHOST}-user"
@@ -70,7 +70,7 @@ list vhost_limits | .
 vhost_limits list | .
 list feature_flags | state
 feature_flags list | enabled
-feature_flags enable --name stream_queue
+feature_flags enable --name {flag}
 feature_flags enable_all
 list deprecated_features | .
 deprecated_features list | transient_nonexcl_queues
@@ -101,10 +101,9 @@ declare user --name {user} --password s3cr3t-pass --tags management
 declare permissions --user {user} --configure .* --read .* --write .*
 --vhost {vhost} declare permissions --user {user} --configure ^a --read ^b --write ^c
 --vhost {vhost} permissions declare --user guest --configure .* --read .* --write .*
---vhost {vhost} declare queue --name q1 --type quorum --durable true --auto-delete false --arguments '{{"x-delivery-limit":3}}'
+--vhost {vhost} declare queue --name q1 --type {type} --durable true --auto-delete false --arguments '{arguments}'
 --vhost {vhost} declare queue --name q2 --type classic
 --vhost {vhost} queues declare --name q3 --type classic --durable false --auto-delete true
---vhost {vhost} declare stream --name s1 --expiration 1D --max-length-bytes 1000000 --stream-max-segment-size-bytes 500000
 --vhost {vhost} declare exchange --name x1 --type topic --durable true
 --vhost {vhost} exchanges declare --name x2 --type fanout --auto-delete true
 --vhost {vhost} declare binding --source x1 --destination-type queue --destination q1 --routing-key 'a.#'
@@ -119,6 +118,13 @@ declare user_limit --user {user} --name max-channels --value 10
 user_limits declare --user {user} --name max-connections --value 9
 """
 
+STREAMS = """
+--vhost {vhost} declare stream --name s1 --expiration 1D --max-length-bytes 1000000 --stream-max-segment-size-bytes 500000
+--vhost {vhost} streams list | s1
+--vhost {vhost} streams show --name s1 | s1
+--vhost {vhost} delete stream --name s1
+"""
+
 USING = """
 --vhost {vhost} publish message --exchange amq.default --routing-key q2 --payload hello | routed successfully
 --vhost {vhost} publish message --exchange x1 --routing-key c --payload second --properties '{{"content_type":"text/plain"}}' | routed successfully
@@ -129,8 +135,6 @@ USING = """
 --vhost {vhost} queues show --name q2 | classic
 --vhost {vhost} queues list | q2
 --vhost {vhost} list queues | q1
---vhost {vhost} streams list | s1
---vhost {vhost} streams show --name s1 | s1
 --vhost {vhost} list bindings | a.#
 --vhost {vhost} list exchanges | x1
 --vhost {vhost} policies list_in | max-length: 10
@@ -181,7 +185,6 @@ user_limits delete --user {user} --name max-connections
 --vhost {vhost} queues delete --name q2
 --vhost {vhost} delete queue --name q3
 --vhost {vhost} delete queue --name missing --idempotently
---vhost {vhost} delete stream --name s1
 --vhost {vhost} delete permissions --user {user}
 """
 
@@ -189,6 +192,11 @@ address = urllib.parse.urlsplit(MANAGEMENT_URL)
 api = Api()
 report = Report()
 node = api.get("overview")["node"]
+flag = api.get("feature-flags")[0]["name"]
+
+has_quorum_queues, has_streams = declares(api, "quorum"), declares(api, "stream")
+# The arguments of the queue q1.
+q1_arguments = {"x-delivery-limit": 3} if has_quorum_queues else {"x-max-length": 1000}
 
 
 def main() -> None:
@@ -198,6 +206,10 @@ def main() -> None:
         optional("federation-links", "federation list_all_links")
         run_commands(DECLARING)
         report.check("what was declared is there", declared)
+        if has_streams:
+            run_commands(STREAMS)
+        else:
+            report.skip("declare, list, show and delete a stream", "the broker has no streams")
         run_commands(USING)
         report.check("what was changed is there", changed)
         definitions()
@@ -225,6 +237,9 @@ def fill(text: str) -> str:
     return text.format(
         vhost=VHOST,
         user=USER,
+        flag=flag,
+        type="quorum" if has_quorum_queues else "classic",
+        arguments=json.dumps(q1_arguments),
         node=node,
         amqp_port=urllib.parse.urlsplit(AMQP_URL).port,
         endpoint=f"{MANAGEMENT_URL}/api",
@@ -261,8 +276,9 @@ def declared() -> None:
     permission = api.get(f"permissions/{VHOST}/{USER}")
     expect([permission[kind] for kind in ("configure", "write", "read")], ["^a", "^c", "^b"], "permissions")
     types = {queue["name"]: queue["type"] for queue in api.get(f"queues/{VHOST}")}
-    expect(types, {"q1": "quorum", "q2": "classic", "q3": "classic", "s1": "stream"}, "queue types")
-    expect(api.get(f"queues/{VHOST}/q1")["arguments"].get("x-delivery-limit"), 3, "x-delivery-limit")
+    expect(types, {"q1": fill("{type}"), "q2": "classic", "q3": "classic"}, "queue types")
+    arguments = api.get(f"queues/{VHOST}/q1")["arguments"]
+    expect({name: arguments.get(name) for name in q1_arguments}, q1_arguments, "arguments of q1")
     exchange = api.get(f"exchanges/{VHOST}/x2")
     expect((exchange["type"], exchange["auto_delete"]), ("fanout", True), "x2")
     keys = sorted(binding["routing_key"] for binding in api.get(f"exchanges/{VHOST}/x1/bindings/source"))
@@ -308,7 +324,7 @@ def definitions() -> None:
             admin(["--vhost", VHOST, "definitions", "export_from_vhost", "--file", str(one)])
             found = json.loads(one.read_text())
             names = {queue["name"] for queue in found["queues"]}
-            expect(names & {"q1", "q2", "s1"}, {"q1", "q2", "s1"}, "durable queues")
+            expect(names & {"q1", "q2"}, {"q1", "q2"}, "durable queues")
 
         def imports() -> None:
             admin(["--vhost", VHOST, "delete", "exchange", "--name", "x1"])

@@ -14,14 +14,14 @@ fn record_queues(history: &History, step: u64, count: usize, value: impl Fn(usiz
 }
 
 #[test]
-fn an_idle_queue_takes_less_than_a_hundred_bytes_and_its_name() {
+fn an_idle_queue_takes_its_name_and_little_more() {
     let history = History::new(BUDGET);
     let name_bytes = "queue-1234".len() + 3;
     for step in 0..3 {
         record_queues(&history, step, 5_000, |_| 7);
     }
     let each = history.usage().bytes / 5_000;
-    assert!(each > 50 && each - name_bytes < 140, "{each} bytes");
+    assert!(each > 50 && each - name_bytes <= 128, "{each} bytes");
 }
 
 #[test]

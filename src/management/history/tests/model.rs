@@ -31,10 +31,10 @@ impl Model {
             if own_ms <= *newest_ms {
                 self.ahead_ms = newest_ms + 5_000 - at_ms;
             }
-            for tier in 1..4 {
-                let slot = |time: u64| (time - 1) / STEPS_MS[tier];
+            for (tier, step_ms) in STEPS_MS.into_iter().enumerate().skip(1) {
+                let slot = |time: u64| (time - 1) / step_ms;
                 let before = self.tiers[tier].last().map_or(*newest_ms, |round| self.rounds[*round].0);
-                let is_overdue = newest_ms - before >= 2 * STEPS_MS[tier];
+                let is_overdue = newest_ms - before >= 2 * step_ms;
                 if slot(at_ms) == slot(newest_ms - self.ahead_ms) && !is_overdue {
                     break;
                 }
@@ -56,8 +56,8 @@ impl Model {
         for (tier, rounds) in self.tiers.iter().enumerate() {
             let time = |round: usize| self.rounds[round].0;
             let reach = rounds.iter().rposition(|round| time(*round) <= newest_ms - SPANS_MS[tier]).unwrap_or(0);
-            let kept = rounds[reach.min(rounds.len())..].iter().copied();
-            if let Some(round) = kept.filter(|round| time(*round) <= own_ms).last() {
+            let mut kept = rounds[reach.min(rounds.len())..].iter().copied();
+            if let Some(round) = kept.rfind(|round| time(*round) <= own_ms) {
                 let near = own_ms - time(round) <= if tier == 0 { 15_000 } else { 2 * STEPS_MS[tier] };
                 let values = self.rounds[..=round].iter().rev().find_map(|(_, values)| values.get(name));
                 return near.then(|| values.unwrap_or(first).clone());
@@ -127,8 +127,8 @@ impl Pair {
             let change = step.changes[index];
             self.missing[index] += 1;
             // Missing for long means forgotten, which the model does not know.
-            let change =
-                change.or((index < 2 || self.missing[index] > 8 && self.values[index].is_some()).then_some([0; 3]));
+            let change = change
+                .or_else(|| (index < 2 || self.missing[index] > 8 && self.values[index].is_some()).then_some([0; 3]));
             let Some(change) = change else { continue };
             self.missing[index] = 0;
             let values = self.values[index].get_or_insert([1, 0, 5]);

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::*;
-use crate::management::history::Report;
+use crate::management::history::{Opened, Report};
 
 /// A folder of its own for each test, removed at the end.
 pub(super) struct Folder(PathBuf);
@@ -23,8 +24,32 @@ impl Folder {
         self.0.join("history")
     }
 
+    /// Opens the history; a store that was closed stays locked until the last thread of sled lets go of it.
+    fn opened(&self) -> Opened {
+        for _ in 0..500 {
+            let opened = History::open(&self.history(), BUDGET);
+            match &opened.report {
+                Some(Report::MemoryOnly { reason, .. }) if reason == "another process has it open" => {}
+                _ => return opened,
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{} stays locked", self.0.display());
+    }
+
+    fn store(&self, name: &str) -> sled::Db {
+        let path = self.history().join(name);
+        for _ in 0..500 {
+            match sled::open(&path) {
+                Ok(store) => return store,
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        panic!("{} stays locked", path.display());
+    }
+
     pub(super) fn open(&self) -> History {
-        let opened = History::open(&self.history(), BUDGET);
+        let opened = self.opened();
         assert_eq!(opened.report, None);
         opened.history
     }
@@ -156,7 +181,7 @@ fn a_deleted_folder_loses_only_the_history() {
 }
 
 fn change_value(folder: &Folder, prefix: &[u8], change: fn(&mut [u8])) {
-    let store = sled::open(folder.history().join("store-1")).unwrap();
+    let store = folder.store("store-1");
     let (key, value) = store.scan_prefix(prefix).next().unwrap().unwrap();
     let mut value = value.to_vec();
     change(&mut value);
@@ -182,7 +207,7 @@ fn a_damaged_folder_is_set_aside() {
         history.persist().unwrap();
         drop(history);
         damage(&folder);
-        let opened = History::open(&folder.history(), BUDGET);
+        let opened = folder.opened();
         let Some(Report::SetAside { moved_to, reason, .. }) = &opened.report else { panic!("{:?}", opened.report) };
         assert!(moved_to.exists() && !reason.is_empty());
         assert_eq!(opened.history.latest(queue("a"), 0), None);
@@ -211,7 +236,7 @@ fn damage_anywhere_is_never_fatal() {
         let mut damaged = bytes.clone();
         damaged[at] ^= 0xff;
         fs::write(copy.history().join("store-1/db"), damaged).unwrap();
-        let opened = History::open(&copy.history(), BUDGET);
+        let opened = copy.opened();
         assert!(!matches!(opened.report, Some(Report::MemoryOnly { .. })), "{:?}", opened.report);
         run(&opened.history, 40..42);
         assert_eq!(opened.history.latest(queue("a"), 0).unwrap().value, 41);
@@ -258,7 +283,7 @@ fn a_store_is_replaced_when_it_cannot_be_gone_on_with() {
     let before = history.samples(queue("a"), &[0, 1, 2], &range);
     drop(history);
     // A store that was not finished does not count.
-    drop(sled::open(folder.history().join("store-3")).unwrap());
+    drop(folder.store("store-3"));
     assert_eq!(folder.open().samples(queue("a"), &[0, 1, 2], &range), before);
     assert!(!folder.history().join("store-3").exists());
 }
