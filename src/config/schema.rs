@@ -333,6 +333,20 @@ schema! {
         #[rabbitmq("management.http.max_body_size")]
         max_body_size: u64 = "10MB", Size::between(KIB, GIB);
 
+        /// Origins, such as https://console.example, whose web pages may use the API from a browser. With
+        /// "*" any page may, if it brings a login of its own.
+        #[rabbitmq("management.cors.allow_origins.1")]
+        cors_allow_origins: Vec<String> = "", List::of(Text::NAME);
+
+        /// How long a browser remembers that a page may. "0s": as long as it likes.
+        #[rabbitmq("management.cors.max_age")]
+        cors_max_age: Option<Duration> = "30m", ZeroIsNone(Time::between(Duration::ZERO, YEAR));
+
+        /// What the header strict-transport-security says, for an API that is only used over HTTPS, such as
+        /// "max-age=31536000; includeSubDomains". Empty: there is no such header.
+        #[rabbitmq("management.hsts.policy")]
+        hsts: String = "", Text::NAME_OR_EMPTY;
+
         /// How often rates and charts look at all numbers.
         #[rabbitmq("collect_statistics_interval")]
         sample_interval: Duration = "5s", Time::between(SECOND, 60 * SECOND);

@@ -3,7 +3,7 @@
 //! An import is checked as a whole before anything of it is applied. What another broker could do and this one cannot
 //! (plugins' parameters, mirroring, types of queues and exchanges) is left out and told one by one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -299,7 +299,100 @@ impl Plan {
                 }
             }
         }
+        plan.check_users(call)?;
+        plan.check_queue_limits(call)?;
+        plan.leave_out_loose_ends(call);
         Ok(plan)
+    }
+
+    /// Permissions are for users that there are, or are going to be.
+    fn check_users(&self, call: &Call) -> Result<(), Failure> {
+        let imported: BTreeSet<&UserName> = self.users.iter().map(|(name, _)| name).collect();
+        let named = self.permissions.iter().map(|(user, ..)| user);
+        let named = named.chain(self.topic_permissions.iter().map(|(user, ..)| user));
+        for user in named {
+            if !imported.contains(user) && call.topology.user(user).is_none() {
+                return Err(Failure::bad_request(format!("{{no_such_user,<<\"{user}\">>}}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves out what hangs on something that was left out, or that the other broker had and did not export: RabbitMQ
+    /// exports bindings of internal exchanges, but not the exchanges.
+    fn leave_out_loose_ends(&mut self, call: &Call) {
+        let exchanges: BTreeSet<(&VhostName, &ExchangeName)> =
+            self.exchanges.iter().map(|(vhost, declare)| (vhost, &declare.exchange)).collect();
+        let queues: BTreeSet<(&VhostName, &QueueName)> =
+            self.queues.iter().map(|(vhost, declare)| (vhost, &declare.queue)).collect();
+        let there = |vhost: &VhostName| call.topology.vhost(vhost);
+        // Every vhost has those from the start, also one that is only being imported.
+        let has_exchange = |vhost: &VhostName, name: &ExchangeName| {
+            exchanges.contains(&(vhost, name))
+                || !is_exported(name.as_str())
+                || there(vhost).is_some_and(|found| found.exchanges.contains_key(name))
+        };
+        let has_queue = |vhost: &VhostName, name: &QueueName| {
+            queues.contains(&(vhost, name)) || there(vhost).is_some_and(|found| found.queues.contains_key(name))
+        };
+        let left_out = &mut self.left_out;
+        self.bindings.retain(|(vhost, request)| {
+            let ends = has_exchange(vhost, &request.source)
+                && match &request.destination {
+                    Destination::Queue(queue) => has_queue(vhost, queue),
+                    Destination::Exchange(exchange) => has_exchange(vhost, exchange),
+                };
+            if !ends {
+                let (source, (kind, name)) = (&request.source, end_of(&request.destination));
+                left_out.push(format!(
+                    "binding from '{source}' to {kind} '{name}' in vhost '{vhost}': one of them is not there"
+                ));
+            }
+            ends
+        });
+        self.topic_permissions.retain(|(user, vhost, exchange, _)| {
+            let is_there = has_exchange(vhost, exchange);
+            if !is_there {
+                left_out.push(format!(
+                    "topic permission of user '{user}' in vhost '{vhost}': there is no exchange '{exchange}'"
+                ));
+            }
+            is_there
+        });
+    }
+
+    /// A vhost may not get more queues than it may have: by the limit that is imported, or else by the one it has.
+    fn check_queue_limits(&self, call: &Call) -> Result<(), Failure> {
+        let mut added: BTreeMap<&VhostName, BTreeSet<&QueueName>> = BTreeMap::new();
+        for (vhost, declare) in &self.queues {
+            let exists = call.topology.vhost(vhost).is_some_and(|found| found.queues.contains_key(&declare.queue));
+            if !exists {
+                added.entry(vhost).or_default().insert(&declare.queue);
+            }
+        }
+        for (vhost, queues) in added {
+            let there = call.topology.vhost(vhost);
+            let own = there.and_then(|found| limits_of(found)).map(|limits| &**limits);
+            let of_vhost =
+                self.vhosts.iter().find(|(name, ..)| name == vhost).and_then(|(_, _, limits)| limits.as_ref());
+            let parameter = self
+                .parameters
+                .iter()
+                .find(|(name, component, ..)| name == vhost && component == VhostLimits::COMPONENT);
+            let limits = parameter.map(|(_, _, _, value)| value).or(of_vhost).or(own);
+            let Some(limit) = limits.and_then(|limits| limits.get("max-queues")).and_then(Value::as_u64) else {
+                continue;
+            };
+            let current = there.map_or(0, |found| found.queues.size());
+            if (current + queues.len()) as u64 > limit {
+                return Err(Failure::bad_request(format!(
+                    "Adding {} queue(s) to virtual host \"{vhost}\" would exceed the limit of {limit} queue(s).\n\nThis \
+                     virtual host currently has {current} queue(s) defined.\n\nImport aborted!",
+                    queues.len(),
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn read_vhosts(&mut self, call: &Call, document: &Map<String, Value>) -> Result<(), Failure> {
@@ -518,6 +611,13 @@ impl Plan {
         declare(call, self.bindings, Ask::Bind, |vhost, request| !has_ends(vhost, request)).await?;
         broker.settled().await;
         Ok(())
+    }
+}
+
+fn end_of(destination: &Destination) -> (&'static str, &str) {
+    match destination {
+        Destination::Queue(queue) => ("queue", queue.as_str()),
+        Destination::Exchange(exchange) => ("exchange", exchange.as_str()),
     }
 }
 

@@ -154,6 +154,11 @@ impl History {
         self.memory.lock().forget(subject);
     }
 
+    /// Drops the past of everything; the next round begins anew.
+    pub fn clear(&self) {
+        self.memory.lock().clear();
+    }
+
     /// The newest value of one field with its rate.
     #[must_use]
     pub fn latest(&self, subject: Subject<'_>, field: usize) -> Option<Rate> {

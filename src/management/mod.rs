@@ -10,6 +10,7 @@
 
 mod answer;
 mod call;
+mod cors;
 mod definitions;
 mod endpoints;
 mod fields;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use crate::broker::Broker;
 use crate::model::ids::Timestamp;
 
+pub use cors::Browsers;
 pub use definitions::import_text;
 pub use identity::Origin;
 pub use node::{Certificate, Listener, Node, NodeFacts};
@@ -53,6 +55,7 @@ pub struct Settings {
     pub default_queue_type: &'static str,
     /// Milliseconds after which an unacknowledged delivery closes its channel.
     pub consumer_timeout_ms: Option<u64>,
+    pub browsers: Browsers,
 }
 
 /// See the module's documentation.

@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::Management;
 use super::answer::{Answer, Content, Failure};
 use super::call::{Call, Query, decode};
+use super::cors::Asked;
 use super::definitions;
 use super::endpoints::{
     bindings, channels, connections, exchanges, health, limits, nodes, overview, parameters, permissions, policies,
@@ -499,6 +500,7 @@ pub async fn serve(
     let path = request.uri().path().to_owned();
     let accepts_gzip = accepts_gzip(request.headers());
     let is_head = request.method() == Method::HEAD;
+    let asked = Asked::of(request.headers(), request.method() == Method::OPTIONS);
     let found = find(&path).filter(|(route, _)| !only_metrics || route.path.starts_with("/metrics"));
     let Some((route, names)) = found else {
         return Failure::not_found().into_answer().into_response("HEAD, GET, OPTIONS");
@@ -517,7 +519,10 @@ pub async fn serve(
     if accepts_gzip {
         answer = compress(answer);
     }
-    answer.into_response(&allow(route))
+    let methods = allow(route);
+    let mut response = answer.into_response(&methods);
+    management.settings.browsers.add(&asked, &methods, response.headers_mut());
+    response
 }
 
 async fn dispatch(

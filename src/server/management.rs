@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::management::history::{History, Report};
 use crate::management::prometheus::Scrapes;
-use crate::management::{Management, Sampler, Settings, import_text};
+use crate::management::{Browsers, Management, Sampler, Settings, import_text};
 
 use super::http::{self, Site};
 use super::process::Process;
@@ -34,6 +34,11 @@ pub(super) async fn open(shared: &Shared, config: &Config, process: &Arc<Process
             body_max: usize::try_from(config.management.max_body_size).unwrap_or(usize::MAX),
             default_queue_type: config.queues.default_type.name(),
             consumer_timeout_ms: config.queues.consumer_timeout.map(millis),
+            browsers: Browsers {
+                allowed_origins: config.management.cors_allow_origins.clone(),
+                max_age: config.management.cors_max_age,
+                transport_security: config.management.hsts.clone(),
+            },
         },
         node: Arc::clone(process) as _,
         history: Arc::new(open_history(config).await),

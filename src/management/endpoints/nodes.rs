@@ -127,7 +127,7 @@ fn auth_mechanisms() -> Value {
 }
 
 /// Counters that RabbitMQ's nodes have; those of things that this broker does not have stay at 0.
-const WITHOUT_MEANING: [&str; 12] = [
+const WITHOUT_MEANING: [&str; 11] = [
     "gc_num",
     "gc_bytes_reclaimed",
     "context_switches",
@@ -139,7 +139,6 @@ const WITHOUT_MEANING: [&str; 12] = [
     "msg_store_write_count",
     "queue_index_write_count",
     "queue_index_read_count",
-    "io_file_handle_open_attempt_count",
 ];
 
 fn put_counters(call: &Call, map: &mut Map<String, Value>) {
@@ -165,7 +164,6 @@ fn put_counters(call: &Call, map: &mut Map<String, Value>) {
     put("io_sync_count", commits.into());
     put("io_sync_avg_time", commit_ms.into());
     put("io_seek_avg_time", 0.0.into());
-    put("io_file_handle_open_attempt_avg_time", 0.0.into());
     for (name, number) in [
         ("connection_created", ChurnNumber::ConnectionsCreated),
         ("connection_closed", ChurnNumber::ConnectionsClosed),

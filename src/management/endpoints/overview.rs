@@ -221,5 +221,6 @@ pub(crate) async fn reset(call: Call) -> Result<Answer, Failure> {
     if call.names.first().is_some_and(|node| *node != call.management.settings.node_name) {
         return Err(Failure::not_found());
     }
+    call.management.history.clear();
     Ok(Answer::done())
 }

@@ -173,6 +173,12 @@ impl Memory {
         }
     }
 
+    pub(super) fn clear(&mut self) {
+        for place in 0..self.entries.len() {
+            self.remove(place as u32);
+        }
+    }
+
     fn place(&self, key: &[u8]) -> Option<u32> {
         let place = *self.places.get(&self.hasher.hash_one(key))?;
         self.entries[place as usize].as_ref().is_some_and(|entry| *entry.key == *key).then_some(place)

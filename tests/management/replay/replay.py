@@ -42,6 +42,11 @@ def has_blocked_consumer(queue: dict) -> bool:
     return any(consumer.get("activity_status") == "blocked" for consumer in queue.get("consumer_details", []))
 
 
+def has_samples(entry: dict) -> bool:
+    details = [entry.get(key) for key in ("messages_details", "recv_oct_details")]
+    return any(found and found.get("samples") for found in details)
+
+
 # Paths, and what their answers have to say before anything is compared.
 SHOWS_TRAFFIC = [
     ("queues/orders/jobs.created", has_acknowledgements),
@@ -51,6 +56,8 @@ SHOWS_TRAFFIC = [
     ("queues/orders/jobs.sac", has_totals),
     ("queues/%2F/inbox", has_totals),
     ("queues/analytics/an.q", has_totals),
+    ("queues/orders?lengths_age=60&lengths_incr=5", lambda queues: all(has_samples(queue) for queue in queues)),
+    ("connections?data_rates_age=60&data_rates_incr=5", lambda found: all(has_samples(entry) for entry in found)),
     ("vhosts/orders/channels", lambda channels: any(channel.get("consumer_count") for channel in channels)),
     ("vhosts/orders/channels", lambda channels: any(channel.get("confirm") for channel in channels)),
     ("vhosts/orders/connections", lambda found: all(connection.get("state") for connection in found)),
@@ -121,6 +128,9 @@ class Suite:
         for message in ("one", "two"):
             body = {"properties": {}, "routing_key": "x", "payload": message, "payload_encoding": "string"}
             self._topology.post("exchanges/analytics/orders.topic/publish", body)
+            if self._topology.has("x-consistent-hash"):
+                body = {**body, "properties": {"headers": {"customer": message}}}
+                self._topology.post("exchanges/orders/orders.hash/publish", body)
         for path, shows in [*SHOWS_TRAFFIC, *(SHOWS_QUORUM if "quorum" in self._options.needs else [])]:
             self._topology.wait_for("the traffic's statistics", path, shows, STATISTICS_SECONDS)
 

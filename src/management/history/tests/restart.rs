@@ -130,6 +130,22 @@ fn what_was_forgotten_stays_so() {
 }
 
 #[test]
+fn when_everything_was_cleared_it_stays_so() {
+    let folder = Folder::new("clear");
+    let history = folder.open();
+    run(&history, 0..20);
+    history.persist().unwrap();
+    history.clear();
+    assert_eq!((history.usage().subjects, history.latest(queue("a"), 0)), (0, None));
+    history.persist().unwrap();
+    drop(history);
+    let history = folder.open();
+    assert_eq!(history.usage().subjects, 0);
+    run(&history, 20..21);
+    assert_eq!(history.latest(queue("a"), 0).unwrap().value, 20);
+}
+
+#[test]
 fn idle_queues_keep_their_values_when_all_rows_have_expired() {
     let folder = Folder::new("idle");
     let history = folder.open();
