@@ -14,6 +14,7 @@ use crate::model::vhost::{VhostLimits, VhostMetadata};
 use crate::routing::RoutingTable;
 
 use super::auth::User;
+use super::events::News;
 use super::policy::Policies;
 
 /// All vhosts and users.
@@ -23,6 +24,10 @@ pub struct Topology {
     pub(super) users: HashTrieMapSync<UserName, Arc<User>>,
     /// Runtime parameters of the whole cluster, by name.
     pub(super) globals: RedBlackTreeMapSync<Arc<str>, Arc<Value>>,
+    /// Some vhost's tracing is on.
+    pub(super) has_tracing: bool,
+    /// The same in all snapshots.
+    pub(super) news: Arc<News>,
 }
 
 /// One vhost.

@@ -131,6 +131,7 @@ async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError
     if broker.is_new() {
         definitions::define(&broker, config)?;
     }
+    broker.set_clock(move || clock.now());
     authentication::start(&broker, config, clock)?;
     let shared = Arc::new(Shared {
         broker,

@@ -11,6 +11,7 @@ use crate::model::vhost::VhostLimits;
 use super::super::Broker;
 use super::super::auth::{PasswordHash, Permission, User};
 use super::super::authority::Authority;
+use super::super::described;
 use super::super::login_attempts::Outcome;
 use super::{Login, Session};
 
@@ -83,6 +84,7 @@ impl Session {
         let mut facts = self.record.facts.lock();
         facts.user = Some(user.name.clone());
         facts.vhost = Some(name.clone());
+        self.broker.announce_with(|| described::connection_created(&facts));
         drop(facts);
         self.login = Some(Login { user, vhost: name, permission, is_internal: false });
         Ok(())
@@ -102,6 +104,7 @@ impl Session {
             let tags = vec!["administrator".to_owned(), "impersonator".to_owned()];
             Arc::new(User::new(UserName::new("none"), PasswordHash::none(), tags))
         });
+        self.record.facts.lock().user = Some(user.name.clone());
         self.vhost = Some(vhost);
         self.user = Some(Arc::clone(&user));
         self.login = Some(Login { user, vhost: name.clone(), permission, is_internal });
