@@ -14,14 +14,16 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 
+use crate::broker::events::acting_for;
+
 use super::Management;
 use super::answer::{Answer, Content, Failure};
 use super::call::{Call, Query, decode};
 use super::cors::Asked;
 use super::definitions;
 use super::endpoints::{
-    bindings, channels, connections, exchanges, health, limits, nodes, overview, parameters, permissions, policies,
-    queues, users, vhosts, warren,
+    bindings, channels, connections, events, exchanges, health, limits, nodes, overview, parameters, permissions,
+    policies, queues, users, vhosts, warren,
 };
 use super::identity::{Guard, Identity, Origin};
 
@@ -431,6 +433,7 @@ pub(super) static ROUTES: &[Route] = &[
     ),
     route("/api/auth/hash_password/{password}", &[endpoint!("GET", ADMIN, users::hash_password, "Hashes a password")]),
     route("/api/config/effective", &[endpoint!("GET", ADMIN, warren::effective_configuration, "The configuration")]),
+    route("/api/warren/events", &[endpoint!("GET", ADMIN, events::follow, "Events as they happen, a line each")]),
     route("/api/warren/ping", &[endpoint!("GET", ANY, warren::ping, "Whether the broker answers")]),
     route("/api/warren/stop", &[endpoint!("POST", ADMIN, warren::stop, "Stops the broker")]),
     route(
@@ -564,9 +567,10 @@ async fn dispatch(
         body,
         topology,
     };
+    let user = call.identity.acting_user();
     let patience = management.node.pause(PATIENCE_MS);
     tokio::select! {
-        answer = (endpoint.handler)(call) => answer,
+        answer = acting_for(Some(user), (endpoint.handler)(call)) => answer,
         () = patience => Err(Failure::unavailable(unfinished(management))),
     }
 }
