@@ -104,15 +104,8 @@ impl Broker {
         let news = Arc::clone(&metadata.topology().news);
         news.set_bound(metadata.is_bound(&EVENT_VHOST.into(), &EVENT_EXCHANGE.into()));
         let topology = ArcSwap::from_pointee(metadata.topology().clone());
-        let cell = |shard| ShardCell {
-            mailbox: Mailbox::default(),
-            state: Mutex::new(shard),
-            wake: Notify::new(),
-            held: AtomicU64::new(0),
-            alarm: AtomicU64::new(u64::MAX),
-        };
         let broker = Arc::new(Self {
-            shards: shards.into_iter().map(cell).collect(),
+            shards: shards.into_iter().map(ShardCell::new).collect(),
             metadata: Mutex::new(metadata),
             definitions: Mutex::new(DefinitionsLog {
                 next_index,
@@ -218,6 +211,18 @@ impl Broker {
             self.journal.submit(Submission { batch, held: Held::default() });
         }
         Ok(())
+    }
+}
+
+impl ShardCell {
+    fn new(shard: Shard) -> Self {
+        Self {
+            mailbox: Mailbox::default(),
+            state: Mutex::new(shard),
+            wake: Notify::new(),
+            held: AtomicU64::new(0),
+            alarm: AtomicU64::new(u64::MAX),
+        }
     }
 }
 
