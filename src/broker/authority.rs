@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::auth::{Access, PasswordHash, ResourceKind, User};
+use super::described;
 use super::login_attempts::Outcome;
 use crate::model::ids::Timestamp;
 use crate::model::names::{UserName, VhostName};
@@ -187,6 +188,7 @@ impl Broker {
                 Err(_) => (&user, Outcome::Failed),
             };
             broker.login_attempts.record(protocol, peer, name.as_str(), outcome, now);
+            broker.announce_with(|| described::remote_authentication(outcome, name.as_str(), protocol, peer));
             answer
         })
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use crate::model::hash::IdMap;
 use crate::model::ids::{ConnectionId, ConsumerId, QueueId};
 use crate::model::request::Event;
+use crate::model::statistics::ConnectionRecord;
 use crate::queue::{AckMode, Gate};
 
 use super::outbox::Outbox;
@@ -39,6 +40,8 @@ type Limits = BTreeMap<u16, Arc<ChannelLimit>>;
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) outbox: Arc<Outbox>,
+    /// Under which listings show the connection.
+    pub(super) record: Arc<ConnectionRecord>,
     /// Events of this turn.
     pub(super) events: Vec<Event>,
     /// Events of this turn that wait for the log.
@@ -53,9 +56,10 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(outbox: Arc<Outbox>) -> Self {
+    pub(super) fn new(outbox: Arc<Outbox>, record: Arc<ConnectionRecord>) -> Self {
         Self {
             outbox,
+            record,
             events: Vec::new(),
             held: Vec::new(),
             queues: BTreeSet::new(),

@@ -21,6 +21,9 @@ use crate::routing::QueueTarget;
 
 use super::Settings;
 use super::definitions::{Change, FIRST_QUEUE, QueueDefinition, ReplayError, survives};
+use super::described;
+use super::events::{EVENT_EXCHANGE, EVENT_VHOST, News, Notice};
+use super::firehose::TRACE_EXCHANGE;
 use super::topology::{Topology, VhostTopology};
 
 /// What identifies a binding.
@@ -56,6 +59,8 @@ pub(super) struct Metadata {
     forgotten: Vec<(VhostName, ExchangeName)>,
     /// What became of durable definitions since the last look.
     changes: Vec<Change>,
+    /// What happened since the last look, if somebody wants to know.
+    notices: Vec<Notice>,
     next_queue: u64,
     /// Queue ids below this are reserved durably.
     reserved_queues: u64,
@@ -75,16 +80,17 @@ const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [
     ("amq.topic", ExchangeKind::Topic, false),
     ("amq.headers", ExchangeKind::Headers, false),
     ("amq.match", ExchangeKind::Headers, false),
-    ("amq.rabbitmq.trace", ExchangeKind::Topic, true),
+    (TRACE_EXCHANGE, ExchangeKind::Topic, true),
 ];
 
 impl Metadata {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
-            topology: Topology::default(),
+            topology: Topology { news: Arc::new(News::new(&settings.node_name)), ..Topology::default() },
             indexes: BTreeMap::new(),
             forgotten: Vec::new(),
             changes: Vec::new(),
+            notices: Vec::new(),
             next_queue: FIRST_QUEUE,
             reserved_queues: FIRST_QUEUE,
             settings: settings.clone(),
@@ -117,13 +123,16 @@ impl Metadata {
             let vhost = queue.vhost.clone();
             self.changes.push(Change::AddQueue { vhost, queue: QueueDefinition::of(&queue) });
         }
-        self.insert_queue(queue)
+        let queue = self.insert_queue(queue);
+        self.note(|| described::queue_created(&queue));
+        queue
     }
 
     /// Removes a queue and its bindings, unless the name means another queue by now, and the auto-delete exchanges that
     /// lose their last binding. Whether the queue was there.
     pub(super) fn remove_queue(&mut self, vhost: &VhostName, name: &QueueName, id: QueueId) -> bool {
         let Some((queue, sources)) = self.take_queue(vhost, name, id) else { return false };
+        self.note(|| described::queue_deleted(&queue));
         if survives(&queue) {
             self.changes.push(Change::RemoveQueue { vhost: vhost.clone(), queue: name.clone(), id });
         }
@@ -164,6 +173,7 @@ impl Metadata {
     /// Adds an exchange that does not exist yet.
     pub(super) fn add_exchange(&mut self, vhost: &VhostName, exchange: Exchange) {
         let exchange = Arc::new(exchange);
+        self.note(|| described::exchange_created(vhost, &exchange));
         if exchange.durable {
             self.changes.push(Change::AddExchange { vhost: vhost.clone(), exchange: Arc::clone(&exchange) });
         }
@@ -184,6 +194,18 @@ impl Metadata {
 
     pub(super) fn take_forgotten(&mut self) -> Vec<(VhostName, ExchangeName)> {
         std::mem::take(&mut self.forgotten)
+    }
+
+    /// What happened since the last call, in order.
+    pub(super) fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Notes an event, if somebody wants to know.
+    fn note(&mut self, describe: impl FnOnce() -> Notice) {
+        if self.topology.news.has_listeners() {
+            self.notices.push(describe());
+        }
     }
 
     /// What became of durable definitions since the last call, in order.
@@ -334,7 +356,8 @@ impl Metadata {
             return false;
         }
         let mut vhost = VhostTopology { metadata, ..VhostTopology::default() };
-        for (exchange, kind, internal) in PREDECLARED {
+        let own = (name.as_str() == EVENT_VHOST).then_some((EVENT_EXCHANGE, ExchangeKind::Topic, true));
+        for (exchange, kind, internal) in PREDECLARED.into_iter().chain(own) {
             let exchange = Exchange {
                 name: exchange.into(),
                 kind,
@@ -434,6 +457,7 @@ impl Metadata {
     /// Takes out an exchange and notes it.
     fn delete_exchange(&mut self, vhost: &VhostName, name: &ExchangeName) -> BTreeSet<ExchangeName> {
         let Some((exchange, sources)) = self.take_exchange(vhost, name) else { return BTreeSet::new() };
+        self.note(|| described::exchange_deleted(vhost, name));
         if exchange.kind == ExchangeKind::RecentHistory {
             self.forgotten.push((vhost.clone(), name.clone()));
         }
@@ -468,6 +492,7 @@ impl Metadata {
         self.change(vhost, |snapshot| {
             snapshot.routing.bind(binding);
         });
+        self.note(|| described::binding("binding.created", vhost, binding));
         true
     }
 
@@ -490,6 +515,7 @@ impl Metadata {
         self.change(vhost, |snapshot| {
             snapshot.routing.unbind(binding);
         });
+        self.note(|| described::binding("binding.deleted", vhost, binding));
         true
     }
 
@@ -522,7 +548,8 @@ impl Metadata {
 
 /// Whether somebody declared this exchange durable.
 fn is_declared(exchange: &Exchange) -> bool {
-    exchange.durable && PREDECLARED.iter().all(|(name, ..)| *name != exchange.name.as_str())
+    let name = exchange.name.as_str();
+    exchange.durable && name != EVENT_EXCHANGE && PREDECLARED.iter().all(|(predeclared, ..)| *predeclared != name)
 }
 
 fn has_both_ends(vhost: &VhostTopology, binding: &Binding) -> bool {

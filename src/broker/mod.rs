@@ -13,6 +13,9 @@ mod administration;
 mod auth;
 mod authority;
 pub mod definitions;
+mod described;
+pub mod events;
+mod firehose;
 mod journal;
 mod link;
 mod loads;
@@ -60,6 +63,7 @@ use crate::model::vhost::VhostMetadata;
 
 pub use recovery::OpenError;
 
+use events::{EVENT_EXCHANGE, EVENT_VHOST, News};
 use journal::{Journal, Submission};
 use loads::Loads;
 use login_attempts::LoginAttempts;
@@ -133,6 +137,8 @@ pub struct Broker {
     metadata: Mutex<Metadata>,
     /// Locked under the metadata.
     definitions: Mutex<DefinitionsLog>,
+    /// Who wants to know of events; the topology has it too.
+    news: Arc<News>,
     topology: ArcSwap<Topology>,
     disk: Arc<dyn Storage>,
     log: Log,
@@ -260,14 +266,20 @@ impl Broker {
     fn dispatch(&self, shard: u16, state: &mut Shard) {
         let output = &mut state.output;
         if !output.removed.is_empty() {
-            let deleted = self.define(|metadata| {
-                let removed = output.removed.drain(..);
-                removed.filter(|queue| metadata.remove_queue(&queue.vhost, &queue.name, queue.id)).count()
-            });
-            self.registry.churn.add_shared(ChurnNumber::QueuesDeleted, deleted as u64);
+            let mut deleted = 0;
+            for (queue, user) in output.removed.drain(..) {
+                let was_there = events::acting_as(user, || {
+                    self.define(|metadata| metadata.remove_queue(&queue.vhost, &queue.name, queue.id))
+                });
+                deleted += u64::from(was_there);
+            }
+            self.registry.churn.add_shared(ChurnNumber::QueuesDeleted, deleted);
         }
         if output.logged > 0 {
             self.log_statistics.add_shared(LogNumber::Writes, mem::take(&mut output.logged));
+        }
+        for notice in output.notices.drain(..) {
+            self.announce(notice);
         }
         for (target, envelope) in output.remote.drain(..) {
             self.post(target, envelope);
@@ -324,6 +336,10 @@ impl Broker {
             self.post(0, Envelope::Forget { vhost, exchange });
         }
         self.topology.store(Arc::new(metadata.topology().clone()));
+        self.news.set_bound(metadata.is_bound(&EVENT_VHOST.into(), &EVENT_EXCHANGE.into()));
+        for notice in metadata.take_notices() {
+            self.announce(notice);
+        }
         outcome
     }
 

@@ -20,6 +20,7 @@ use crate::model::statistics::LogStatistics;
 use crate::queue::{ColdChunk, Fifo, IndexRange, Members, RecoveredQueue};
 
 use super::definitions::{self, Change, DecodeError, FileError};
+use super::events::{EVENT_EXCHANGE, EVENT_VHOST};
 use super::journal::{Held, Journal, Submission};
 use super::loads::Loads;
 use super::mailbox::Mailbox;
@@ -100,6 +101,8 @@ impl Broker {
             }
         }
 
+        let news = Arc::clone(&metadata.topology().news);
+        news.set_bound(metadata.is_bound(&EVENT_VHOST.into(), &EVENT_EXCHANGE.into()));
         let topology = ArcSwap::from_pointee(metadata.topology().clone());
         let cell = |shard| ShardCell {
             mailbox: Mailbox::default(),
@@ -118,6 +121,7 @@ impl Broker {
                 dead_through: stored.keep_after,
                 has_snapshot: through > 0,
             }),
+            news,
             topology,
             disk,
             log: opened.log,

@@ -6,6 +6,8 @@
 //! What a turn has for the log is one batch. A queue delivers at once; whatever promises durability (confirms, answers
 //! about durable queues) is held back with the batch and goes out when the batch is on the disk.
 
+mod watch;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
@@ -16,15 +18,16 @@ use crate::model::exception::Exception;
 use crate::model::hash::IdMap;
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, QueueId, Timestamp};
 use crate::model::message::Message;
-use crate::model::names::{ExchangeName, VhostName};
+use crate::model::names::{ExchangeName, UserName, VhostName};
 use crate::model::request::{Answer, DeliverEvent, Event, Internal};
-use crate::model::statistics::QueueNumber;
+use crate::model::statistics::{ConnectionRecord, QueueNumber};
 use crate::queue::{
     Command, Counts, DeathHistory, Delivery, Durability, Effect, Fifo, IndexRange, Loaded, Origin, Publish, Reason,
     Refusal, Reply, Tally, Verdict, dead_letter,
 };
 use crate::routing::{Facts, QueueTarget, Targets};
 
+use super::events::Notice;
 use super::journal::{Held, Submission};
 use super::link::{ChannelLimit, Link, LinkGate};
 use super::outbox::Outbox;
@@ -64,6 +67,7 @@ pub(super) enum Envelope {
     Attach {
         connection: ConnectionId,
         outbox: Arc<Outbox>,
+        record: Arc<ConnectionRecord>,
     },
     /// The end of a session's batch: its publishes of this many bytes are taken.
     Taken {
@@ -180,8 +184,10 @@ struct OwnedQueue {
 /// What a turn leaves to be done outside.
 #[derive(Default)]
 pub(super) struct TurnOutput {
-    /// Queues that are gone: their definitions are to be removed before anything is told to clients.
-    pub(super) removed: Vec<Arc<Queue>>,
+    /// Queues that are gone, and who wanted that: their definitions are to be removed before anything is told to clients.
+    pub(super) removed: Vec<(Arc<Queue>, Option<UserName>)>,
+    /// What happened, if somebody wants to know.
+    pub(super) notices: Vec<Notice>,
     /// What is to be written, and what waits for it.
     pub(super) submission: Submission,
     /// Messages that the batch has records of.
@@ -312,8 +318,8 @@ impl Shard {
             }
             Envelope::Command { queue, command, ask } => self.command(queue, command, ask, now, topology),
             Envelope::Create { queue, ask } => self.create(queue, ask, now),
-            Envelope::Attach { connection, outbox } => {
-                self.links.insert(connection, Link::new(outbox));
+            Envelope::Attach { connection, outbox, record } => {
+                self.links.insert(connection, Link::new(outbox, record));
             }
             Envelope::Taken { outbox, bytes } => {
                 // What is on its way to the log takes memory until it is there.
@@ -523,6 +529,7 @@ impl Shard {
             _ => {}
         }
         let again = matches!(command, Command::Get { .. }).then(|| command.clone());
+        let before = watch::changes_consumers(&command, topology).then(|| owned.machine.consumers());
         let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
         let reply = owned.machine.apply(now, command, &mut gate, &mut self.effects);
         if let (Reply::Later, Some(command)) = (&reply, again) {
@@ -531,10 +538,18 @@ impl Shard {
         }
         let deleted = matches!(reply, Reply::Deleted(_));
         let definition = Arc::clone(&owned.definition);
+        if topology.has_tracing
+            && let (Reply::Got { message, redelivered, .. }, Some((channel, _))) = (&reply, ask)
+        {
+            self.trace(queue, (channel.connection, channel.number), (message, *redelivered), now, topology);
+        }
         self.reply(&definition, reply, ask);
         self.after(queue, now, topology);
+        if let Some(before) = before {
+            self.note_consumers(queue, &before, deleted);
+        }
         if deleted {
-            self.remove(queue);
+            self.remove(queue, self.asker(ask));
         }
     }
 
@@ -621,7 +636,12 @@ impl Shard {
         let mut effects = mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             match effect {
-                Effect::Deliver(delivery) => self.deliver(queue, delivery),
+                Effect::Deliver(delivery) => {
+                    if topology.has_tracing {
+                        self.trace_delivery(queue, &delivery, now, topology);
+                    }
+                    self.deliver(queue, delivery);
+                }
                 Effect::Confirm { channel, sequence, verdict } => self.confirm(channel, sequence, verdict),
                 Effect::DeadLetter { message, reason, deaths, logged } => {
                     let source = logged.map(|index| Arc::new(Source { queue, index }));
@@ -637,7 +657,7 @@ impl Shard {
                     self.tell(consumer.connection, Event::ConsumerCancelled { consumer, tag });
                 }
                 Effect::ConsumerTimeout { consumer } => self.consumer_timeout(queue, consumer),
-                Effect::Gone => self.remove(queue),
+                Effect::Gone => self.remove(queue, None),
             }
         }
         self.effects = effects;
@@ -720,7 +740,7 @@ impl Shard {
         }
     }
 
-    fn remove(&mut self, queue: QueueId) {
+    fn remove(&mut self, queue: QueueId, user: Option<UserName>) {
         let Some(owned) = self.queues.remove(&queue) else { return };
         if owned.recorded {
             self.batch.drop_log(LogId(queue.0));
@@ -735,7 +755,7 @@ impl Shard {
         self.held -= owned.held;
         // The sum over removed queues takes up what is to be seen now.
         publish_counters(&owned.definition, owned.machine.tally());
-        self.output.removed.push(owned.definition);
+        self.output.removed.push((owned.definition, user));
     }
 
     fn queues_of(&mut self, connection: ConnectionId) -> Vec<QueueId> {

@@ -3,6 +3,7 @@
 
 mod client;
 mod crash;
+mod events;
 mod simulation;
 mod waiting;
 

@@ -14,6 +14,7 @@ use crate::model::vhost::{VhostLimits, VhostMetadata};
 use crate::routing::RoutingTable;
 
 use super::auth::User;
+use super::events::News;
 use super::policy::Policies;
 
 /// All vhosts and users.
@@ -25,6 +26,10 @@ pub struct Topology {
     pub(super) globals: RedBlackTreeMapSync<Arc<str>, Arc<Value>>,
     /// What queues and exchanges counted that are not in this snapshot any more.
     pub removed: Arc<RemovedSum>,
+    /// Some vhost's tracing is on.
+    pub(super) has_tracing: bool,
+    /// The same in all snapshots.
+    pub(super) news: Arc<News>,
 }
 
 /// One vhost.

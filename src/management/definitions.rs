@@ -13,7 +13,7 @@ use crate::broker::{HashAlgorithm, Permission, TopicPermission, VhostTopology};
 use crate::model::entity::{ArgumentError, Destination, ExchangeKind, Queue, QueueType, check_queue_arguments};
 use crate::model::names::{ExchangeName, QueueName, RoutingKey, UserName, VhostName};
 use crate::model::request::{Ask, BindingRequest, DeclareExchange, DeclareQueue};
-use crate::model::vhost::{VhostLimits, VhostMetadata};
+use crate::model::vhost::{Protection, VhostLimits, VhostMetadata};
 
 use super::Management;
 use super::answer::{Answer, Failure};
@@ -33,7 +33,11 @@ pub(super) async fn export(call: Call) -> Result<Answer, Failure> {
     let vhosts = call.topology.vhosts();
     let listed = vhosts.iter().map(|(name, vhost)| {
         let limits = limits_of(vhost).map_or_else(|| json!({}), |limits| (**limits).clone());
-        json!({"limits": limits, "metadata": vhosts::metadata(&call, &vhost.metadata), "name": name.as_str()})
+        let mut metadata = vhosts::metadata(&call, &vhost.metadata);
+        if vhost.metadata.protection == Protection::FromDeletion {
+            metadata["protected_from_deletion"] = true.into();
+        }
+        json!({"limits": limits, "metadata": metadata, "name": name.as_str()})
     });
     map.insert("vhosts".into(), listed.collect());
     map.insert("permissions".into(), permissions::all(&call, |_, _| true).into());
@@ -276,7 +280,7 @@ impl Plan {
     fn make(call: &Call, document: &Map<String, Value>, only: Option<&VhostName>) -> Result<Self, Failure> {
         let mut plan = Self::default();
         if only.is_none() {
-            plan.read_vhosts(document)?;
+            plan.read_vhosts(call, document)?;
             plan.read_users(document)?;
         }
         let known: BTreeSet<VhostName> = plan.vhosts.iter().map(|(name, ..)| name.clone()).collect();
@@ -391,7 +395,7 @@ impl Plan {
         Ok(())
     }
 
-    fn read_vhosts(&mut self, document: &Map<String, Value>) -> Result<(), Failure> {
+    fn read_vhosts(&mut self, call: &Call, document: &Map<String, Value>) -> Result<(), Failure> {
         for vhost in objects(document, "vhosts")? {
             let mut described = map_of(vhost.get("metadata"));
             for key in ["description", "tags", "default_queue_type", "protected_from_deletion"] {
@@ -399,7 +403,9 @@ impl Plan {
                     described.entry(key.to_owned()).or_insert_with(|| value.clone());
                 }
             }
-            let metadata = vhosts::read_metadata(&described, VhostMetadata::default())?;
+            let current = call.topology.vhost(&VhostName::new(text(vhost, "name")?));
+            let current = current.map(|vhost| (*vhost.metadata).clone()).unwrap_or_default();
+            let metadata = vhosts::read_metadata(&described, current)?;
             let limits = map_of(vhost.get("limits"));
             let limits = (!limits.is_empty()).then_some(Value::Object(limits));
             limits.as_ref().map(limits::check_vhost_limits).transpose()?;
@@ -595,13 +601,13 @@ impl Plan {
         for (vhost, component, name, value) in self.parameters {
             let _ = broker.set_parameter(Some(&vhost), &component, &name, value);
         }
-        declare(call, self.exchanges, |declare| Ask::DeclareExchange(declare), is_there_exchange).await?;
+        declare(call, self.exchanges, Ask::DeclareExchange, is_there_exchange).await?;
         for (user, vhost, exchange, permission) in self.topic_permissions {
             if let Err(error) = broker.set_topic_permission(&user, &vhost, &exchange, Some(permission)) {
                 tracing::warn!("import of definitions: topic permission of user '{user}' for '{exchange}': {error}");
             }
         }
-        declare(call, self.queues, |declare| Ask::DeclareQueue(declare), is_there_queue).await?;
+        declare(call, self.queues, Ask::DeclareQueue, is_there_queue).await?;
         declare(call, self.bindings, Ask::Bind, |vhost, request| !has_ends(vhost, request)).await?;
         broker.settled().await;
         Ok(())

@@ -71,6 +71,15 @@ impl Identity {
         }
     }
 
+    /// As whom events name the caller.
+    #[must_use]
+    pub(crate) fn acting_user(&self) -> UserName {
+        match self {
+            Self::LocalAdministrator => UserName::new("rmq-cli"),
+            Self::User(_) | Self::Anonymous => self.user_name(),
+        }
+    }
+
     /// Tags, as the user has them.
     #[must_use]
     pub(crate) fn tags(&self) -> Vec<String> {

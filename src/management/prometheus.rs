@@ -11,6 +11,7 @@
 //! - what is of the Erlang runtime: `erlang_*` but for the uptime, `*_process_reductions_total`;
 //! - reads, seeks and reopened files of a message store: `io_read_*`, `io_seek_*`, `io_reopen_*`, bytes and time of writes,
 //!   `queue_index_*`, `schema_db_*`;
+//! - `auth_attempts_detailed_*`: scrapes need no login, and names that were typed wrong are nobody's business;
 //! - `raft_*`, `stream_*` and `global_stream_*`: there are no such queues;
 //! - `queue_disk_*` and `exchange_messages_confirmed_total` of a single object: they are counted for all together.
 //!

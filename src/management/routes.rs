@@ -14,14 +14,16 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 
+use crate::broker::events::acting_for;
+
 use super::Management;
 use super::answer::{Answer, Content, Failure};
 use super::call::{Call, Query, decode};
 use super::cors::Asked;
 use super::definitions;
 use super::endpoints::{
-    bindings, channels, connections, exchanges, health, limits, nodes, overview, parameters, permissions, policies,
-    queues, users, vhosts, warren,
+    bindings, channels, connections, events, exchanges, health, limits, nodes, overview, parameters, permissions,
+    policies, queues, users, vhosts, warren,
 };
 use super::identity::{Guard, Identity, Origin};
 
@@ -431,6 +433,7 @@ pub(super) static ROUTES: &[Route] = &[
     ),
     route("/api/auth/hash_password/{password}", &[endpoint!("GET", ADMIN, users::hash_password, "Hashes a password")]),
     route("/api/config/effective", &[endpoint!("GET", ADMIN, warren::effective_configuration, "The configuration")]),
+    route("/api/warren/events", &[endpoint!("GET", ADMIN, events::follow, "Events as they happen, a line each")]),
     route("/api/warren/ping", &[endpoint!("GET", ANY, warren::ping, "Whether the broker answers")]),
     route("/api/warren/stop", &[endpoint!("POST", ADMIN, warren::stop, "Stops the broker")]),
     route(
@@ -457,12 +460,11 @@ pub(super) static ROUTES: &[Route] = &[
 /// The route of a path, and what stands for its placeholders. A slash at the end does not matter.
 fn find(path: &str) -> Option<(&'static Route, Vec<String>)> {
     let segments: Vec<&str> = path.split('/').collect();
-    let exact = ROUTES.iter().find_map(|route| Some((route, names_of(route.path, &segments)?)));
-    exact.or_else(|| {
-        let (last, segments) = segments.split_last()?;
-        let shorter = || ROUTES.iter().find_map(|route| Some((route, names_of(route.path, segments)?)));
-        last.is_empty().then(shorter)?
-    })
+    let at = |segments: &[&str]| ROUTES.iter().find_map(|route| Some((route, names_of(route.path, segments)?)));
+    match segments.split_last() {
+        Some((&"", shorter)) => at(shorter).or_else(|| at(&segments)),
+        _ => at(&segments),
+    }
 }
 
 fn names_of(pattern: &str, segments: &[&str]) -> Option<Vec<String>> {
@@ -565,9 +567,10 @@ async fn dispatch(
         body,
         topology,
     };
+    let user = call.identity.acting_user();
     let patience = management.node.pause(PATIENCE_MS);
     tokio::select! {
-        answer = (endpoint.handler)(call) => answer,
+        answer = acting_for(Some(user), (endpoint.handler)(call)) => answer,
         () = patience => Err(Failure::unavailable(unfinished(management))),
     }
 }
@@ -645,7 +648,7 @@ mod tests {
     #[test]
     fn more_special_addresses_come_first() {
         for (at, route) in ROUTES.iter().enumerate() {
-            let path = route.path.replace('{', "").replace('}', "");
+            let path = route.path.replace(['{', '}'], "");
             let first =
                 ROUTES.iter().position(|other| names_of(other.path, &path.split('/').collect::<Vec<_>>()).is_some());
             assert_eq!(first, Some(at), "{} is hidden", route.path);

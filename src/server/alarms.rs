@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::broker::Registry;
+use crate::broker::Broker;
+use crate::broker::events::Notice;
 use crate::config::{Memory, Storage, machine_memory};
 use crate::model::request::Event;
 
@@ -49,7 +50,7 @@ impl Alarms {
     }
 
     /// Sets or clears one of the causes, and tells the connections what that changes for them.
-    pub(super) fn set(&self, cause: Cause, holds: bool, connections: &Registry) {
+    pub(super) fn set(&self, cause: Cause, holds: bool, broker: &Broker) {
         let bit = cause as u8;
         let before = if holds {
             self.causes.fetch_or(bit, Ordering::AcqRel)
@@ -60,7 +61,13 @@ impl Alarms {
         if reason(before) == reason(after) {
             return;
         }
-        connections.tell_all(|| reason(after).map_or(Event::Unblocked, |reason| Event::Blocked { reason }));
+        for (name, mask) in [("memory", Cause::Memory as u8), ("disk", !(Cause::Memory as u8))] {
+            if (before & mask == 0) != (after & mask == 0) {
+                let key = if after & mask == 0 { "alarm.cleared" } else { "alarm.set" };
+                broker.announce_with(|| Notice::new(key).text("name", name));
+            }
+        }
+        broker.registry.tell_all(|| reason(after).map_or(Event::Unblocked, |reason| Event::Blocked { reason }));
     }
 
     fn holds(&self, cause: Cause) -> bool {
@@ -157,7 +164,7 @@ async fn watch_memory(shared: Arc<Shared>, interval: Duration) {
         } else {
             tracing::info!(used_mib, watermark_mib, "memory alarm is cleared");
         }
-        shared.alarms.set(Cause::Memory, alarm, &shared.broker.registry);
+        shared.alarms.set(Cause::Memory, alarm, &shared.broker);
     }
 }
 
@@ -167,7 +174,7 @@ fn check_disk(shared: &Shared, data_dir: &Path) -> Option<u64> {
         Ok(system) => system.f_bavail.saturating_mul(system.f_frsize),
         Err(error) => {
             tracing::error!(%error, "the free disk space cannot be measured: there is no disk alarm");
-            shared.alarms.set(Cause::FreeSpace, false, &shared.broker.registry);
+            shared.alarms.set(Cause::FreeSpace, false, &shared.broker);
             return None;
         }
     };
@@ -181,7 +188,7 @@ fn check_disk(shared: &Shared, data_dir: &Path) -> Option<u64> {
         } else {
             tracing::info!(free_mib, limit_mib, "disk alarm is cleared");
         }
-        shared.alarms.set(Cause::FreeSpace, alarm, &shared.broker.registry);
+        shared.alarms.set(Cause::FreeSpace, alarm, &shared.broker);
     }
     Some(free)
 }

@@ -97,11 +97,12 @@ async fn accept(
                     let _permit = permit;
                     match acceptor {
                         None => converse(management, site, stream, origin).await,
-                        Some(acceptor) => match acceptor.accept(stream).await {
-                            Ok(stream) => converse(management, site, stream, origin).await,
-                            // The acceptor has told of it.
-                            Err(_) => {}
-                        },
+                        // What fails, the acceptor tells of.
+                        Some(acceptor) => {
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                converse(management, site, stream, origin).await;
+                            }
+                        }
                     }
                 });
             }

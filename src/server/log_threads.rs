@@ -78,7 +78,7 @@ fn maintain(shared: &Arc<Shared>) -> Result<(), LogError> {
             Ok(worked) => {
                 if full {
                     full = false;
-                    shared.alarms.set(Cause::LogFull, false, &shared.broker.registry);
+                    shared.alarms.set(Cause::LogFull, false, &shared.broker);
                     tracing::info!("there is space on the disk again");
                 }
                 if !worked {
@@ -90,7 +90,7 @@ fn maintain(shared: &Arc<Shared>) -> Result<(), LogError> {
                     tracing::error!(path, "no space left on the disk: the log waits for some");
                 }
                 full = true;
-                shared.alarms.set(Cause::LogFull, true, &shared.broker.registry);
+                shared.alarms.set(Cause::LogFull, true, &shared.broker);
                 thread::sleep(FULL);
             }
             Err(CommitError::Full) => shared.care.wait(FULL),

@@ -129,6 +129,7 @@ fn open(config: &Config, clock: Clock) -> Result<Arc<Shared>, ServerError> {
     if broker.is_new() && config.definitions.load.is_none() {
         definitions::define(&broker, config)?;
     }
+    broker.set_clock(move || clock.now());
     authentication::start(&broker, config, clock)?;
     Ok(Arc::new(Shared {
         broker,

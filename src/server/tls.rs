@@ -78,7 +78,6 @@ impl Tls {
     }
 
     /// The certificates of the moment, to tell which of them end soon.
-    #[allow(dead_code, reason = "for the health checks of the management API")]
     pub(super) fn certificates(&self) -> Vec<ServerCertificate> {
         self.current.load().certificates.clone()
     }
@@ -198,12 +197,10 @@ async fn pause(interval: Option<Duration>) {
 
 /// Accepts TLS for servers that read and write a stream: HTTPS.
 #[derive(Clone)]
-#[allow(dead_code, reason = "for the HTTPS listeners")]
 pub(super) struct Acceptor {
     tls: Arc<Tls>,
 }
 
-#[allow(dead_code, reason = "for the HTTPS listeners")]
 impl Acceptor {
     pub(super) fn new(tls: &Arc<Tls>) -> Self {
         Self { tls: Arc::clone(tls) }

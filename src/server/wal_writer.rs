@@ -39,7 +39,7 @@ pub(super) async fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogE
                 }
                 if full {
                     full = false;
-                    shared.alarms.set(Cause::WalFull, false, &shared.broker.registry);
+                    shared.alarms.set(Cause::WalFull, false, &shared.broker);
                 }
                 if wrote && shared.broker.log_wants_care() {
                     shared.care.want();
@@ -58,7 +58,7 @@ pub(super) async fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogE
                     tracing::error!(path, "no space left on the disk: nothing durable is confirmed until there is");
                 }
                 full = true;
-                shared.alarms.set(Cause::WalFull, true, &shared.broker.registry);
+                shared.alarms.set(Cause::WalFull, true, &shared.broker);
                 tokio::time::sleep(RETRY).await;
             }
             // The one who maintains the log makes room, and tells when the disk is full.

@@ -32,6 +32,8 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 /// A running broker.
 pub(crate) struct Broker {
     pub(crate) address: SocketAddr,
+    /// Where its metrics are, if the tests started it.
+    pub(crate) metrics: Option<SocketAddr>,
     /// None for a broker that the tests did not start.
     process: Option<Process>,
 }
@@ -53,7 +55,7 @@ impl Drop for Process {
 pub(crate) fn broker() -> &'static Broker {
     static SHARED: OnceLock<Broker> = OnceLock::new();
     SHARED.get_or_init(|| match external_address() {
-        Some(address) => Broker { address, process: None },
+        Some(address) => Broker { address, metrics: None, process: None },
         None => Broker::start(""),
     })
 }
@@ -89,7 +91,7 @@ impl Broker {
             .arg(&config_file)
             .arg("--data-dir")
             .arg(directory.join("data"))
-            .args(["--amqp-port", "0", "--management-port", "-1", "--prometheus-port", "-1"])
+            .args(["--amqp-port", "0", "--management-port", "-1", "--prometheus-port", "0"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -98,11 +100,10 @@ impl Broker {
         let pid = wait_for(&lines, "pid ").parse().unwrap();
         let process = Process { pid, lifeline: shell.stdin.take(), shell };
         let listeners = wait_for(&lines, "ready ");
-        let address = listeners
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix("amqp="))
-            .expect("the ready line names the AMQP listener");
-        Self { address: address.parse().unwrap(), process: Some(process) }
+        let listener = |name: &str| listeners.split_whitespace().find_map(|word| word.strip_prefix(name));
+        let address = listener("amqp=").expect("the ready line names the AMQP listener").parse().unwrap();
+        let metrics = listener("prometheus=").map(|address| address.parse().unwrap());
+        Self { address, metrics, process: Some(process) }
     }
 
     /// A plain socket, before the protocol header.

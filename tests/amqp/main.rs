@@ -28,6 +28,7 @@ mod isolation;
 mod limits;
 mod methods;
 mod methods_answered;
+mod metrics;
 mod permissions;
 mod publishing;
 mod queue_rules;

@@ -17,7 +17,7 @@ const fn narrow(name: &'static str, rank: u8, only: &'static [&'static str]) -> 
     Layer { name, rank, only: Some(only) }
 }
 
-const LAYERS: [Layer; 15] = [
+const LAYERS: [Layer; 16] = [
     layer("model", 0),
     narrow("routing", 1, &["model"]),
     narrow("queue", 1, &["model"]),

@@ -40,7 +40,9 @@ pub(crate) fn empty_type_names(source: &Source) -> Vec<String> {
             for (at, _) in code.match_indices(keyword) {
                 let name = identifier(&code[at + keyword.len()..]);
                 let empty = EMPTY_SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
-                if empty && is_word_at(code, at, keyword.len() - 1) {
+                // An indented `type` is a trait's, whose names others chose.
+                let is_own = keyword != "type " || at == 0 || code[..at].trim_end().ends_with("pub");
+                if empty && is_own && is_word_at(code, at, keyword.len() - 1) {
                     found.push(format!("{}:{line}: `{name}`: name the type for what it is", source.path));
                 }
             }

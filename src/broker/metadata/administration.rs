@@ -10,6 +10,7 @@ use crate::model::vhost::{VhostLimits, VhostMetadata};
 
 use super::super::auth::User;
 use super::super::definitions::{Change, ReplayError, alternate_exchange};
+use super::super::described::{self, Became};
 use super::super::policy::{OPERATOR_POLICY, POLICY, Policy, PolicyKind, Target, options_of};
 use super::super::topology::VhostTopology;
 use super::Metadata;
@@ -29,13 +30,21 @@ impl Metadata {
             return Existed::Yes;
         }
         self.changes.push(Change::SetVhost { vhost: name.clone(), metadata: Arc::clone(&metadata) });
-        if self.insert_vhost(name, metadata) { Existed::No } else { Existed::Yes }
+        if !self.insert_vhost(name, Arc::clone(&metadata)) {
+            return Existed::Yes;
+        }
+        self.note(|| described::vhost_created(name, &metadata));
+        Existed::No
     }
 
     /// Removes a vhost with everything in it; the queues it had.
     pub(in crate::broker) fn remove_vhost(&mut self, name: &VhostName) -> Option<Vec<Arc<Queue>>> {
-        let queues = self.vhost(name)?.queues.values().cloned().collect();
+        let queues: Vec<Arc<Queue>> = self.vhost(name)?.queues.values().cloned().collect();
         self.take_vhost(name);
+        for queue in &queues {
+            self.note(|| described::queue_deleted(queue));
+        }
+        self.note(|| described::vhost_deleted(name));
         self.changes.push(Change::RemoveVhost { vhost: name.clone() });
         Some(queues)
     }
@@ -44,13 +53,18 @@ impl Metadata {
     pub(in crate::broker) fn set_tracing(&mut self, name: &VhostName, tracing: bool) {
         if self.vhost(name).is_some_and(|vhost| vhost.tracing != tracing) {
             self.change(name, |vhost| vhost.tracing = tracing);
+            self.look_for_tracing();
         }
     }
 
     /// Adds a user, or replaces the one of its name.
     pub(in crate::broker) fn add_user(&mut self, user: User) -> Existed {
         let user = Arc::new(user);
-        let existed = self.topology.users.contains_key(&user.name);
+        let old = self.topology.users.get(&user.name).cloned();
+        if self.topology.news.has_listeners() {
+            self.notices.extend(described::user_changes(old.as_deref(), &user));
+        }
+        let existed = old.is_some();
         self.changes.push(Change::SetUser { user: Arc::clone(&user) });
         self.topology.users.insert_mut(user.name.clone(), user);
         if existed { Existed::Yes } else { Existed::No }
@@ -61,6 +75,7 @@ impl Metadata {
         let removed = self.topology.users.remove_mut(name);
         if removed {
             self.changes.push(Change::RemoveUser { user: name.clone() });
+            self.note(|| described::user_deleted(name));
         }
         removed
     }
@@ -82,6 +97,7 @@ impl Metadata {
         let inserted = self.insert_parameter(vhost, Arc::clone(&component), Arc::clone(&name), Arc::clone(&value));
         // What cannot be inserted cannot be replayed either.
         if inserted.is_ok() {
+            self.note(|| described::parameter(vhost, &component, &name, Became::Set(&value)));
             self.changes.push(Change::SetParameter { vhost: vhost.cloned(), component, name, value });
         }
         (existed, inserted.unwrap_or_default())
@@ -95,6 +111,7 @@ impl Metadata {
         name: &str,
     ) -> Option<Vec<Arc<Queue>>> {
         self.parameter(vhost, component, name)?;
+        self.note(|| described::parameter(vhost, component, name, Became::Cleared));
         let (vhost, component, name) = (vhost.cloned(), component.into(), name.into());
         let changed = self.take_parameter(vhost.as_ref(), &component, &name);
         self.changes.push(Change::RemoveParameter { vhost, component, name });
@@ -130,6 +147,10 @@ impl Metadata {
         changes
     }
 
+    fn look_for_tracing(&mut self) {
+        self.topology.has_tracing = self.topology.vhosts.values().any(|vhost| vhost.tracing);
+    }
+
     pub(super) fn take_vhost(&mut self, name: &VhostName) {
         if let Some(vhost) = self.vhost(name).cloned() {
             let removed = Arc::make_mut(&mut self.topology.removed);
@@ -138,6 +159,7 @@ impl Metadata {
         }
         self.topology.vhosts.remove_mut(name);
         self.indexes.remove(name);
+        self.look_for_tracing();
         let has_permissions = |user: &&Arc<User>| {
             user.permissions.contains_key(name) || user.topic_permissions.keys().any(|(vhost, _)| vhost == name)
         };

@@ -12,6 +12,7 @@ use super::super::Broker;
 use super::super::auth::{PasswordHash, Permission, User};
 use super::super::authority::Authority;
 use super::super::authority::Identity;
+use super::super::described;
 use super::super::login_attempts::Outcome;
 use super::{Login, Session};
 
@@ -84,6 +85,7 @@ impl Session {
         let mut facts = self.record.facts.lock();
         facts.user = Some(user.name.clone());
         facts.vhost = Some(name.clone());
+        self.broker.announce_with(|| described::connection_created(&facts));
         drop(facts);
         self.login = Some(Login { user, vhost: name, permission, is_internal: false });
         Ok(())
@@ -108,6 +110,7 @@ impl Session {
             let tags = vec!["administrator".to_owned(), "impersonator".to_owned()];
             Arc::new(User::new(UserName::new("none"), PasswordHash::none(), tags))
         });
+        self.record.facts.lock().user = Some(user.name.clone());
         self.vhost = Some(vhost);
         self.user = Some(Arc::clone(&user));
         self.login = Some(Login { user, vhost: name.clone(), permission, is_internal });

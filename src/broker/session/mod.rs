@@ -28,6 +28,8 @@ use crate::routing::Targets;
 use super::Broker;
 use super::auth::{Access, Permission, ResourceKind, User, refusal, topic_refusal};
 use super::authority::{Authority, Identity};
+use super::described;
+use super::events;
 use super::journal::{Held, Submission};
 use super::link::ChannelLimit;
 use super::metadata::shard_of;
@@ -67,6 +69,7 @@ impl Answers {
 /// What the session keeps of a channel.
 #[derive(Default)]
 struct SessionChannel {
+    number: u16,
     /// Refused something: what follows is discarded until the channel is closed.
     failed: bool,
     /// Publishes of an open transaction.
@@ -272,14 +275,28 @@ impl Session {
     }
 
     fn open_channel(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
-        self.channels.insert(channel.serial, SessionChannel::default());
+        self.channels.insert(channel.serial, SessionChannel { number: channel.number, ..SessionChannel::default() });
         if let Err(exception) = self.broker.count_channel(self.user.as_deref()) {
             // A hard error: the connection closes, and with it everything is uncounted.
             events.push(Event::Exception { channel: Some(channel), exception });
         }
+        self.announce_channel("channel.created", channel.number);
+    }
+
+    /// Tells of the beginning or the end of a channel.
+    fn announce_channel(&self, key: &'static str, number: u16) {
+        self.broker.announce_with(|| described::channel(key, &self.record.facts.lock(), number));
     }
 
     fn ask(&mut self, channel: ChannelRef, ask: Ask, events: &mut Vec<Event>) {
+        if self.broker.has_listeners() {
+            let user = self.user().cloned();
+            return events::acting_as(user, || self.ask_known(channel, ask, events));
+        }
+        self.ask_known(channel, ask, events);
+    }
+
+    fn ask_known(&mut self, channel: ChannelRef, ask: Ask, events: &mut Vec<Event>) {
         let Some(state) = self.channels.get_mut(&channel.serial).filter(|state| !state.failed) else { return };
         if ask.may_be_repeated() {
             state.asked = Some(ask.clone());
@@ -356,6 +373,7 @@ impl Session {
             self.broker.replies.remove(&token);
         }
         self.broker.uncount_channels(self.user.as_ref().map(|user| &user.name), 1);
+        self.announce_channel("channel.closed", channel.number);
         let attached: Vec<u16> = self.attached_shards().collect();
         for shard in &attached {
             self.send(*shard, Envelope::ChannelDown(channel));
@@ -375,6 +393,7 @@ impl Session {
         for (_, mut state) in std::mem::take(&mut self.channels) {
             if !state.closing {
                 self.broker.uncount_channels(self.user.as_ref().map(|user| &user.name), 1);
+                self.announce_channel("channel.closed", state.number);
             }
             if let Some((token, _)) = state.reply.take() {
                 self.broker.replies.remove(&token);
@@ -383,6 +402,9 @@ impl Session {
         self.delete_exclusive_queues();
         if let Some(vhost) = self.counted.take() {
             self.broker.uncount_connection(self.user.as_ref().map(|user| &user.name), &vhost);
+            if self.login.is_some() {
+                self.broker.announce_with(|| described::connection_closed(&self.record.facts.lock()));
+            }
         }
         let connection = self.connection;
         let attached: Vec<u16> = self.attached_shards().collect();
@@ -468,7 +490,8 @@ impl Session {
         if !self.attached[at] {
             self.attached[at] = true;
             let outbox = Arc::clone(&self.outbox);
-            self.batches[at].0.push(Envelope::Attach { connection: self.connection, outbox });
+            let record = Arc::clone(&self.record);
+            self.batches[at].0.push(Envelope::Attach { connection: self.connection, outbox, record });
         }
         self.batches[at].0.push(envelope);
     }

@@ -16,6 +16,7 @@ use crate::queue::{DeathHistory, Origin, Publish};
 use crate::routing::{Facts, QueueTarget};
 
 use super::super::auth::{Access, ResourceKind};
+use super::super::firehose::{self, Place};
 use super::super::replies::{REPLY_TO, token_of};
 use super::super::shard::Envelope;
 use super::Session;
@@ -104,6 +105,9 @@ impl Session {
             && let Some(route) = self.cache.find(&request.message)
         {
             let route = Arc::clone(route);
+            if self.topology.has_tracing {
+                self.trace(channel, &request.message, &[], &route.targets);
+            }
             return self.enqueue(request, None, None, &route, events);
         }
         if let Err(exception) = self.publish_slowly(request, events) {
@@ -122,9 +126,15 @@ impl Session {
         if request.message.exchange().is_empty()
             && let Some(token) = token_of(request.message.routing_key())
         {
+            if self.topology.has_tracing {
+                self.trace(request.channel, &request.message, &prepared.more_keys, &[]);
+            }
             return self.reply_directly(token.to_owned(), request, events);
         }
         let route = self.route(&request.message, &prepared.more_keys, prepared.expiration_ms)?;
+        if self.topology.has_tracing {
+            self.trace(request.channel, &request.message, &prepared.more_keys, &route.targets);
+        }
         if request.transactional {
             let publish = publish_of(&request, prepared.expiration_ms, prepared.deaths);
             if let Some(state) = self.channels.get_mut(&request.channel.serial) {
@@ -338,6 +348,22 @@ impl Session {
         let cost = publish.message.cost();
         self.send(target.shard, Envelope::Enqueue { queue: target.id, publish, source: None });
         self.batches[usize::from(target.shard)].1 += cost;
+    }
+
+    /// Copies a publish for the trace exchange, where tracing is on.
+    fn trace(&mut self, channel: ChannelRef, message: &Message, more_keys: &[Vec<u8>], routed: &[QueueTarget]) {
+        let (Some(vhost), Some(login)) = (self.vhost.clone(), &self.login) else { return };
+        if !vhost.tracing || !firehose::is_traced(message) {
+            return;
+        }
+        let names = routed.iter().filter_map(|target| vhost.names.get(&target.id));
+        let queues = names.map(|name| FieldValue::string(name.as_str())).collect();
+        let (node, connection) = (&*self.topology.news.node, &*self.record);
+        let place = Place { node, vhost: &login.vhost, connection, channel: channel.number };
+        let copy = firehose::published(message, more_keys, queues, place);
+        for target in firehose::targets(&vhost, &copy.message, self.random.next_bits()) {
+            self.send_publish(target, copy.clone());
+        }
     }
 
     /// Replies to a requester without a queue. It counts as routed, whether or not somebody waits.

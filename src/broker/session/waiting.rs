@@ -13,6 +13,7 @@ use crate::model::request::{Event, Request};
 
 use super::super::auth::{Access, ResourceKind};
 use super::super::authority::{AuthError, Authority, Credentials, Eventually, Identity, Question};
+use super::super::described;
 use super::super::login_attempts::Outcome;
 use super::{Session, Timestamp};
 
@@ -144,6 +145,7 @@ impl Session {
     /// Counts a login that was checked here.
     pub(super) fn count_login(&mut self, user: &str, outcome: Outcome) {
         self.broker.login_attempts.record(PROTOCOL, self.peer, user, outcome, self.now);
+        self.broker.announce_with(|| described::authentication(outcome, user, &self.record.facts.lock()));
     }
 
     /// Tells the client, after a pause if it keeps failing.

@@ -3,6 +3,7 @@
 pub(crate) mod bindings;
 pub(crate) mod channels;
 pub(crate) mod connections;
+pub(crate) mod events;
 pub(crate) mod exchanges;
 pub(crate) mod health;
 pub(crate) mod limits;

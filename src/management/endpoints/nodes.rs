@@ -281,7 +281,7 @@ pub(crate) fn contexts(call: &Call, node: Option<&str>) -> Value {
 
 /// Where RabbitMQ tells of its runtime's memory management, and clients expect an object.
 pub(crate) fn garbage_collection() -> Value {
-    json!({"fullsweep_after": 0, "max_heap_size": 0, "min_bin_vheap_size": 0, "min_heap_size": 0, "minor_gcs": 0})
+    json!({"fullsweep_after": 65535, "max_heap_size": 0, "min_bin_vheap_size": 0, "min_heap_size": 0, "minor_gcs": 0})
 }
 
 /// A time as `2026-11-20T19:23:06.507+00:00`.

@@ -127,28 +127,61 @@ pub(crate) async fn extensions(_call: Call) -> Result<Answer, Failure> {
 }
 
 /// Everything that RabbitMQ 4.3 makes a flag of is always on.
-const FEATURE_FLAGS: [(&str, &str); 6] = [
-    ("classic_queue_type_delivery_support", "Bug fix for classic queue deliveries using mixed versions"),
-    ("direct_exchange_routing_v2", "v2 direct exchange routing implementation"),
-    ("implicit_default_bindings", "Default bindings are now implicit, instead of being stored in the database"),
-    ("listener_records_in_ets", "Store listener records in ETS instead of Mnesia"),
-    ("message_containers", "Message containers."),
-    ("user_limits", "Configure connection and channel limits for a user"),
+const REQUIRED_FLAGS: [&str; 28] = [
+    "classic_mirrored_queue_version",
+    "classic_queue_type_delivery_support",
+    "detailed_queues_endpoint",
+    "direct_exchange_routing_v2",
+    "drop_unroutable_metric",
+    "empty_basic_get_metric",
+    "feature_flags_v2",
+    "implicit_default_bindings",
+    "khepri_db",
+    "listener_records_in_ets",
+    "maintenance_mode_status",
+    "message_containers",
+    "message_containers_deaths_v2",
+    "quorum_queue",
+    "quorum_queue_non_voters",
+    "rabbit_exchange_type_local_random",
+    "rabbitmq_4.0.0",
+    "rabbitmq_4.1.0",
+    "rabbitmq_4.2.0",
+    "restart_streams",
+    "stream_filtering",
+    "stream_queue",
+    "stream_sac_coordinator_unblock_group",
+    "stream_single_active_consumer",
+    "stream_update_config_command",
+    "tracking_records_in_ets",
+    "user_limits",
+    "virtual_host_metadata",
+];
+
+/// Those that RabbitMQ 4.3 lets its operators switch on.
+const STABLE_FLAGS: [&str; 5] = [
+    "rabbitmq_4.3.0",
+    "tie_binding_to_dest_with_keep_while_cond",
+    "topic_binding_projection_v4",
+    "topic_binding_projection_v5",
+    "track_qq_members_uids",
 ];
 
 pub(crate) async fn feature_flags(call: Call) -> Result<Answer, Failure> {
-    let flags = FEATURE_FLAGS.map(|(name, description)| {
+    let required = REQUIRED_FLAGS.iter().map(|name| (*name, "required", "hard"));
+    let stable = STABLE_FLAGS.iter().map(|name| (*name, "stable", "none"));
+    let flags = required.chain(stable).map(|(name, stability, level)| {
         json!({
-            "name": name, "desc": description, "doc_url": "", "state": "enabled", "stability": "required",
-            "require_level": "hard", "experiment_level": "supported", "callbacks": [], "provided_by": "rabbit",
+            "name": name, "desc": "", "doc_url": "", "state": "enabled", "stability": stability,
+            "require_level": level, "experiment_level": "supported", "callbacks": [], "provided_by": "rabbit",
         })
     });
-    listing::answer(flags.to_vec(), &call.query)
+    listing::answer(flags.collect(), &call.query)
 }
 
 pub(crate) async fn enable_feature_flag(call: Call) -> Result<Answer, Failure> {
     let name = call.name(0);
-    if name == "all" || FEATURE_FLAGS.iter().any(|(known, _)| *known == name) {
+    if name == "all" || REQUIRED_FLAGS.contains(&name) || STABLE_FLAGS.contains(&name) {
         return Ok(Answer::done());
     }
     Err(Failure::bad_request("unsupported"))

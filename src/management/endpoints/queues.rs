@@ -142,7 +142,7 @@ fn put_stats(map: &mut Map<String, Value>, rates: &Rates<'_>, queue: &Queue) {
     let bytes = ready_bytes + unacked_bytes;
     let persistent = get(Number::Persistent).min(ready + unacked);
     // Bytes are not told apart by persistence: a queue's messages are mostly alike.
-    let persistent_bytes = if ready + unacked == 0 { 0 } else { bytes.saturating_mul(persistent) / (ready + unacked) };
+    let persistent_bytes = bytes.saturating_mul(persistent).checked_div(ready + unacked).unwrap_or_default();
     let capacity = consumer_capacity(numbers.get(Number::ConsumedMs), numbers.get(Number::ConsumersReadyMs));
     let mut put = |key: &str, value: Value| _ = map.insert(key.to_owned(), value);
     put("consumers", get(Number::Consumers).into());

@@ -100,6 +100,7 @@ pub(super) fn exchange_confirms(scrape: &Scrape, text: &mut Text) {
     text.single("exchange_messages_confirmed_total", Counter, help, confirmed);
 }
 
+/// Logins by protocol.
 pub(super) fn logins(scrape: &Scrape, text: &mut Text) {
     let counted = scrape.management.broker.login_attempts.totals();
     // Both are there from the start.

@@ -222,6 +222,15 @@ impl Writer {
     }
 }
 
+/// One line a queue, for what does not change.
+fn write_queue_info(scrape: &Scrape, from: usize, text: &mut Text) -> Option<usize> {
+    let help = "A metric with a constant '1' value and labels that provide some queue details";
+    each((("queue_info", help), Gauge), &scrape.queues, from, text, |text, queue| {
+        let name = [("vhost", queue.vhost.as_str()), ("queue", queue.name.as_str())];
+        text.sample(&[name[0], name[1], node::QUEUE_TYPE, ("membership", "leader")], 1);
+    })
+}
+
 /// Writes a part from the object at this place on. Where to go on, unless it is done.
 fn write(part: Part, scrape: &Scrape, from: usize, text: &mut Text) -> Option<usize> {
     match part {
@@ -236,13 +245,7 @@ fn write(part: Part, scrape: &Scrape, from: usize, text: &mut Text) -> Option<us
                 }
             });
         }
-        Part::QueueInfo => {
-            let help = "A metric with a constant '1' value and labels that provide some queue details";
-            return each((("queue_info", help), Gauge), &scrape.queues, from, text, |text, queue| {
-                let name = [("vhost", queue.vhost.as_str()), ("queue", queue.name.as_str())];
-                text.sample(&[name[0], name[1], node::QUEUE_TYPE, ("membership", "leader")], 1);
-            });
-        }
+        Part::QueueInfo => return write_queue_info(scrape, from, text),
         Part::QueueDurations(head, durations) => {
             return each((head, Histogram), &scrape.queues, from, text, |text, queue| {
                 let durations = durations(&queue.statistics).get();
