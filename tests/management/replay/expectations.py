@@ -36,10 +36,6 @@ OURS = {
         {"body": [{"name": "/"}, {"name": "analytics"}, {"name": "imp"}]},
         "`columns` gives what was asked for; RabbitMQ gives everything here",
     ),
-    "write/feature-flag-enable": (
-        {"status": 400, "headers": None, "body": {"error": "bad_request", "reason": "unsupported"}},
-        "there are no streams",
-    ),
     "errors/publish-array-properties": (
         {"status": 200, "headers": None, "body": {"routed": True}},
         "500: PHP clients send [] for an empty map",
