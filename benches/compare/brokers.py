@@ -53,8 +53,10 @@ class Running(Broker):
 class Warren(Broker):
     """A broker of its own, with its defaults."""
 
-    def __init__(self, binary):
+    def __init__(self, binary, http=False):
         self.binary = binary
+        self.http_port = "0" if http else "-1"
+        self.management = self.metrics = None
         version = subprocess.run([binary, "--version"], capture_output=True, text=True).stdout.split()[-1]
         self.name = f"Warren {version}"
         self.directory = tempfile.mkdtemp(prefix="warren-compare-")
@@ -67,13 +69,14 @@ class Warren(Broker):
     def start(self):
         port = self.address.rpartition(":")[2] if self.address else "0"
         self.process = subprocess.Popen(
-            [self.binary, "serve", "--data-dir", self.data(), "--amqp-port", port, "--management-port", "-1",
-             "--prometheus-port", "-1"], stdout=subprocess.PIPE, stderr=self.log, text=True)
+            [self.binary, "serve", "--data-dir", self.data(), "--amqp-port", port, "--management-port", self.http_port,
+             "--prometheus-port", self.http_port], stdout=subprocess.PIPE, stderr=self.log, text=True)
         ready = self.process.stdout.readline()
         listeners = dict(word.split("=", 1) for word in ready.split()[1:] if "=" in word)
         if "amqp" not in listeners:
             raise RuntimeError(f"{self.binary} did not start: {Path(self.log.name).read_text()}")
         self.address, self.pid = listeners["amqp"], self.process.pid
+        self.management, self.metrics = listeners.get("management"), listeners.get("prometheus")
 
     def stop(self):
         self.process.terminate()

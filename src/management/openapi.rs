@@ -132,8 +132,11 @@ fn responses(route: &Route, endpoint: &Endpoint) -> Value {
         }
     }
     put("400", "The request is refused", Some(error.clone()));
-    put("401", "No login, or not allowed", Some(error.clone()));
-    put("404", "There is no such thing", Some(error.clone()));
+    // Without a body when there is no login, which a description with one would forbid.
+    put("401", "No login, then without a body; or not allowed, with an error as JSON", None);
+    // Metrics speak to machines that read lines.
+    let absent = if route.path.starts_with("/metrics") { json!({"text/plain": {}}) } else { error.clone() };
+    put("404", "There is no such thing", Some(absent));
     put("405", "The address does not know the method", None);
     put("406", "Nothing that the caller takes", None);
     put("412", "Protected from deletion", Some(error));

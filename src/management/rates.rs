@@ -13,7 +13,7 @@ use crate::model::statistics::{
 
 use super::answer::Failure;
 use super::call::Query;
-use super::history::{History, Range, Rate, Rounding, Subject};
+use super::history::{FieldSamples, History, Range, Rate, Rounding, Subject};
 use super::node::NodeFacts;
 
 /// Which parameters of the query ask for samples of a field.
@@ -275,21 +275,21 @@ impl<'a> Rates<'a> {
         let mut details = Map::new();
         details.insert("rate".to_owned(), rate.into());
         let Some(range) = &self.ranges[kind as usize] else { return Value::Object(details) };
-        // Of what is too new to have any, there are none.
-        for (key, nothing) in [("avg", 0.0.into()), ("avg_rate", 0.0.into()), ("samples", json!([]))] {
-            details.insert(key.to_owned(), nothing);
-        }
-        if let Some(samples) = self.history.samples(subject, &[field], range)
-            && let Some(of_field) = samples.fields.first()
-        {
-            let list = of_field.values.iter().zip(&samples.at_ms);
-            let list = list.map(|(sample, at)| json!({"sample": sample, "timestamp": at})).collect();
-            details.insert("samples".to_owned(), Value::Array(list));
-            if let (Some(average), Some(average_rate)) = (of_field.average, of_field.average_rate) {
-                details.insert("avg_rate".to_owned(), average_rate.into());
-                details.insert("avg".to_owned(), average.into());
-            }
-        }
+        let known = self.history.samples(subject, &[field], range).and_then(|samples| {
+            let of_field = samples.fields.into_iter().next()?;
+            Some((samples.at_ms, of_field))
+        });
+        // Before the first round that found it, a subject's values are zero.
+        let (at_ms, of_field) = known.unwrap_or_else(|| {
+            let at_ms: Vec<u64> = range.moments_ms().collect();
+            let values = vec![0; at_ms.len()];
+            (at_ms, FieldSamples { values, ..FieldSamples::default() })
+        });
+        let list = of_field.values.iter().zip(&at_ms);
+        let list = list.map(|(sample, at)| json!({"sample": sample, "timestamp": at})).collect();
+        details.insert("avg".to_owned(), of_field.average.unwrap_or(0.0).into());
+        details.insert("avg_rate".to_owned(), of_field.average_rate.unwrap_or(0.0).into());
+        details.insert("samples".to_owned(), Value::Array(list));
         Value::Object(details)
     }
 }
