@@ -144,8 +144,8 @@ const MESSAGES: &[(&str, &str)] = &[
     ("ampq.port = 1", "unknown section [ampq]; did you mean [amqp]?"),
     (
         "cluster.peers = []",
-        "unknown section [cluster]; the sections are node, amqp, tls, management, prometheus, limits, storage, memory, queues, \
-             compatibility, defaults, auth, oauth2, auth_http, log, shutdown",
+        "unknown section [cluster]; the sections are node, amqp, tls, management, definitions, prometheus, limits, storage, \
+             memory, queues, compatibility, defaults, auth, oauth2, auth_http, log, shutdown",
     ),
     ("vm_memory_high_watermark.relative = 0.4", "vm_memory_high_watermark.relative is memory.high_watermark here"),
     ("disk_free_limit.absolute = \"1GB\"", "disk_free_limit.absolute is storage.disk_free_limit here"),
