@@ -21,6 +21,7 @@
 //! | 3 | `perf` | the load generator: a client like any other, which uses nothing of the broker |
 //! | 3 | `ctl` | the administrator's client: `warren ctl`, `top`, `definitions`; knows the management API alone |
 //! | 4 | [`management`] | operating the broker over HTTP |
+//! | 4 | [`logging`] | where the broker's log goes |
 //! | 4 | [`cli`] | the command line |
 //! | 5 | [`server`] | sockets, timers, signals, tasks |
 //!
@@ -32,6 +33,7 @@ pub mod config;
 pub mod ctl;
 pub mod disk;
 pub mod log;
+pub mod logging;
 pub mod management;
 pub mod model;
 pub mod oauth2;

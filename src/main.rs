@@ -2,16 +2,12 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::{Layer, SubscriberExt};
-use tracing_subscriber::reload;
-use tracing_subscriber::util::SubscriberInitExt;
 use warren::cli::{self, Command, CommandLine, Settings};
-use warren::config::{Log, LogFormat, LogLevel};
 use warren::ctl::Tool;
-use warren::server::LogLevels;
+use warren::logging::Logging;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -54,51 +50,20 @@ fn start(settings: Settings, environment: Vec<(String, String)>) -> ExitCode {
         Ok(loaded) => loaded,
         Err(errors) => return cli::refuse(&errors),
     };
-    let log_levels = start_log(&loaded.config.log);
+    let logging = match Logging::start(&loaded.config.log) {
+        Ok(logging) => Arc::new(logging),
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    match warren::server::run(&loaded, log_levels) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
-        }
+    let outcome = warren::server::run(&loaded, &logging);
+    if let Err(error) = &outcome {
+        tracing::error!("{error}");
     }
-}
-
-/// Sends the log to standard error, in the format and with the levels of the configuration.
-fn start_log(log: &Log) -> LogLevels {
-    let mut levels = Targets::new().with_default(filter(log.level));
-    for (module, level) in &log.levels {
-        // A module of the broker, or of a library by its full name.
-        levels = levels.with_target(module, filter(*level));
-        levels = levels.with_target(format!("warren::{module}"), filter(*level));
-    }
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
-    let layer = match log.format {
-        LogFormat::Text => layer.boxed(),
-        LogFormat::Json => layer.json().flatten_event(true).boxed(),
-    };
-    let (levels, handle) = reload::Layer::new(levels);
-    tracing_subscriber::registry().with(layer.with_filter(levels)).init();
-    Box::new(move |level| {
-        let level = match level {
-            "error" | "critical" => LogLevel::Error,
-            "warn" | "warning" => LogLevel::Warn,
-            "info" => LogLevel::Info,
-            "debug" => LogLevel::Debug,
-            _ => return Err("a level is error, warn, info or debug".to_owned()),
-        };
-        handle.modify(|levels| *levels = Targets::new().with_default(filter(level))).map_err(|error| error.to_string())
-    })
-}
-
-fn filter(level: LogLevel) -> LevelFilter {
-    match level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-    }
+    logging.finish();
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

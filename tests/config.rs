@@ -157,6 +157,7 @@ const MESSAGES: &[(&str, &str)] = &[
     ),
     ("default_user = \"x\"", "default_user is defaults.user here"),
     ("log.console.level = \"info\"", "log.console.level is log.level here"),
+    ("log.file.rotation.count = 5", "log.file.rotation.count is log.rotation_count here"),
     ("listeners.tcp.default = 5672", "listeners.tcp.default is amqp.port here"),
     ("amqp = 5", "amqp: expected a section ([amqp]), got 5"),
     ("amqp.heartbeat = 60", "amqp.heartbeat: expected a duration with a unit such as \"60s\", got 60"),
@@ -246,6 +247,8 @@ const MESSAGES: &[(&str, &str)] = &[
         "queues.expire: expected \"exact\" or \"head\", got \"exakt\"; did you mean \"exact\"?",
     ),
     ("compatibility.global_qos = 1", "compatibility.global_qos: expected true or false, got 1"),
+    ("log.console = false", "log.console: the log has to go somewhere: log.file is empty"),
+    ("log.rotation_count = 0", "log.rotation_count: 0 is below the minimum 1"),
     ("log.format = \"jsn\"", "log.format: expected \"text\" or \"json\", got \"jsn\"; did you mean \"json\"?"),
     (
         "log.levels.queue = \"all\"",
@@ -369,6 +372,8 @@ fn variables_of_rabbitmq_are_translated() {
         ("RABBITMQ_LOG", "debug", "log.level", Some("debug")),
         ("RABBITMQ_LOG", "connection=error,warning,+color", "log.level", Some("warn")),
         ("RABBITMQ_LOG", "+color", "log.level", None),
+        ("RABBITMQ_LOGS", "/var/log/warren.log", "log.file", Some("/var/log/warren.log")),
+        ("RABBITMQ_LOGS", "-", "log.file", None),
     ] {
         let loaded = load_with("", &[(name, value)], &[]).unwrap();
         let origin = loaded.origins.of(path);
@@ -388,7 +393,7 @@ fn variables_of_rabbitmq_are_translated() {
 
 #[test]
 fn variables_of_rabbitmq_without_effect_are_told() {
-    let loaded = load_with("", &[("RABBITMQ_CONFIG_FILE", "/etc/rabbitmq/rabbitmq"), ("RABBITMQ_LOGS", "-")], &[]);
+    let loaded = load_with("", &[("RABBITMQ_CONFIG_FILE", "/etc/rabbitmq/rabbitmq"), ("RABBITMQ_LOG_BASE", "/log")], &[]);
     let warnings = loaded.unwrap().warnings;
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert_eq!(

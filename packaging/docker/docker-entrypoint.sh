@@ -1,7 +1,7 @@
 #!/bin/bash
 # Prepares a container's broker: who runs it, and what a container needs that the broker's own defaults do not have.
 # The broker itself reads WARREN_* and RABBITMQ_DEFAULT_USER, RABBITMQ_DEFAULT_PASS, RABBITMQ_DEFAULT_VHOST,
-# RABBITMQ_NODENAME, RABBITMQ_NODE_PORT, RABBITMQ_NODE_IP_ADDRESS and RABBITMQ_LOG.
+# RABBITMQ_NODENAME, RABBITMQ_NODE_PORT, RABBITMQ_NODE_IP_ADDRESS, RABBITMQ_LOG and RABBITMQ_LOGS.
 set -euo pipefail
 
 # Anything but a broker's start runs as it is: rabbitmqctl, bash, ...
@@ -92,8 +92,6 @@ fi
 if [[ -e /var/lib/rabbitmq/mnesia ]]; then
     echo "warning: /var/lib/rabbitmq/mnesia holds RabbitMQ's data, which is not read" >&2
 fi
-# The log goes to standard error, which a container shows in any case.
-if [[ ${RABBITMQ_LOGS:-} == - ]]; then unset RABBITMQ_LOGS; fi
 
 flags=("${@:2}")
 if [[ ${flags[0]:-} == serve ]]; then flags=("${flags[@]:1}"); fi

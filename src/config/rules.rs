@@ -22,6 +22,7 @@ pub(crate) fn complete(config: &mut Config, origins: &mut Origins, problems: &mu
     check_vhosts(config, origins, problems);
     check_mechanisms(config, origins, problems);
     check_server_properties(config, origins, problems);
+    check_log(config, origins, problems);
     check_tls(config, origins, problems);
     check_backends(config, origins, problems);
 }
@@ -131,6 +132,13 @@ fn check_server_properties(config: &Config, origins: &Origins, problems: &mut Pr
         };
         let key = format!("amqp.server_properties.{name}");
         problems.value(&origins.of(&key), &key, message);
+    }
+}
+
+fn check_log(config: &Config, origins: &Origins, problems: &mut Problems) {
+    if !config.log.console && config.log.file.is_none() {
+        let key = "log.console";
+        problems.value(&origins.of(key), key, "the log has to go somewhere: log.file is empty");
     }
 }
 

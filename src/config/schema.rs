@@ -634,8 +634,25 @@ schema! {
         cacertfile: Option<PathBuf> = "", OptionalFile;
     }
 
-    /// The log, on standard error.
+    /// The log.
     log: Log {
+        /// Whether the log goes to standard error.
+        #[rabbitmq("log.console")]
+        console: bool = "true", Boolean;
+
+        /// A file that the log goes to. Empty: none. When the file is moved away, a new one is begun.
+        #[rabbitmq("log.file", "log.dir")]
+        file: Option<PathBuf> = "", OptionalFile;
+
+        /// The size at which the file becomes FILE.0, what was FILE.0 becomes FILE.1 and so on, and a new one is begun.
+        /// 0: never, other programs look after that.
+        #[rabbitmq("log.file.rotation.size")]
+        rotation_size: u64 = "10MiB", Size::between(0_u64, 1024 * GIB);
+
+        /// How many older files are kept.
+        #[rabbitmq("log.file.rotation.count")]
+        rotation_count: u32 = "10", Number::between(1, 1000);
+
         /// The least important messages that are logged.
         #[rabbitmq("log.console.level", "log.file.level", "log.default.level")]
         level: LogLevel = "info", OneOf::<LogLevel>::NEW;

@@ -45,7 +45,7 @@ struct RabbitmqVariable {
     translate: fn(&str) -> Option<String>,
 }
 
-const RABBITMQ_VARIABLES: [RabbitmqVariable; 7] = [
+const RABBITMQ_VARIABLES: [RabbitmqVariable; 8] = [
     variable("RABBITMQ_DEFAULT_USER", "defaults.user", unchanged),
     variable("RABBITMQ_DEFAULT_PASS", "defaults.password", unchanged),
     variable("RABBITMQ_DEFAULT_VHOST", "defaults.vhost", unchanged),
@@ -53,17 +53,17 @@ const RABBITMQ_VARIABLES: [RabbitmqVariable; 7] = [
     variable("RABBITMQ_NODE_IP_ADDRESS", "amqp.bind", address),
     variable("RABBITMQ_NODENAME", "node.name", host_of_node),
     variable("RABBITMQ_LOG", "log.level", log_level),
+    variable("RABBITMQ_LOGS", "log.file", log_file),
 ];
 
 /// RabbitMQ's variables that say something and have no effect: what to use in their place.
-const UNUSED_VARIABLES: [(&str, &str); 7] = [
+const UNUSED_VARIABLES: [(&str, &str); 6] = [
     ("RABBITMQ_CONFIG_FILE", "a rabbitmq.conf is not read; WARREN_CONFIG names a broker.toml"),
     ("RABBITMQ_CONFIG_FILES", "a rabbitmq.conf is not read; WARREN_CONFIG names a broker.toml"),
     ("RABBITMQ_ADVANCED_CONFIG_FILE", "an advanced.config is not read; WARREN_CONFIG names a broker.toml"),
     ("RABBITMQ_MNESIA_BASE", "node.data_dir (WARREN_NODE__DATA_DIR) is where the data is kept"),
     ("RABBITMQ_MNESIA_DIR", "node.data_dir (WARREN_NODE__DATA_DIR) is where the data is kept"),
-    ("RABBITMQ_LOG_BASE", "the log goes to standard error"),
-    ("RABBITMQ_LOGS", "the log goes to standard error"),
+    ("RABBITMQ_LOG_BASE", "log.file (WARREN_LOG__FILE) is the file that the log goes to besides standard error"),
 ];
 
 impl Sources {
@@ -126,12 +126,16 @@ fn section_settings(section: Entry, settings: &mut Vec<Setting>, problems: &mut 
     };
     for entry in entries {
         let path = format!("{}.{}", section.name, entry.name);
+        // RabbitMQ has keys below some that are keys here: log.file is one, log.file.level another.
         match Key::find(&path) {
-            Some(key) => settings.push((key, entry.value)),
-            None => match leaf_of_rabbitmq(&path, &entry) {
+            Some(key) => match leaf_below(&path, &entry) {
                 Some(message) => problems.other(&entry.origin, message),
-                None => problems.other(&entry.origin, unknown_key(&path)),
+                None => settings.push((key, entry.value)),
             },
+            None => {
+                let message = leaf_of_rabbitmq(&path, &entry).unwrap_or_else(|| unknown_key(&path));
+                problems.other(&entry.origin, message);
+            }
         }
     }
 }
@@ -161,6 +165,11 @@ fn leaf_of_rabbitmq(path: &str, entry: &Entry) -> Option<String> {
     if let Some(key) = KEYS.iter().find(|key| key.rabbitmq.contains(&path)) {
         return Some(format!("{path} is {} here", key.path));
     }
+    leaf_below(path, entry)
+}
+
+/// The same of what is below it.
+fn leaf_below(path: &str, entry: &Entry) -> Option<String> {
     let RawValue::Table(entries) = &entry.value.value else {
         return None;
     };
@@ -256,6 +265,11 @@ fn log_level(text: &str) -> Option<String> {
         other => other,
     };
     (!level.is_empty()).then(|| level.to_owned())
+}
+
+/// RabbitMQ's `-` is standard error, where the log goes in any case.
+fn log_file(text: &str) -> Option<String> {
+    (text != "-").then(|| text.to_owned())
 }
 
 fn unknown_variable(name: &str, rest: &str, problems: &mut Problems) {

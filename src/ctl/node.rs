@@ -57,7 +57,13 @@ pub(crate) const VERBS: &[Verb] = &[
         suspend_listeners,
     ),
     Verb::new(Group::Operations, "resume_listeners", "", "Accepts new client connections again", resume_listeners),
-    Verb::new(Group::Operations, "rotate_logs", "", "Opens the log file anew, after a tool has moved it", rotate_logs),
+    Verb::new(
+        Group::Operations,
+        "rotate_logs",
+        "",
+        "Begins another log file; the one so far is kept beside it",
+        rotate_logs,
+    ),
     Verb::new(Group::Operations, "force_gc", "", "Accepted; there is no garbage collector to start", force_gc),
     Verb::new(Group::Operations, "reset_stats_db", "[--all]", "Clears the statistics", reset_stats_db),
     Verb::new(

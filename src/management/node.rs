@@ -78,6 +78,9 @@ pub trait Node: Send + Sync {
     /// Logs what is as important as this and more; an error names what is allowed.
     fn set_log_level(&self, level: &str) -> Result<(), String>;
 
+    /// Begins another file of the log, if it goes to one.
+    fn rotate_logs(&self);
+
     /// Accepts no new client connections, or does again.
     fn suspend_listeners(&self, suspended: bool);
 

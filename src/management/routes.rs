@@ -441,7 +441,10 @@ pub(super) static ROUTES: &[Route] = &[
         &[endpoint!("GET", ADMIN, warren::environment, "The configuration, and from where")],
     ),
     route("/api/warren/log_level", &[endpoint!("PUT", ADMIN, warren::set_log_level, "Sets the log's level")]),
-    route("/api/warren/rotate_logs", &[endpoint!("POST", ADMIN, warren::rotate_logs, "Opens log files anew")]),
+    route(
+        "/api/warren/rotate_logs",
+        &[endpoint!("POST", ADMIN, warren::rotate_logs, "Begins another file of the log")],
+    ),
     route(
         "/api/warren/memory_watermark",
         &[endpoint!("PUT", ADMIN, warren::set_memory_watermark, "Moves the memory watermark")],

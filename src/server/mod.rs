@@ -38,6 +38,7 @@ use crate::broker::{Broker, DefinitionError, OpenError};
 use crate::config::{Config, Loaded};
 use crate::disk::{Disk, DiskError};
 use crate::log::{LogError, SyncMode};
+use crate::logging::Logging;
 use crate::model::request::Event;
 use crate::protocol::amqp091;
 
@@ -46,7 +47,6 @@ use clock::Clock;
 use process::Process;
 
 use opening::Opening;
-pub use process::LogLevels;
 use tls::{Tls, TlsError};
 
 /// What makes the broker stop by itself, or not start.
@@ -101,12 +101,12 @@ struct Shared {
 }
 
 /// Runs the broker until a signal stops it.
-pub fn run(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError> {
+pub fn run(loaded: &Loaded, logging: &Arc<Logging>) -> Result<(), ServerError> {
     // One thread more than processors: the log's task blocks one while the disk is at work.
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get) + 1;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(workers).enable_all().build().map_err(ServerError::Runtime)?;
-    let outcome = runtime.block_on(serve(loaded, log_levels));
+    let outcome = runtime.block_on(serve(loaded, logging));
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
@@ -145,7 +145,7 @@ fn open(config: &Config, clock: Clock) -> Result<Arc<Shared>, ServerError> {
     }))
 }
 
-async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError> {
+async fn serve(loaded: &Loaded, logging: &Arc<Logging>) -> Result<(), ServerError> {
     let config = &loaded.config;
     let path = &config.node.data_dir;
     raise_open_files();
@@ -160,7 +160,7 @@ async fn serve(loaded: &Loaded, log_levels: LogLevels) -> Result<(), ServerError
     alarms::start(&shared, &config.memory, &config.storage, path);
     tls::watch(tls.clone()).map_err(ServerError::Signals)?;
     let (stop, stopped) = watch::channel(false);
-    let process = Arc::new(Process::new(&shared, loaded, log_levels, tls.clone()));
+    let process = Arc::new(Process::new(&shared, loaded, logging, tls.clone()));
     let management = management::open(&shared, config, &process).await;
     management::import(&management, config).await?;
     let mut ready = listen(&shared, config, tls.clone(), &process, &stopped)?;

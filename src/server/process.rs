@@ -10,14 +10,12 @@ use tokio::sync::Notify;
 
 use crate::broker::Eventually;
 use crate::config::{Loaded, machine_memory};
+use crate::logging::Logging;
 use crate::management::{Certificate, Listener, Node, NodeFacts};
 use crate::model::ids::Timestamp;
 
 use super::Shared;
 use super::tls::Tls;
-
-/// Changes what is logged.
-pub type LogLevels = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// See the module's documentation.
 pub(super) struct Process {
@@ -27,13 +25,13 @@ pub(super) struct Process {
     tls: Option<Arc<Tls>>,
     started: Timestamp,
     listeners: Mutex<Vec<Listener>>,
-    log_levels: LogLevels,
+    logging: Arc<Logging>,
     /// Somebody wants the broker to stop.
     pub(super) stop: Notify,
 }
 
 impl Process {
-    pub(super) fn new(shared: &Arc<Shared>, loaded: &Loaded, log_levels: LogLevels, tls: Option<Arc<Tls>>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, loaded: &Loaded, logging: &Arc<Logging>, tls: Option<Arc<Tls>>) -> Self {
         Self {
             shared: Arc::clone(shared),
             configuration: describe(loaded),
@@ -41,7 +39,7 @@ impl Process {
             started: shared.clock.now(),
             tls,
             listeners: Mutex::default(),
-            log_levels,
+            logging: Arc::clone(logging),
             stop: Notify::new(),
         }
     }
@@ -79,7 +77,7 @@ impl Node for Process {
             process_id: std::process::id(),
             data_directory: self.data_directory.clone(),
             config_files: Vec::new(),
-            log_files: vec!["<stderr>".to_owned()],
+            log_files: self.logging.places(),
         }
     }
 
@@ -120,7 +118,11 @@ impl Node for Process {
     }
 
     fn set_log_level(&self, level: &str) -> Result<(), String> {
-        (self.log_levels)(level)
+        self.logging.set_level(level)
+    }
+
+    fn rotate_logs(&self) {
+        self.logging.rotate();
     }
 
     fn suspend_listeners(&self, suspended: bool) {

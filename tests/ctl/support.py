@@ -17,24 +17,25 @@ TIMEOUT = 60
 
 
 class Broker:
-    """A Warren in a directory of its own, or the one that WARREN_URI names."""
+    """A Warren in a directory of its own, or the one that WARREN_URI names. With flags it is started later, by start()."""
 
-    def __init__(self):
+    def __init__(self, *flags):
+        self.flags = flags
         self.process = None
         self.folder = tempfile.TemporaryDirectory(prefix="warren-ctl-")
         self.path = pathlib.Path(self.folder.name)
         for tool in ("rabbitmqctl", "rabbitmq-diagnostics", "rabbitmq-queues", "rabbitmq-plugins", "rabbitmq-server"):
             (self.path / tool).symlink_to(BINARY)
-        if URI:
+        if URI and not flags:
             self.amqp = os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
-        else:
+        elif not flags:
             self.start()
 
-    def start(self):
+    def start(self, stderr=None):
         ports = ["--amqp-port", "0", "--management-port", "0", "--prometheus-port", "0"]
-        command = [self.path / "rabbitmq-server", "--data-dir", self.path / "data", *ports]
+        command = [self.path / "rabbitmq-server", "--data-dir", self.path / "data", *ports, *self.flags]
         self.log = open(self.path / "log", "ab")
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr or self.log, text=True)
         ready = self.process.stdout.readline()
         assert ready.startswith("ready "), f"no ready line but {ready!r}: {(self.path / 'log').read_text()}"
         self.listeners = dict(word.split("=", 1) for word in ready.split()[1:])

@@ -17,7 +17,7 @@ const fn narrow(name: &'static str, rank: u8, only: &'static [&'static str]) -> 
     Layer { name, rank, only: Some(only) }
 }
 
-const LAYERS: [Layer; 16] = [
+const LAYERS: [Layer; 17] = [
     layer("model", 0),
     narrow("routing", 1, &["model"]),
     narrow("queue", 1, &["model"]),
@@ -29,6 +29,7 @@ const LAYERS: [Layer; 16] = [
     // A front end cannot see the broker.
     narrow("protocol", 3, &["model"]),
     narrow("config", 3, &["model"]),
+    narrow("logging", 4, &["config"]),
     narrow("management", 4, &["broker", "model"]),
     // The command line checks and prints configurations.
     narrow("cli", 4, &["broker", "config", "ctl", "disk", "log", "model", "perf"]),

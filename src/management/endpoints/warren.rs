@@ -36,8 +36,8 @@ pub(crate) async fn set_log_level(call: Call) -> Result<Answer, Failure> {
     Ok(Answer::done())
 }
 
-/// The log goes to standard error or a file that others rotate: it is written to whatever has its name.
-pub(crate) async fn rotate_logs(_call: Call) -> Result<Answer, Failure> {
+pub(crate) async fn rotate_logs(call: Call) -> Result<Answer, Failure> {
+    call.management.node.rotate_logs();
     Ok(Answer::done())
 }
 

@@ -1,0 +1,78 @@
+"""Where the log goes: a file that is turned over, and a standard error that nobody reads."""
+
+import os
+import pathlib
+import re
+import shutil
+import socket
+import tempfile
+import time
+import unittest
+
+import support
+
+
+class LogTest(unittest.TestCase):
+    def broker(self, *flags, stderr=None):
+        broker = support.Broker(*flags)
+        self.addCleanup(broker.stop)
+        broker.start(stderr)
+        return broker
+
+    def ctl(self, broker, *words):
+        result = support.program("ctl", *words, "--data-dir", str(broker.path / "data"))
+        self.assertEqual((result.code, result.err), (0, ""), f"{words}: {result}")
+        return result.out
+
+    def wait_for(self, check, what):
+        end = time.monotonic() + 20
+        while not check():
+            self.assertLess(time.monotonic(), end, what)
+            time.sleep(0.1)
+
+    def test_a_file_is_turned_over_and_begun_anew_when_it_is_moved(self):
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="warren-log-"))
+        self.addCleanup(shutil.rmtree, folder)
+        file, older, moved = folder / "broker.log", folder / "broker.log.0", folder / "moved"
+        broker = self.broker("--set", f"log.file={file}", "--set", "log.console=false")
+        self.wait_for(lambda: "amqp=" in file.read_text(), "the broker is ready")
+        self.assertEqual((broker.path / "log").read_text(), "")
+        self.assertEqual(self.ctl(broker, "log_location", "-q"), f"{file}\n")
+
+        self.ctl(broker, "rotate_logs")
+        self.assertIn("amqp=", older.read_text())
+        self.assertEqual(file.read_text(), "")
+
+        file.rename(moved)
+        time.sleep(1.1)
+        self.speak_http(broker)
+        self.wait_for(lambda: file.exists() and file.read_text(), "a new file is begun")
+        self.assertEqual(moved.read_text(), "")
+
+    def test_a_file_that_cannot_be_opened_is_told(self):
+        result = support.program("serve", "--data-dir", "/nonexistent/data", "--set", "log.file=/nonexistent/broker.log")
+        self.assertEqual(result.code, 1, result)
+        self.assertEqual(result.err, "log.file: cannot open /nonexistent/broker.log: No such file or directory (os error 2)\n")
+
+    def test_a_standard_error_that_nobody_reads_stops_nothing(self):
+        reader, writer = os.pipe()
+        broker = self.broker("--set", "log.format=text", stderr=writer)
+        os.close(writer)
+        # A line each, of about 100 bytes: more than the pipe (64 KiB) and those that wait (8,192 lines) can be.
+        for _ in range(12_000):
+            self.speak_http(broker)
+        self.assertIn("Ping succeeded", self.ctl(broker, "ping"))
+        # The rest is read while the broker stops.
+        with open(reader, "rb") as pipe:
+            broker.process.terminate()
+            text = pipe.read().decode()
+        self.assertEqual(broker.process.wait(support.TIMEOUT), 0)
+        dropped = re.search(r"\n\d+ lines of the log were dropped: they come faster than they are written\n", text)
+        self.assertTrue(dropped, text[-1000:])
+
+    def speak_http(self, broker):
+        """Something that the log has a line for."""
+        host, port = broker.listeners["amqp"].rsplit(":", 1)
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            connection.recv(100)
