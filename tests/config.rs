@@ -247,6 +247,11 @@ const MESSAGES: &[(&str, &str)] = &[
         "queues.expire: expected \"exact\" or \"head\", got \"exakt\"; did you mean \"exact\"?",
     ),
     ("compatibility.global_qos = 1", "compatibility.global_qos: expected true or false, got 1"),
+    (
+        "auth.password_pattern = \"(\"",
+        "auth.password_pattern: \"(\" is not a regular expression: Parsing error at position 1: Opening parenthesis \
+             without closing parenthesis",
+    ),
     ("log.console = false", "log.console: the log has to go somewhere: log.file is empty"),
     ("log.rotation_count = 0", "log.rotation_count: 0 is below the minimum 1"),
     ("log.format = \"jsn\"", "log.format: expected \"text\" or \"json\", got \"jsn\"; did you mean \"json\"?"),
@@ -393,7 +398,8 @@ fn variables_of_rabbitmq_are_translated() {
 
 #[test]
 fn variables_of_rabbitmq_without_effect_are_told() {
-    let loaded = load_with("", &[("RABBITMQ_CONFIG_FILE", "/etc/rabbitmq/rabbitmq"), ("RABBITMQ_LOG_BASE", "/log")], &[]);
+    let loaded =
+        load_with("", &[("RABBITMQ_CONFIG_FILE", "/etc/rabbitmq/rabbitmq"), ("RABBITMQ_LOG_BASE", "/log")], &[]);
     let warnings = loaded.unwrap().warnings;
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert_eq!(

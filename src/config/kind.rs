@@ -97,6 +97,30 @@ impl Kind for Text {
     }
 }
 
+/// A regular expression, as permissions have them.
+pub(crate) struct Expression;
+
+impl Kind for Expression {
+    type Value = String;
+
+    fn read(&self, key: &str, raw: &Raw, problems: &mut Problems) -> Option<String> {
+        let pattern = Text::ANY.read(key, raw, problems)?;
+        if let Err(error) = fancy_regex::Regex::new(&pattern) {
+            problems.value(&raw.origin, key, format!("{pattern:?} is not a regular expression: {error}"));
+            return None;
+        }
+        Some(pattern)
+    }
+
+    fn write(&self, value: &String, _: Secrets) -> String {
+        toml_text(value)
+    }
+
+    fn expects(&self) -> String {
+        "a regular expression in quotes".to_owned()
+    }
+}
+
 /// A password: never quoted in a message, never empty (nobody could log in with it).
 pub(crate) struct Password;
 

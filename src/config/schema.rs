@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::kind::{
-    Address, Boolean, Directory, Kind, List, Number, OneOf, OptionalFile, Password, Port, Secrets, Table, Text,
-    ZeroIsNone,
+    Address, Boolean, Directory, Expression, Kind, List, Number, OneOf, OptionalFile, Password, Port, Secrets, Table,
+    Text, ZeroIsNone,
 };
 use super::network::Subnet;
 use super::origin::{Origin, Problems};
@@ -536,6 +536,15 @@ schema! {
         /// How long the answers of the backend "http" about permissions hold. "0s": it is asked each time.
         #[rabbitmq("auth_cache.cache_ttl")]
         cache_ttl: Duration = "15s", Time::between(Duration::ZERO, HOUR);
+
+        /// The bytes that a password must have when it is set through the management API or imported; one that is
+        /// imported as a hash is not looked at.
+        #[rabbitmq("credential_validator.min_length")]
+        password_min_length: u32 = "0", Number::between(0, 255);
+
+        /// A regular expression that such a password must match. Empty: any.
+        #[rabbitmq("credential_validator.regexp")]
+        password_pattern: String = "", Expression;
     }
 
     /// Tokens, for auth.backends = ["oauth2"]: docs/oauth2.md.

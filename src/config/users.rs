@@ -1,6 +1,6 @@
 //! `[[users]]`: the users to be made on the first start, with their permissions.
 
-use super::kind::{Kind, List, OptionalFile, Password, Secrets, Text};
+use super::kind::{Expression, Kind, List, OptionalFile, Password, Secrets, Text};
 use super::nearest::nearest;
 use super::origin::Problems;
 use super::raw::{Entry, Raw};
@@ -16,7 +16,6 @@ const USER_KEYS: [&str; 5] = ["name", "password", "password_file", "tags", "perm
 const PERMISSION_KEYS: [&str; 4] = ["vhost", "configure", "write", "read"];
 const TAGS: List<Text> = List::of(Text::NAME);
 const PERMISSIONS: List<PermissionTable> = List::of(PermissionTable);
-const PATTERN: Text = Text::ANY;
 
 /// RabbitMQ takes no more tags for one user.
 const MOST_TAGS: usize = 32;
@@ -124,20 +123,15 @@ impl Kind for PermissionTable {
         };
         let vhost = fields.required("vhost", &Text::NAME, problems);
         let [configure, write, read] = ["configure", "write", "read"].map(|name| {
-            let pattern = fields.required(name, &PATTERN, problems)?;
             // The pattern is matched against all of a name or a part of it, as it is written.
-            if let Err(error) = fancy_regex::Regex::new(&pattern) {
-                let message = format!("{pattern:?} is not a regular expression: {error}");
-                problems.value(&raw.origin, &format!("{key}.{name}"), message);
-            }
-            Some(pattern)
+            fields.required(name, &Expression, problems)
         });
         Some(Permission { vhost: vhost?, configure: configure?, write: write?, read: read? })
     }
 
     fn write(&self, permission: &Permission, secrets: Secrets) -> String {
         let Permission { vhost, configure, write, read } = permission;
-        let text = |value: &String| PATTERN.write(value, secrets);
+        let text = |value: &String| Expression.write(value, secrets);
         format!(
             "{{ vhost = {}, configure = {}, write = {}, read = {} }}",
             text(vhost),

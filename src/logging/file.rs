@@ -4,10 +4,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-/// How often it is looked at whether the file still has its name, at most.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// See the module's documentation. What cannot be written is dropped: a full disk is not to stop the broker.
 pub(super) struct LogFile {
@@ -18,7 +14,6 @@ pub(super) struct LogFile {
     rotation_count: u32,
     /// None while it cannot be opened.
     open: Option<OpenFile>,
-    looked: Instant,
 }
 
 struct OpenFile {
@@ -32,7 +27,7 @@ impl LogFile {
     /// Opens or makes the file.
     pub(super) fn open(path: &Path, rotation_size: u64, rotation_count: u32) -> io::Result<Self> {
         let open = Some(OpenFile::append(path)?);
-        Ok(Self { path: path.to_owned(), rotation_size, rotation_count, open, looked: Instant::now() })
+        Ok(Self { path: path.to_owned(), rotation_size, rotation_count, open })
     }
 
     /// Appends lines of the log.
@@ -68,10 +63,6 @@ impl LogFile {
 
     /// Begins another file when this one has been renamed or removed, as tools that look after logs do.
     fn follow_name(&mut self) {
-        if self.looked.elapsed() < LOOK {
-            return;
-        }
-        self.looked = Instant::now();
         let named = std::fs::metadata(&self.path).ok().map(|found| (found.dev(), found.ino()));
         if self.open.as_ref().map(|open| open.identity) != named || named.is_none() {
             self.reopen();
@@ -146,15 +137,11 @@ mod tests {
         let mut file = LogFile::open(&path, 0, 1).unwrap();
         file.write(b"first\n");
         std::fs::rename(&path, directory.join("moved")).unwrap();
-        file.write(b"too soon to notice\n");
-        file.looked -= LOOK;
         file.write(b"second\n");
-        assert_eq!(contents(&directory), texts(&[("log", "second\n"), ("moved", "first\ntoo soon to notice\n")]));
+        assert_eq!(contents(&directory), texts(&[("log", "second\n"), ("moved", "first\n")]));
         std::fs::remove_dir_all(&directory).unwrap();
-        file.looked -= LOOK;
         file.write(b"nowhere to go\n");
         std::fs::create_dir_all(&directory).unwrap();
-        file.looked -= LOOK;
         file.write(b"third\n");
         assert_eq!(contents(&directory), texts(&[("log", "third\n")]));
     }

@@ -23,6 +23,7 @@ use super::endpoints::{bindings, exchanges, limits, parameters, permissions, pol
 use super::fields::json_to_table;
 use super::identity::Identity;
 use super::operation::Operation;
+use super::passwords::PasswordRules;
 
 pub(super) async fn export(call: Call) -> Result<Answer, Failure> {
     let mut map = head(&call, "cluster");
@@ -281,7 +282,7 @@ impl Plan {
         let mut plan = Self::default();
         if only.is_none() {
             plan.read_vhosts(call, document)?;
-            plan.read_users(document)?;
+            plan.read_users(document, &call.management.settings.passwords)?;
         }
         let known: BTreeSet<VhostName> = plan.vhosts.iter().map(|(name, ..)| name.clone()).collect();
         let scope = Scope { call, only, known };
@@ -414,14 +415,14 @@ impl Plan {
         Ok(())
     }
 
-    fn read_users(&mut self, document: &Map<String, Value>) -> Result<(), Failure> {
+    fn read_users(&mut self, document: &Map<String, Value>, rules: &PasswordRules) -> Result<(), Failure> {
         let version = document.get("rabbitmq_version").or_else(|| document.get("rabbit_version"));
         let is_old = version.and_then(Value::as_str).is_some_and(|version| {
             ["3.0.", "3.1.", "3.2.", "3.3.", "3.4.", "3.5."].iter().any(|old| version.starts_with(old))
         });
         let default = if is_old { HashAlgorithm::Md5 } else { HashAlgorithm::Sha256 };
         for user in objects(document, "users")? {
-            self.users.push((UserName::new(text(user, "name")?), Wanted::read(user, default)?));
+            self.users.push((UserName::new(text(user, "name")?), Wanted::read(user, default, rules)?));
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ mod listing;
 mod node;
 mod openapi;
 mod operation;
+mod passwords;
 pub mod prometheus;
 mod rates;
 mod routes;
@@ -34,6 +35,7 @@ pub use cors::Browsers;
 pub use definitions::import_text;
 pub use identity::Origin;
 pub use node::{Certificate, Listener, Node, NodeFacts};
+pub use passwords::PasswordRules;
 pub use routes::serve;
 pub use sampler::Sampler;
 
@@ -55,6 +57,7 @@ pub struct Settings {
     pub default_queue_type: &'static str,
     /// Milliseconds after which an unacknowledged delivery closes its channel.
     pub consumer_timeout_ms: Option<u64>,
+    pub passwords: PasswordRules,
     pub browsers: Browsers,
 }
 

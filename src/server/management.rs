@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fancy_regex::Regex;
 use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::management::history::{History, Report};
 use crate::management::prometheus::Scrapes;
-use crate::management::{Browsers, Management, Sampler, Settings, import_text};
+use crate::management::{Browsers, Management, PasswordRules, Sampler, Settings, import_text};
 
 use super::http::{self, Site};
 use super::process::Process;
@@ -34,6 +35,13 @@ pub(super) async fn open(shared: &Shared, config: &Config, process: &Arc<Process
             body_max: usize::try_from(config.management.max_body_size).unwrap_or(usize::MAX),
             default_queue_type: config.queues.default_type.name(),
             consumer_timeout_ms: config.queues.consumer_timeout.map(millis),
+            passwords: PasswordRules {
+                min_length: config.auth.password_min_length as usize,
+                // The configuration has none that is not one.
+                pattern: Some(&config.auth.password_pattern)
+                    .filter(|text| !text.is_empty())
+                    .and_then(|text| Regex::new(text).ok()),
+            },
             browsers: Browsers {
                 allowed_origins: config.management.cors_allow_origins.clone(),
                 max_age: config.management.cors_max_age,

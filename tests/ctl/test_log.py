@@ -44,7 +44,6 @@ class LogTest(unittest.TestCase):
         self.assertEqual(file.read_text(), "")
 
         file.rename(moved)
-        time.sleep(1.1)
         self.speak_http(broker)
         self.wait_for(lambda: file.exists() and file.read_text(), "a new file is begun")
         self.assertEqual(moved.read_text(), "")

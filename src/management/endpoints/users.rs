@@ -12,6 +12,7 @@ use crate::model::names::UserName;
 use super::super::answer::{Answer, Failure};
 use super::super::call::{Call, map_of};
 use super::super::listing;
+use super::super::passwords::PasswordRules;
 
 /// Tags that one user may have.
 const TAGS_MAX: usize = 32;
@@ -57,7 +58,7 @@ pub(crate) async fn put(call: Call) -> Result<Answer, Failure> {
     if name.as_str().is_empty() {
         return Err(Failure::not_found());
     }
-    let wanted = Wanted::read(&call.object()?, HashAlgorithm::Sha256)?;
+    let wanted = Wanted::read(&call.object()?, HashAlgorithm::Sha256, &call.management.settings.passwords)?;
     let salt = call.management.node.salt();
     let existed = call.management.broker.put_user(&name, |current| wanted.over(&name, current, salt));
     call.management.broker.settled().await;
@@ -79,7 +80,11 @@ enum Password {
 
 impl Wanted {
     /// Reads and checks it. `default` is what a hash without an algorithm is made with.
-    pub(crate) fn read(object: &Map<String, Value>, default: HashAlgorithm) -> Result<Self, Failure> {
+    pub(crate) fn read(
+        object: &Map<String, Value>,
+        default: HashAlgorithm,
+        rules: &PasswordRules,
+    ) -> Result<Self, Failure> {
         let text = |key: &str| object.get(key).and_then(Value::as_str);
         let tags = object.get("tags").ok_or_else(|| Failure::bad_request("tags_not_present"))?;
         let tags = tags_of_user(tags)?;
@@ -87,7 +92,10 @@ impl Wanted {
             (Some(_), Some(_)) => {
                 return Err(Failure::bad_request("both_password_and_password_hash_are_provided"));
             }
-            (Some(password), None) => Password::Plain(password.to_owned()),
+            (Some(password), None) => {
+                rules.check(password)?;
+                Password::Plain(password.to_owned())
+            }
             (None, Some(hash)) => {
                 let not_base64 = || Failure::bad_request(Value::Array(vec!["not_base64".into(), hash.into()]));
                 let bytes = STANDARD.decode(hash).map_err(|_| not_base64())?;
