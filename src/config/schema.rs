@@ -380,6 +380,9 @@ schema! {
         /// The TCP port with TLS, once there is a certificate. 0 takes a free one, -1 turns the listener off.
         #[rabbitmq("prometheus.ssl.port")]
         tls_port: Option<u16> = "15691", Port;
+
+        /// Whether /metrics has a series for each queue, channel and so on, as /metrics/per-object does in any case.
+        return_per_object_metrics: bool = "false", Boolean;
     }
 
     /// How many of each there may be. 0 is no limit.

@@ -58,6 +58,8 @@ pub struct Settings {
     /// Milliseconds after which an unacknowledged delivery closes its channel.
     pub consumer_timeout_ms: Option<u64>,
     pub passwords: PasswordRules,
+    /// Whether `/metrics` has a series for each queue, channel and so on.
+    pub metrics_per_object: bool,
     pub browsers: Browsers,
 }
 

@@ -69,6 +69,7 @@ impl Scrapes {
 /// The metrics of the kind that the path names.
 pub(super) fn answer(call: &Call) -> Result<Answer, Failure> {
     let endpoint = match call.name(0) {
+        "" if call.management.settings.metrics_per_object => Endpoint::PerObject,
         "" => Endpoint::Aggregated,
         "per-object" => Endpoint::PerObject,
         "detailed" => Endpoint::Detailed,

@@ -35,6 +35,7 @@ pub(super) async fn open(shared: &Shared, config: &Config, process: &Arc<Process
             body_max: usize::try_from(config.management.max_body_size).unwrap_or(usize::MAX),
             default_queue_type: config.queues.default_type.name(),
             consumer_timeout_ms: config.queues.consumer_timeout.map(millis),
+            metrics_per_object: config.prometheus.return_per_object_metrics,
             passwords: PasswordRules {
                 min_length: config.auth.password_min_length as usize,
                 // The configuration has none that is not one.
