@@ -572,7 +572,7 @@ schema! {
         verify_aud: bool = "true", Boolean;
 
         /// The issuers whose tokens are accepted. Empty: all whose keys are known. Where nothing else says where the
-        /// keys are, the first one is asked (OpenID Connect discovery).
+        /// keys are, each issuer is asked for its own (OpenID Connect discovery), and no other's count for its tokens.
         #[rabbitmq("auth_oauth2.issuer")]
         issuers: Vec<String> = "", List::of(Text::ANY);
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   token ──► Verifier::verify ──► Grant: user name, tags, scopes, expiry ──► allows, allows_vhost, allows_topic
 //!                  ▲
-//!   KeySet ────────┘ (swapped when keys are fetched anew)
+//!   KeySets ───────┘ (of each issuer its own; swapped when keys are fetched anew)
 //! ```
 //!
 //! Who logs in with a token asks the verifier; keys are fetched elsewhere. Nothing here waits or reads a clock: the time is
@@ -17,10 +17,12 @@ mod pattern;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use jsonwebtoken::Validation;
+use jsonwebtoken::dangerous::insecure_decode_claims;
 use serde_json::{Map, Value};
 
 use crate::model::ids::Timestamp;
@@ -44,6 +46,8 @@ pub struct Settings {
     pub resource_servers: Vec<ResourceServer>,
     /// Who may have issued a token; empty: anybody whose signature is right.
     pub issuers: Vec<String>,
+    /// Those whose tokens are checked with their own keys alone; the tokens of others, with the shared ones.
+    pub separate_issuers: Vec<String>,
     /// The signatures that are accepted.
     pub algorithms: Vec<Algorithm>,
     /// The key of tokens that name none.
@@ -90,6 +94,33 @@ impl ResourceServer {
     }
 }
 
+/// Whose keys a token is checked with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyOwner {
+    /// All issuers that have no keys of their own.
+    Shared,
+    /// One issuer, as it is configured.
+    Issuer(Arc<str>),
+}
+
+impl KeyOwner {
+    /// The issuer, if the keys are those of one.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        match self {
+            Self::Shared => None,
+            Self::Issuer(issuer) => Some(issuer),
+        }
+    }
+}
+
+impl fmt::Display for KeyOwner {
+    /// What follows a problem with a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.issuer().map_or(Ok(()), |issuer| write!(f, " for its issuer {issuer:?}"))
+    }
+}
+
 /// Why a token is refused. For the log: the client hears nothing of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
@@ -97,12 +128,12 @@ pub enum TokenError {
     Malformed(&'static str),
     #[error("its signature algorithm is not accepted")]
     Algorithm,
-    #[error("its key {0:?} is unknown")]
-    UnknownKey(String),
-    #[error("it names no key, and there is no default")]
-    NoKey,
-    #[error("its signature is wrong")]
-    Signature,
+    #[error("its key {0:?} is unknown{1}")]
+    UnknownKey(String, KeyOwner),
+    #[error("it names no key, and there is no default{0}")]
+    NoKey(KeyOwner),
+    #[error("its signature is wrong{0}")]
+    Signature(KeyOwner),
     #[error("it expired at {0}")]
     Expired(u64),
     #[error("it has no time of expiry")]
@@ -125,27 +156,52 @@ pub enum TokenError {
 #[derive(Debug)]
 pub struct Verifier {
     settings: Settings,
+    shared: ArcSwap<KeySet>,
+    /// The keys of issuers that have their own, by `plain` name.
+    separate: BTreeMap<String, Separate>,
+}
+
+/// An issuer with keys of its own.
+#[derive(Debug)]
+struct Separate {
+    owner: KeyOwner,
     keys: ArcSwap<KeySet>,
 }
 
 impl Verifier {
+    /// `shared` are the first keys of issuers without their own; the others have none until `set_keys`.
     #[must_use]
-    pub fn new(settings: Settings, keys: KeySet) -> Self {
-        Self { settings, keys: ArcSwap::from_pointee(keys) }
+    pub fn new(settings: Settings, shared: KeySet) -> Self {
+        let separate = |issuer: &String| {
+            let owner = KeyOwner::Issuer(issuer.as_str().into());
+            (plain(issuer).to_owned(), Separate { owner, keys: ArcSwap::default() })
+        };
+        let separate = settings.separate_issuers.iter().map(separate).collect();
+        Self { settings, shared: ArcSwap::from_pointee(shared), separate }
     }
 
-    /// Replaces all keys: what was signed with others is refused from here on.
-    pub fn set_keys(&self, keys: KeySet) {
-        self.keys.store(Arc::new(keys));
+    /// Replaces all keys of the owner: what was signed with others is refused from here on. An issuer that has no keys of
+    /// its own is passed over.
+    pub fn set_keys(&self, owner: &KeyOwner, keys: KeySet) {
+        if let Some(place) = self.place(owner) {
+            place.store(Arc::new(keys));
+        }
     }
 
     /// The keys in force.
     #[must_use]
-    pub fn keys(&self) -> Arc<KeySet> {
-        self.keys.load_full()
+    pub fn keys(&self, owner: &KeyOwner) -> Arc<KeySet> {
+        self.place(owner).map(ArcSwap::load_full).unwrap_or_default()
     }
 
-    /// What the token allows. With `UnknownKey` or `NoKey` it may be worth fetching the keys and asking again.
+    fn place(&self, owner: &KeyOwner) -> Option<&ArcSwap<KeySet>> {
+        match owner {
+            KeyOwner::Shared => Some(&self.shared),
+            KeyOwner::Issuer(issuer) => self.separate.get(plain(issuer)).map(|separate| &separate.keys),
+        }
+    }
+
+    /// What the token allows. With `UnknownKey` or `NoKey` it may be worth fetching its owner's keys and asking again.
     pub fn verify(&self, token: &[u8], now: Timestamp) -> Result<Grant, TokenError> {
         let claims = self.authentic(token)?;
         let expires = self.check_time(&claims, now.0 / 1000)?;
@@ -169,8 +225,9 @@ impl Verifier {
         if !self.settings.algorithms.contains(&header.alg) {
             return Err(TokenError::Algorithm);
         }
-        let keys = self.keys.load();
-        let key = keys.find(header.kid.as_deref(), self.settings.default_key.as_deref())?;
+        let owner = self.owner(token)?;
+        let keys = self.keys(&owner);
+        let key = keys.find(header.kid.as_deref(), self.settings.default_key.as_deref(), &owner)?;
         if !key.algorithms.contains(&header.alg) {
             return Err(TokenError::Algorithm);
         }
@@ -183,8 +240,22 @@ impl Verifier {
         let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, &key.decoding, &validation);
         decoded.map(|token| token.claims).map_err(|error| match error.kind() {
             jsonwebtoken::errors::ErrorKind::Json(_) => TokenError::Malformed("its claims"),
-            _ => TokenError::Signature,
+            _ => TokenError::Signature(owner),
         })
+    }
+
+    /// Whose keys the token is to be checked with, by what it says of itself. That is not to be believed before they have
+    /// been: nothing but the choice of keys comes of it.
+    fn owner(&self, token: &[u8]) -> Result<KeyOwner, TokenError> {
+        if self.settings.issuers.is_empty() && self.separate.is_empty() {
+            return Ok(KeyOwner::Shared);
+        }
+        let claims: Map<String, Value> =
+            insecure_decode_claims(token).map_err(|_| TokenError::Malformed("its claims"))?;
+        self.check_issuer(&claims)?;
+        let issuer = claims.get("iss").and_then(Value::as_str).map(plain);
+        let separate = issuer.and_then(|issuer| self.separate.get(issuer));
+        Ok(separate.map_or(KeyOwner::Shared, |separate| separate.owner.clone()))
     }
 
     /// The time of expiry, in seconds since the epoch.
@@ -205,7 +276,7 @@ impl Verifier {
 
     fn check_issuer(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {
         let issuers = &self.settings.issuers;
-        let same = |issuer: &str, accepted: &String| issuer.trim_end_matches('/') == accepted.trim_end_matches('/');
+        let same = |issuer: &str, accepted: &String| plain(issuer) == plain(accepted);
         match claims.get("iss") {
             _ if issuers.is_empty() => Ok(()),
             Some(Value::String(issuer)) if issuers.iter().any(|accepted| same(issuer, accepted)) => Ok(()),
@@ -233,6 +304,11 @@ impl Verifier {
             _ => Err(TokenError::Audience),
         }
     }
+}
+
+/// The name of an issuer without slashes at its end, which make no difference.
+fn plain(issuer: &str) -> &str {
+    issuer.trim_end_matches('/')
 }
 
 fn user_name(server: &ResourceServer, claims: &Map<String, Value>) -> Option<UserName> {

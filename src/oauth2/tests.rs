@@ -45,6 +45,7 @@ fn settings() -> Settings {
     Settings {
         resource_servers: vec![ResourceServer::new("rabbitmq")],
         issuers: vec!["https://issuer/".into()],
+        separate_issuers: Vec::new(),
         algorithms: vec![Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA, Algorithm::HS256],
         default_key: None,
     }
@@ -94,10 +95,18 @@ fn every_kind_of_key_verifies() {
         let (signed, signature) = token.rsplit_once('.').unwrap();
         let flipped = if signature.starts_with('A') { 'B' } else { 'A' };
         let forged = format!("{signed}.{flipped}{}", &signature[1..]);
-        assert_eq!(verifier.verify(forged.as_bytes(), NOW), Err(TokenError::Signature), "{algorithm:?}");
+        assert_eq!(
+            verifier.verify(forged.as_bytes(), NOW),
+            Err(TokenError::Signature(KeyOwner::Shared)),
+            "{algorithm:?}"
+        );
         let other = self::token(algorithm, &claims(json!({ "sub": "root" })));
         let mixed = format!("{}.{signature}", other.rsplit_once('.').unwrap().0);
-        assert_eq!(verifier.verify(mixed.as_bytes(), NOW), Err(TokenError::Signature), "{algorithm:?}");
+        assert_eq!(
+            verifier.verify(mixed.as_bytes(), NOW),
+            Err(TokenError::Signature(KeyOwner::Shared)),
+            "{algorithm:?}"
+        );
     }
 }
 
@@ -148,9 +157,9 @@ fn algorithms_and_keys_are_not_mixed_up() {
     let public = EncodingKey::from_secret(include_bytes!("tests/rsa.pub.pem"));
     assert_eq!(verify(&header, &public), TokenError::Algorithm);
     header.kid = Some("nobody".into());
-    assert_eq!(verify(&header, &public), TokenError::UnknownKey("nobody".into()));
+    assert_eq!(verify(&header, &public), TokenError::UnknownKey("nobody".into(), KeyOwner::Shared));
     header.kid = None;
-    assert_eq!(verify(&header, &public), TokenError::NoKey);
+    assert_eq!(verify(&header, &public), TokenError::NoKey(KeyOwner::Shared));
     // What the settings do not list.
     assert_eq!(verify(&Header::new(Algorithm::RS512), &signing_key(Algorithm::RS512)), TokenError::Algorithm);
     let mut header = Header::new(Algorithm::ES256);
@@ -179,8 +188,63 @@ fn a_token_without_key_name_takes_the_default() {
     let verifier = Verifier::new(settings(), only);
     assert!(verifier.verify(token.as_bytes(), NOW).is_ok());
     // Keys that are gone verify nothing any more.
-    verifier.set_keys(KeySet::default());
-    assert_eq!(verifier.verify(token.as_bytes(), NOW), Err(TokenError::NoKey));
+    verifier.set_keys(&KeyOwner::Shared, KeySet::default());
+    assert_eq!(verifier.verify(token.as_bytes(), NOW), Err(TokenError::NoKey(KeyOwner::Shared)));
+}
+
+/// Key sets of two issuers, and one for the rest. Two of the keys have the same name.
+#[test]
+fn keys_of_issuers_are_kept_apart() {
+    let set = |name: &str, pem: &[u8]| {
+        let mut keys = KeySet::default();
+        keys.add_pem(name, pem).unwrap();
+        keys
+    };
+    let [one, other] = ["https://one", "https://other/"].map(|issuer| KeyOwner::Issuer(issuer.into()));
+    let settings = Settings {
+        issuers: ["https://one", "https://other/", "https://third"].map(str::to_owned).to_vec(),
+        separate_issuers: ["https://one", "https://other/"].map(str::to_owned).to_vec(),
+        ..settings()
+    };
+    let verifier = Verifier::new(settings.clone(), set("RS256", include_bytes!("tests/rsa.pub.pem")));
+    let verify = |algorithm, issuer: Value| {
+        verifier.verify(token(algorithm, &claims(json!({ "iss": issuer }))).as_bytes(), NOW).map(|_| ())
+    };
+    assert_eq!(
+        verify(Algorithm::ES256, json!("https://one")),
+        Err(TokenError::UnknownKey("ES256".into(), one.clone()))
+    );
+    verifier.set_keys(&one, set("ES256", include_bytes!("tests/ec.pub.pem")));
+    verifier.set_keys(&other, set("EdDSA", include_bytes!("tests/ed.pub.pem")));
+    verifier.set_keys(&KeyOwner::Issuer("https://third".into()), set("ES256", include_bytes!("tests/ec.pub.pem")));
+    let unknown = |name: &str, owner: &KeyOwner| Err(TokenError::UnknownKey(name.into(), owner.clone()));
+    let cases = [
+        (Algorithm::ES256, json!("https://one"), Ok(())),
+        (Algorithm::ES256, json!("https://one//"), Ok(())),
+        (Algorithm::EdDSA, json!("https://other"), Ok(())),
+        (Algorithm::RS256, json!("https://third"), Ok(())),
+        (Algorithm::ES256, json!("https://other"), unknown("ES256", &other)),
+        (Algorithm::EdDSA, json!("https://one"), unknown("EdDSA", &one)),
+        (Algorithm::RS256, json!("https://one"), unknown("RS256", &one)),
+        (Algorithm::ES256, json!("https://third"), unknown("ES256", &KeyOwner::Shared)),
+        (Algorithm::ES256, json!("https://nobody"), Err(TokenError::Issuer)),
+        (Algorithm::ES256, json!(["https://one"]), Err(TokenError::Issuer)),
+        (Algorithm::ES256, Value::Null, Err(TokenError::Issuer)),
+    ];
+    for (algorithm, issuer, expected) in cases {
+        assert_eq!(verify(algorithm, issuer.clone()), expected, "{algorithm:?} {issuer}");
+    }
+    // A key of one's own that is called as the other's is.
+    verifier.set_keys(&other, set("ES256", include_bytes!("tests/ec.other.pub.pem")));
+    let refused = verify(Algorithm::ES256, json!("https://other")).unwrap_err();
+    assert_eq!(refused, TokenError::Signature(other));
+    assert_eq!(refused.to_string(), "its signature is wrong for its issuer \"https://other/\"");
+    // Without a list all are accepted, and kept apart all the same.
+    let open = Verifier::new(Settings { issuers: Vec::new(), ..settings }, keys());
+    let verify =
+        |issuer: Value| open.verify(token(Algorithm::ES256, &claims(json!({ "iss": issuer }))).as_bytes(), NOW);
+    assert!(verify(Value::Null).is_ok() && verify(json!("https://nobody")).is_ok());
+    assert_eq!(verify(json!("https://one")).err(), Some(TokenError::UnknownKey("ES256".into(), one)));
 }
 
 #[test]
@@ -303,7 +367,7 @@ fn key_sets_are_read() {
     }
     let private =
         json!({ "keys": [{ "kty": "oct", "kid": "HS256", "k": URL_SAFE_NO_PAD.encode(SECRET) }] }).to_string();
-    verifier.set_keys(KeySet::parse(private.as_bytes(), Origin::Private).unwrap().0);
+    verifier.set_keys(&KeyOwner::Shared, KeySet::parse(private.as_bytes(), Origin::Private).unwrap().0);
     assert!(verifier.verify(token(Algorithm::HS256, &claims(json!({}))).as_bytes(), NOW).is_ok());
     for text in ["", "[]", "{}", r#"{"keys": 3}"#] {
         assert_eq!(KeySet::parse(text.as_bytes(), Origin::Public).err(), Some(KeyError::NotASet), "{text}");
