@@ -159,20 +159,32 @@ fn check_tls(config: &Config, origins: &Origins, problems: &mut Problems) {
 
 /// The backends in use must have what they need.
 fn check_backends(config: &Config, origins: &Origins, problems: &mut Problems) {
+    // What could not be read is not missing as well.
+    let misses_servers = config.oauth2.resource_servers.is_empty() && !problems.concern("oauth2.resource_servers");
     let mut refuse = |key: &str, message: &str| problems.value(&origins.of(key), key, message);
     let is_used =
         |name: &str| config.auth.backends.iter().any(|backend| backend.name().split('+').any(|one| one == name));
     let is_address = |text: &str| text.starts_with("http://") || text.starts_with("https://");
     let oauth2 = &config.oauth2;
     if is_used("oauth2") {
-        if oauth2.resource_server_id.is_empty() {
+        if oauth2.resource_server_id.is_empty() && misses_servers {
             refuse("oauth2.resource_server_id", "is needed by the backend oauth2 of auth.backends");
         }
         let has_keys = oauth2.jwks_file.is_some() || !oauth2.signing_keys.is_empty();
-        if oauth2.jwks_uri.is_empty() && !has_keys && oauth2.issuers.is_empty() {
+        let has_issuers =
+            !oauth2.issuers.is_empty() || oauth2.resource_servers.values().any(|server| server.issuers.is_some());
+        if oauth2.jwks_uri.is_empty() && !has_keys && !has_issuers {
             let message = "is empty, as are jwks_file, signing_keys and issuers: no token can be verified";
             refuse("oauth2.jwks_uri", message);
         }
+    }
+    for id in oauth2.resource_servers.keys() {
+        let message = match id.len() {
+            0 | 256.. => "an id has 1 to 255 bytes",
+            _ if *id == oauth2.resource_server_id => "is oauth2.resource_server_id already",
+            _ => continue,
+        };
+        refuse(&format!("oauth2.resource_servers.{id}"), message);
     }
     if !oauth2.jwks_uri.is_empty() && !is_address(&oauth2.jwks_uri) {
         refuse("oauth2.jwks_uri", "begins with neither https:// nor http://");

@@ -15,11 +15,12 @@ use super::network::Subnet;
 use super::origin::{Origin, Problems};
 use super::quantity::{FreeSpace, Size, Time, Watermark};
 use super::raw::Raw;
+use super::resource_servers::ResourceServerTable;
 use super::tls::CertificateTable;
 use super::types::{
-    AlternativeName, AuthBackend, DefaultQueueType, Expiry, FreeLimit, HighWatermark, HttpMethod, LogFormat, LogLevel,
-    LoginFrom, Mechanism, Network, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm,
-    User,
+    AlternativeName, AuthBackend, DefaultQueueType, Expiry, FreeLimit, FurtherResourceServer, HighWatermark,
+    HttpMethod, LogFormat, LogLevel, LoginFrom, Mechanism, Network, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify,
+    TlsVersion, TokenAlgorithm, User,
 };
 use super::units::{GIB, KIB, MIB};
 use super::users::UserTable;
@@ -540,7 +541,7 @@ schema! {
 
     /// Tokens, for auth.backends = ["oauth2"]: docs/oauth2.md.
     oauth2: OAuth2 {
-        /// What tokens call this broker in their audience (aud).
+        /// What tokens call this broker in their audience (aud). It may be empty where resource_servers has others.
         #[rabbitmq("auth_oauth2.resource_server_id")]
         resource_server_id: String = "", Text::NAME_OR_EMPTY;
 
@@ -552,8 +553,10 @@ schema! {
         #[rabbitmq("auth_oauth2.scope_prefix")]
         scope_prefix: String = "{resource_server_id}.", Text::ANY;
 
-        /// Further resource servers: a table of their ids and their scope prefixes. Empty: the id and a dot.
-        resource_servers: BTreeMap<String, String> = "", Table(Text::ANY);
+        /// Further resource servers by their id; the audience of a token chooses one. What such a table does not have is
+        /// as in this section: { prod = { issuers = ["https://login.example.com"], scope_prefix = "mq." }, test = {} }.
+        #[rabbitmq("auth_oauth2.resource_servers")]
+        resource_servers: BTreeMap<String, FurtherResourceServer> = "", Table(ResourceServerTable);
 
         /// Claims that have scopes besides "scope": names, or paths with dots.
         #[rabbitmq("auth_oauth2.additional_scopes_key")]
@@ -573,7 +576,7 @@ schema! {
 
         /// The issuers whose tokens are accepted. Empty: all whose keys are known. Where nothing else says where the
         /// keys are, each issuer is asked for its own (OpenID Connect discovery), and no other's count for its tokens.
-        #[rabbitmq("auth_oauth2.issuer")]
+        #[rabbitmq("auth_oauth2.issuer", "auth_oauth2.oauth_providers")]
         issuers: Vec<String> = "", List::of(Text::ANY);
 
         /// The address of the issuer's keys, a JSON web key set: https:// or http://.

@@ -44,9 +44,7 @@ const NAME_MAX: usize = 255;
 pub struct Settings {
     /// At least one. A token is for the one that its audience names.
     pub resource_servers: Vec<ResourceServer>,
-    /// Who may have issued a token; empty: anybody whose signature is right.
-    pub issuers: Vec<String>,
-    /// Those whose tokens are checked with their own keys alone; the tokens of others, with the shared ones.
+    /// Issuers whose tokens are checked with their own keys alone; the tokens of others, with the shared ones.
     pub separate_issuers: Vec<String>,
     /// The signatures that are accepted.
     pub algorithms: Vec<Algorithm>,
@@ -58,6 +56,8 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceServer {
     pub id: String,
+    /// Who may have issued a token for it. Empty: anybody without keys of their own, if the signature is right.
+    pub issuers: Vec<String>,
     /// The `type` of rich authorization requests (RFC 9396) that speak of it; empty: none do.
     pub kind: String,
     /// What its scopes begin with; the rest is not looked at.
@@ -84,6 +84,7 @@ impl ResourceServer {
     pub fn new(id: &str) -> Self {
         Self {
             id: id.to_owned(),
+            issuers: Vec::new(),
             kind: String::new(),
             scope_prefix: format!("{id}."),
             additional_scopes_keys: Vec::new(),
@@ -205,8 +206,10 @@ impl Verifier {
     pub fn verify(&self, token: &[u8], now: Timestamp) -> Result<Grant, TokenError> {
         let claims = self.authentic(token)?;
         let expires = self.check_time(&claims, now.0 / 1000)?;
-        self.check_issuer(&claims)?;
         let server = self.resource_server(&claims)?;
+        if !self.is_accepted(issuer(&claims), server) {
+            return Err(TokenError::Issuer);
+        }
         let user = user_name(server, &claims).ok_or(TokenError::NoUser)?;
         let scopes = claims::scopes(server, &claims)?;
         Ok(Grant::new(user, Timestamp(expires.saturating_mul(1000)), &scopes, &claims))
@@ -247,13 +250,16 @@ impl Verifier {
     /// Whose keys the token is to be checked with, by what it says of itself. That is not to be believed before they have
     /// been: nothing but the choice of keys comes of it.
     fn owner(&self, token: &[u8]) -> Result<KeyOwner, TokenError> {
-        if self.settings.issuers.is_empty() && self.separate.is_empty() {
+        let servers = &self.settings.resource_servers;
+        if self.separate.is_empty() && servers.iter().all(|server| server.issuers.is_empty()) {
             return Ok(KeyOwner::Shared);
         }
         let claims: Map<String, Value> =
             insecure_decode_claims(token).map_err(|_| TokenError::Malformed("its claims"))?;
-        self.check_issuer(&claims)?;
-        let issuer = claims.get("iss").and_then(Value::as_str).map(plain);
+        let issuer = issuer(&claims);
+        if !servers.iter().any(|server| self.is_accepted(issuer, server)) {
+            return Err(TokenError::Issuer);
+        }
         let separate = issuer.and_then(|issuer| self.separate.get(issuer));
         Ok(separate.map_or(KeyOwner::Shared, |separate| separate.owner.clone()))
     }
@@ -274,13 +280,13 @@ impl Verifier {
         }
     }
 
-    fn check_issuer(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {
-        let issuers = &self.settings.issuers;
-        let same = |issuer: &str, accepted: &String| plain(issuer) == plain(accepted);
-        match claims.get("iss") {
-            _ if issuers.is_empty() => Ok(()),
-            Some(Value::String(issuer)) if issuers.iter().any(|accepted| same(issuer, accepted)) => Ok(()),
-            _ => Err(TokenError::Issuer),
+    /// Whether the issuer, by its `plain` name, may issue tokens for the resource server.
+    fn is_accepted(&self, issuer: Option<&str>, server: &ResourceServer) -> bool {
+        match issuer {
+            // Who was named for one resource server is trusted with no other.
+            Some(issuer) if server.issuers.is_empty() => !self.separate.contains_key(issuer),
+            Some(issuer) => server.issuers.iter().any(|accepted| plain(accepted) == issuer),
+            None => server.issuers.is_empty(),
         }
     }
 
@@ -309,6 +315,11 @@ impl Verifier {
 /// The name of an issuer without slashes at its end, which make no difference.
 fn plain(issuer: &str) -> &str {
     issuer.trim_end_matches('/')
+}
+
+/// The `plain` name of the issuer; none where there is none, or what is there is no text.
+fn issuer(claims: &Map<String, Value>) -> Option<&str> {
+    claims.get("iss").and_then(Value::as_str).map(plain)
 }
 
 fn user_name(server: &ResourceServer, claims: &Map<String, Value>) -> Option<UserName> {

@@ -43,8 +43,10 @@ fn keys() -> KeySet {
 
 fn settings() -> Settings {
     Settings {
-        resource_servers: vec![ResourceServer::new("rabbitmq")],
-        issuers: vec!["https://issuer/".into()],
+        resource_servers: vec![ResourceServer {
+            issuers: vec!["https://issuer/".into()],
+            ..ResourceServer::new("rabbitmq")
+        }],
         separate_issuers: Vec::new(),
         algorithms: vec![Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA, Algorithm::HS256],
         default_key: None,
@@ -201,11 +203,10 @@ fn keys_of_issuers_are_kept_apart() {
         keys
     };
     let [one, other] = ["https://one", "https://other/"].map(|issuer| KeyOwner::Issuer(issuer.into()));
-    let settings = Settings {
-        issuers: ["https://one", "https://other/", "https://third"].map(str::to_owned).to_vec(),
-        separate_issuers: ["https://one", "https://other/"].map(str::to_owned).to_vec(),
-        ..settings()
-    };
+    let mut settings = settings();
+    settings.resource_servers[0].issuers =
+        ["https://one", "https://other/", "https://third"].map(str::to_owned).to_vec();
+    settings.separate_issuers = ["https://one", "https://other/"].map(str::to_owned).to_vec();
     let verifier = Verifier::new(settings.clone(), set("RS256", include_bytes!("tests/rsa.pub.pem")));
     let verify = |algorithm, issuer: Value| {
         verifier.verify(token(algorithm, &claims(json!({ "iss": issuer }))).as_bytes(), NOW).map(|_| ())
@@ -239,12 +240,36 @@ fn keys_of_issuers_are_kept_apart() {
     let refused = verify(Algorithm::ES256, json!("https://other")).unwrap_err();
     assert_eq!(refused, TokenError::Signature(other));
     assert_eq!(refused.to_string(), "its signature is wrong for its issuer \"https://other/\"");
-    // Without a list all are accepted, and kept apart all the same.
-    let open = Verifier::new(Settings { issuers: Vec::new(), ..settings }, keys());
+    // Without a list all are accepted, but not those that are kept apart for others.
+    settings.resource_servers[0].issuers.clear();
+    let open = Verifier::new(settings, keys());
     let verify =
         |issuer: Value| open.verify(token(Algorithm::ES256, &claims(json!({ "iss": issuer }))).as_bytes(), NOW);
     assert!(verify(Value::Null).is_ok() && verify(json!("https://nobody")).is_ok());
-    assert_eq!(verify(json!("https://one")).err(), Some(TokenError::UnknownKey("ES256".into(), one)));
+    open.set_keys(&one, keys());
+    assert_eq!(verify(json!("https://one")).err(), Some(TokenError::Issuer));
+}
+
+/// Each is trusted with the resource servers it is named for.
+#[test]
+fn resource_servers_have_their_own_issuers() {
+    let mut settings = settings();
+    let other = ResourceServer { issuers: vec!["https://other".into()], ..ResourceServer::new("other") };
+    settings.resource_servers.push(other);
+    settings.separate_issuers = vec!["https://other".into()];
+    let verifier = Verifier::new(settings, keys());
+    verifier.set_keys(&KeyOwner::Issuer("https://other".into()), keys());
+    for (iss, aud, expected) in [
+        ("https://issuer", "rabbitmq", None),
+        ("https://other", "other", None),
+        ("https://other", "rabbitmq", Some(TokenError::Issuer)),
+        ("https://issuer", "other", Some(TokenError::Issuer)),
+        ("https://nobody", "other", Some(TokenError::Issuer)),
+        ("https://other", "nobody", Some(TokenError::Audience)),
+    ] {
+        let token = token(Algorithm::ES256, &claims(json!({ "iss": iss, "aud": aud })));
+        assert_eq!(verifier.verify(token.as_bytes(), NOW).err(), expected, "{iss} {aud}");
+    }
 }
 
 #[test]

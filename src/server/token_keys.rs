@@ -1,6 +1,7 @@
 //! The keys that tokens are verified with: from files, from an address, or from where their issuers say they are; again
 //! from time to time, and when a token names one that is unknown.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::http_client::{CertificatesError, HttpClient, HttpError};
-use crate::config::{Config, OAuth2, TokenAlgorithm};
+use crate::config::{Config, FurtherResourceServer, OAuth2, TokenAlgorithm};
 use crate::model::ids::Timestamp;
 use crate::oauth2::{
     self, Algorithm, Audience, Grant, KeyError, KeyOwner, KeySet, Origin, ResourceServer, TokenError, Verifier,
@@ -213,15 +214,17 @@ fn places(settings: &OAuth2) -> Result<Vec<Place>, TokenKeysError> {
     Ok(places)
 }
 
-/// The issuers that are asked where their keys are, each once.
+/// The issuers that are asked where their keys are, each once: those of `[oauth2]`, unless it says where keys are, and those
+/// that resource servers have besides.
 fn separate_issuers(settings: &OAuth2) -> Vec<String> {
-    if settings.jwks_file.is_some() || !settings.jwks_uri.is_empty() || !settings.signing_keys.is_empty() {
-        return Vec::new();
+    let plain = |issuer: &str| issuer.trim_end_matches('/').to_owned();
+    let has_keys = settings.jwks_file.is_some() || !settings.jwks_uri.is_empty() || !settings.signing_keys.is_empty();
+    let of_servers = settings.resource_servers.values().filter_map(|server| server.issuers.as_ref()).flatten();
+    let mut seen = BTreeSet::new();
+    if has_keys {
+        seen.extend(settings.issuers.iter().map(|issuer| plain(issuer)));
     }
-    let mut issuers = settings.issuers.clone();
-    issuers.sort();
-    issuers.dedup_by(|one, other| one.trim_end_matches('/') == other.trim_end_matches('/'));
-    issuers
+    settings.issuers.iter().chain(of_servers).filter(|issuer| seen.insert(plain(issuer))).cloned().collect()
 }
 
 fn read(path: &std::path::Path) -> Result<Vec<u8>, FileError> {
@@ -238,28 +241,31 @@ fn read_set(path: &std::path::Path) -> Result<(KeySet, Vec<String>), FileError> 
 }
 
 fn verifier_settings(settings: &OAuth2) -> oauth2::Settings {
-    let id = settings.resource_server_id.as_str();
-    let words = |text: &String| text.split_whitespace().map(str::to_owned).collect();
-    let root = ResourceServer {
-        kind: settings.resource_server_type.clone(),
-        scope_prefix: settings.scope_prefix.replace("{resource_server_id}", id),
-        additional_scopes_keys: settings.additional_scopes_keys.clone(),
-        username_claims: settings.username_claims.clone(),
-        audience: if settings.verify_aud { Audience::Required } else { Audience::Ignored },
-        scope_aliases: settings.scope_aliases.iter().map(|(alias, scopes)| (alias.clone(), words(scopes))).collect(),
-        ..ResourceServer::new(id)
-    };
-    let further = settings.resource_servers.iter().map(|(id, prefix)| {
-        let scope_prefix = if prefix.is_empty() { format!("{id}.") } else { prefix.clone() };
-        // Only one can be meant where the audience is not looked at.
-        ResourceServer { id: id.clone(), scope_prefix, audience: Audience::Required, ..root.clone() }
-    });
+    let first = FurtherResourceServer::default();
+    let first = (!settings.resource_server_id.is_empty()).then_some((&settings.resource_server_id, &first));
+    let servers = first.into_iter().chain(&settings.resource_servers);
     oauth2::Settings {
-        resource_servers: std::iter::once(root.clone()).chain(further).collect(),
-        issuers: settings.issuers.clone(),
+        resource_servers: servers.map(|(id, own)| resource_server(settings, id, own)).collect(),
         separate_issuers: separate_issuers(settings),
         algorithms: settings.algorithms.iter().map(|algorithm| algorithm_of(*algorithm)).collect(),
         default_key: (!settings.default_key.is_empty()).then(|| settings.default_key.clone()),
+    }
+}
+
+/// A resource server with what is its own; the rest is that of `[oauth2]`.
+fn resource_server(settings: &OAuth2, id: &str, own: &FurtherResourceServer) -> ResourceServer {
+    let words = |text: &String| text.split_whitespace().map(str::to_owned).collect();
+    let aliases = own.scope_aliases.as_ref().unwrap_or(&settings.scope_aliases);
+    let verifies = own.verify_aud.unwrap_or(settings.verify_aud);
+    ResourceServer {
+        id: id.to_owned(),
+        issuers: own.issuers.as_ref().unwrap_or(&settings.issuers).clone(),
+        kind: own.resource_server_type.as_ref().unwrap_or(&settings.resource_server_type).clone(),
+        scope_prefix: own.scope_prefix.as_ref().unwrap_or(&settings.scope_prefix).replace("{resource_server_id}", id),
+        additional_scopes_keys: own.additional_scopes_keys.as_ref().unwrap_or(&settings.additional_scopes_keys).clone(),
+        username_claims: own.username_claims.as_ref().unwrap_or(&settings.username_claims).clone(),
+        audience: if verifies { Audience::Required } else { Audience::Ignored },
+        scope_aliases: aliases.iter().map(|(alias, scopes)| (alias.clone(), words(scopes))).collect(),
     }
 }
 

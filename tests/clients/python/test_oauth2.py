@@ -272,6 +272,55 @@ def test_keys_without_issuer_are_for_all(keys, issuer):
     broker.close()
 
 
+def test_the_audience_chooses_the_resource_server():
+    """Three of them: the first; `prod` with another issuer, prefix, user name, roles; `test` as the first."""
+    issuers = [Issuer(), Issuer()]
+    for one in issuers:
+        one.add("first")
+    servers = [web_server(one) for one in issuers]
+    first, other = (server.url for server in servers)
+    prod = (
+        f'issuers = ["{other}"], scope_prefix = "mq-", additional_scopes_keys = ["roles"], '
+        'username_claims = ["email"], scope_aliases = { reader = "mq-read:*/* mq-configure:*/prod-*" }'
+    )
+    broker = start(**{"oauth2.issuers": first, "oauth2.resource_servers": f"{{ prod = {{ {prod} }}, test = {{}} }}"})
+    # The first one's prefix is its id and a dot, and so is that of `test`.
+    login(broker, issuers[0].token(*ALL, iss=first)).close()
+    login(broker, issuers[0].token(iss=first, aud="test", scope="test.read:*/*")).close()
+    with pytest.raises(ProbableAccessDeniedError):
+        login(broker, issuers[0].token(*ALL, iss=first, aud="test"))
+    claims = {"iss": other, "aud": ["prod", "else"], "email": "ann@prod", "scope": "", "roles": ["reader"]}
+    with login(broker, issuers[1].token(**claims)) as connection:
+        connection.channel().queue_declare("prod-queue", exclusive=True)
+        code, text = channel_error(connection, lambda one: one.queue_declare("queue"))
+        assert (code, "refused for user 'ann@prod'" in text) == (403, True)
+
+    def reason(token):
+        refused(broker, token)
+        return broker.log().rsplit("the token is refused: ", 1)[1].splitlines()[0]
+
+    # Each issuer is for its own resource servers alone.
+    assert "its issuer is not accepted" in reason(issuers[0].token(**claims | {"iss": first}))
+    assert "its issuer is not accepted" in reason(issuers[1].token(*ALL, iss=other))
+    assert "its signature is wrong for its issuer" in reason(issuers[0].token(**claims))
+    several = reason(issuers[0].token(*ALL, iss=first, aud=[RESOURCE_SERVER, "test"]))
+    assert "it is for several resource servers of this broker" in several
+    assert "it is not for this resource server" in reason(issuers[0].token(*ALL, iss=first, aud="somebody"))
+    broker.close()
+    for server in servers:
+        server.close()
+
+
+def test_resource_servers_alone(keys, issuer):
+    """Without a first one, which leaves nothing for its name."""
+    settings = {"oauth2.jwks_uri": f"{keys.url}/keys", "oauth2.resource_servers": "{ prod = {} }"}
+    broker = start(**settings | {"oauth2.resource_server_id": ""})
+    login(broker, issuer.token(aud="prod", scope="prod.read:*/*")).close()
+    refused(broker, issuer.token(*ALL))
+    refused(broker, issuer.token(*ALL, aud=""))
+    broker.close()
+
+
 def test_keys_over_tls(tmp_path, issuer):
     """With a certificate authority that the system does not know; without naming it nothing is fetched."""
     service = Service(lambda _path, _parameters: json.dumps(issuer.jwks()), tls=tmp_path)
