@@ -10,6 +10,7 @@ use hyper::body::Bytes;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -18,6 +19,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
+/// What needs no encoding in a form.
+const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// Bytes of an answer.
 const ANSWER_MAX: usize = 1024 * 1024;
 /// Requests at a time; more of them wait their turn, within their time.
@@ -120,6 +123,20 @@ impl HttpClient {
     }
 }
 
+/// Names, and values that are encoded, as the body of a form or the query of an address.
+pub(super) fn form(parameters: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    for (name, value) in parameters {
+        if !text.is_empty() {
+            text.push('&');
+        }
+        text.push_str(name);
+        text.push('=');
+        text.extend(utf8_percent_encode(value, FORM));
+    }
+    text
+}
+
 fn request(method: Method, address: &Uri, body: Bytes) -> Result<Request<Full<Bytes>>, HttpError> {
     let path = address.path_and_query().map_or("/", |path| path.as_str());
     let authority = address.authority().ok_or(HttpError::Address)?;
@@ -179,4 +196,14 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore, CertificatesError> {
     }
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_are_encoded() {
+        assert_eq!(form(&[("a", "x y&z=1+%"), ("b", "/é"), ("c", "")]), "a=x%20y%26z%3D1%2B%25&b=%2F%C3%A9&c=");
+    }
 }
