@@ -43,8 +43,8 @@ pub use schema::{
 pub use sources::{DEFAULT_FILE, Flag, Sources};
 pub use types::{
     AlternativeName, AuthBackend, DefaultQueueType, Expiry, FreeLimit, FurtherResourceServer, HighWatermark,
-    HttpMethod, LogFormat, LogLevel, LoginFrom, Mechanism, Network, Permission, Secret, Sync, TlsCertificate,
-    TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm, User,
+    HttpMethod, IntrospectionAuth, LogFormat, LogLevel, LoginFrom, Mechanism, Network, Permission, Secret, Sync,
+    TlsCertificate, TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm, User,
 };
 
 use origin::Problems;

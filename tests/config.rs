@@ -268,6 +268,14 @@ const MESSAGES: &[(&str, &str)] = &[
         "oauth2.resource_servers = { prod = { verify_aud = \"no\" } }",
         "oauth2.resource_servers.prod.verify_aud: expected true or false, got \"no\"",
     ),
+    (
+        "oauth2.introspection_client_auth_method = \"post\"",
+        "oauth2.introspection_client_auth_method: expected \"basic\" or \"request_param\", got \"post\"",
+    ),
+    (
+        "auth_oauth2.introspection_endpoint = \"x\"",
+        "auth_oauth2.introspection_endpoint is oauth2.introspection_endpoint here",
+    ),
     ("oauth2.resource_servers = { \"\" = {} }", "oauth2.resource_servers.: an id has 1 to 255 bytes"),
     ("auth_oauth2.resource_servers.1.id = \"prod\"", "auth_oauth2.resource_servers is oauth2.resource_servers here"),
     ("auth_oauth2.oauth_providers.a.issuer = \"x\"", "auth_oauth2.oauth_providers is oauth2.issuers here"),
@@ -468,6 +476,48 @@ fn password_files() {
     let message =
         format!("broker.toml:1: defaults.password_file: {empty} is empty: nobody can log in with an empty password");
     assert_eq!(errors(&format!("defaults.password_file = {empty:?}")), [message]);
+}
+
+#[test]
+fn introspection() {
+    use warren::config::IntrospectionAuth;
+    let directory = Directory::new();
+    let secret = directory.file("secret", "hunter2\n");
+    let empty = directory.file("empty", "\n");
+    let (secret, empty) = (secret.to_string_lossy(), empty.to_string_lossy());
+    let start = "auth.backends = [\"oauth2\"]\noauth2.resource_server_id = \"x\"\n\
+                 oauth2.introspection_endpoint = \"https://issuer/introspect\"\noauth2.introspection_client_id = \"me\"\n";
+    let file = format!("{start}oauth2.introspection_client_secret_file = {secret:?}\n");
+
+    let loaded = load(&file).unwrap();
+    let oauth2 = &loaded.config.oauth2;
+    assert_eq!(oauth2.introspection_client_secret, Some(Secret::new("hunter2")));
+    assert_eq!(oauth2.introspection_client_auth_method, IntrospectionAuth::Basic);
+    assert!(show(&loaded).contains("introspection_client_secret = \"********\""));
+    assert!(!format!("{loaded:?}").contains("hunter2"));
+    let variable = [("WARREN_OAUTH2__INTROSPECTION_CLIENT_SECRET", "x")];
+    let over_file = load_with(&file, &variable, &[]).unwrap().config.oauth2;
+    assert_eq!(over_file.introspection_client_secret, Some(Secret::new("x")));
+
+    let path = "oauth2.introspection_client_secret_file";
+    let both = format!("{file}oauth2.introspection_client_secret = \"hunter2\"\n");
+    let message = "oauth2.introspection_client_secret is set as well (broker.toml:6); keep one of them";
+    assert_eq!(errors(&both), [format!("broker.toml:5: {path}: {message}")]);
+    let nothing = errors(&format!("{start}{path} = {empty:?}"));
+    assert_eq!(nothing, [format!("broker.toml:5: {path}: {empty} is empty")]);
+    let without =
+        "oauth2.introspection_endpoint: is set but introspection_client_id or introspection_client_secret is empty";
+    assert_eq!(errors(start), [format!("broker.toml:3: {without}")]);
+    assert_eq!(errors(&file.replace("\"me\"", "\"\"")), [format!("broker.toml:3: {without}")]);
+    let number = errors(&format!("{start}oauth2.introspection_client_secret = 1234"));
+    assert_eq!(number, ["broker.toml:5: oauth2.introspection_client_secret: expected a text in quotes"]);
+
+    assert!(load(&file).unwrap().warnings.is_empty());
+    let warnings = load(&file.replace("https:", "http:")).unwrap().warnings;
+    assert!(warnings[0].starts_with("oauth2.introspection_endpoint is not https: "), "{warnings:?}");
+    let address = errors(&file.replace("https:", "ftp:"));
+    let message = "oauth2.introspection_endpoint: begins with neither https:// nor http://";
+    assert_eq!(address, [format!("broker.toml:3: {message}")]);
 }
 
 const USERS: &str = r#"

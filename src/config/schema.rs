@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::kind::{
-    Address, Boolean, Directory, Kind, List, Number, OneOf, OptionalFile, Password, Port, Secrets, Table, Text,
-    ZeroIsNone,
+    Address, Boolean, Directory, Kind, List, Number, OneOf, OptionalFile, OptionalPassword, Password, Port, Secrets,
+    Table, Text, ZeroIsNone,
 };
 use super::network::Subnet;
 use super::origin::{Origin, Problems};
@@ -19,8 +19,8 @@ use super::resource_servers::ResourceServerTable;
 use super::tls::CertificateTable;
 use super::types::{
     AlternativeName, AuthBackend, DefaultQueueType, Expiry, FreeLimit, FurtherResourceServer, HighWatermark,
-    HttpMethod, LogFormat, LogLevel, LoginFrom, Mechanism, Network, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify,
-    TlsVersion, TokenAlgorithm, User,
+    HttpMethod, IntrospectionAuth, LogFormat, LogLevel, LoginFrom, Mechanism, Network, Secret, Sync, TlsCertificate,
+    TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm, User,
 };
 use super::units::{GIB, KIB, MIB};
 use super::users::UserTable;
@@ -599,10 +599,30 @@ schema! {
         algorithms: Vec<TokenAlgorithm> = "RS256,RS384,RS512,PS256,PS384,PS512,ES256,ES384,EdDSA,HS256,HS384,HS512",
             List { of: OneOf::<TokenAlgorithm>::NEW, least: 1 };
 
+        /// Who is asked about opaque tokens, those that are no JSON web tokens (RFC 7662): https:// or http://. Empty: they
+        /// are refused.
+        #[rabbitmq("auth_oauth2.introspection_endpoint")]
+        introspection_endpoint: String = "", Text::ANY;
+
+        /// As whom the broker asks there.
+        #[rabbitmq("auth_oauth2.introspection_client_id")]
+        introspection_client_id: String = "", Text::NAME_OR_EMPTY;
+
+        /// The secret it shows.
+        #[rabbitmq("auth_oauth2.introspection_client_secret")]
+        introspection_client_secret: Option<Secret> = "", OptionalPassword;
+
+        /// A file with that secret, in place of introspection_client_secret.
+        introspection_client_secret_file: Option<PathBuf> = "", OptionalFile;
+
+        /// How it shows them: "basic" in a header, "request_param" as client_id and client_secret in the form.
+        #[rabbitmq("auth_oauth2.introspection_client_auth_method")]
+        introspection_client_auth_method: IntrospectionAuth = "basic", OneOf::<IntrospectionAuth>::NEW;
+
         /// How often keys are read or fetched anew; an unknown one is looked for at once.
         refresh_interval: Duration = "1h", Time::between(SECOND, DAY);
 
-        /// How long the issuer may take to answer.
+        /// How long the issuer, or the introspection endpoint, may take to answer.
         timeout: Duration = "5s", Time::between(Duration::from_millis(100), 60 * SECOND);
 
         /// The certificates that vouch for the issuer's. Empty: those of the system.

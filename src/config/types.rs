@@ -258,6 +258,14 @@ choices! {
         Post = "post",
     }
 
+    /// How the broker shows an introspection endpoint who it is.
+    pub enum IntrospectionAuth {
+        /// HTTP Basic.
+        Basic = "basic",
+        /// Parameters of the form.
+        RequestParam = "request_param",
+    }
+
     /// The type of a queue that is declared without `x-queue-type`.
     pub enum DefaultQueueType {
         Classic = "classic",

@@ -6,8 +6,8 @@
 //!   KeySets ───────┘ (of each issuer its own; swapped when keys are fetched anew)
 //! ```
 //!
-//! Who logs in with a token asks the verifier; keys are fetched elsewhere. Nothing here waits or reads a clock: the time is
-//! an argument. No error and no debug output contains a token or a key.
+//! Who logs in with a token asks the verifier; keys, and what is said of opaque tokens, are fetched elsewhere. Nothing here
+//! waits or reads a clock: the time is an argument. No error and no debug output contains a token or a key.
 
 mod claims;
 mod grant;
@@ -135,6 +135,10 @@ pub enum TokenError {
     NoKey(KeyOwner),
     #[error("its signature is wrong{0}")]
     Signature(KeyOwner),
+    #[error("it is not active")]
+    Inactive,
+    #[error("the introspection endpoint does not say whether it is active")]
+    NoVerdict,
     #[error("it expired at {0}")]
     Expired(u64),
     #[error("it has no time of expiry")]
@@ -204,15 +208,36 @@ impl Verifier {
 
     /// What the token allows. With `UnknownKey` or `NoKey` it may be worth fetching its owner's keys and asking again.
     pub fn verify(&self, token: &[u8], now: Timestamp) -> Result<Grant, TokenError> {
-        let claims = self.authentic(token)?;
-        let expires = self.check_time(&claims, now.0 / 1000)?;
-        let server = self.resource_server(&claims)?;
-        if !self.is_accepted(issuer(&claims), server) {
+        self.grant(&self.authentic(token)?, now)
+    }
+
+    /// What an opaque token allows, by what the introspection endpoint answers (RFC 7662).
+    pub fn introspected(&self, answer: &[u8], now: Timestamp) -> Result<Grant, TokenError> {
+        let mut claims: Map<String, Value> = serde_json::from_slice(answer).map_err(|_| TokenError::NoVerdict)?;
+        match claims.get("active") {
+            Some(Value::Bool(true)) => {}
+            Some(Value::Bool(false)) => return Err(TokenError::Inactive),
+            _ => return Err(TokenError::NoVerdict),
+        }
+        // What a JSON web token has as `sub` may be called so there.
+        if claims.get("sub").is_none_or(Value::is_null)
+            && let Some(name) = claims.get("username").cloned()
+        {
+            claims.insert("sub".to_owned(), name);
+        }
+        self.grant(&claims, now)
+    }
+
+    /// What claims allow whose origin was checked.
+    fn grant(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<Grant, TokenError> {
+        let expires = self.check_time(claims, now.0 / 1000)?;
+        let server = self.resource_server(claims)?;
+        if !self.is_accepted(issuer(claims), server) {
             return Err(TokenError::Issuer);
         }
-        let user = user_name(server, &claims).ok_or(TokenError::NoUser)?;
-        let scopes = claims::scopes(server, &claims)?;
-        Ok(Grant::new(user, Timestamp(expires.saturating_mul(1000)), &scopes, &claims))
+        let user = user_name(server, claims).ok_or(TokenError::NoUser)?;
+        let scopes = claims::scopes(server, claims)?;
+        Ok(Grant::new(user, Timestamp(expires.saturating_mul(1000)), &scopes, claims))
     }
 
     /// The claims, once the signature is right.
@@ -310,6 +335,13 @@ impl Verifier {
             _ => Err(TokenError::Audience),
         }
     }
+}
+
+/// Whether a token is a JSON web token by its form: three parts of base64url. Any other is opaque.
+#[must_use]
+pub fn is_json_web_token(token: &[u8]) -> bool {
+    let is_part = |part: &[u8]| part.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    token.split(|byte| *byte == b'.').count() == 3 && token.split(|byte| *byte == b'.').all(is_part)
 }
 
 /// The name of an issuer without slashes at its end, which make no difference.

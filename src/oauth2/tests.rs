@@ -351,6 +351,57 @@ fn the_audience_chooses_the_resource_server() {
 }
 
 #[test]
+fn introspected_tokens_are_held_to_the_same() {
+    let verifier = Verifier::new(settings(), KeySet::default());
+    let ask = |changes: Value| {
+        let mut claims = claims(json!({ "active": true }));
+        claims.as_object_mut().unwrap().extend(changes.as_object().cloned().unwrap());
+        claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        verifier.introspected(claims.to_string().as_bytes(), NOW)
+    };
+    let grant = ask(json!({})).unwrap();
+    assert_eq!((grant.user().as_str(), grant.expires()), ("ann", Timestamp((NOW_S + 60) * 1000)));
+    assert!(grant.allows("/", Action::Read, "q") && !grant.allows("/", Action::Write, "q"));
+    assert_eq!(ask(json!({ "sub": null, "username": "bob", "client_id": "app" })).unwrap().user().as_str(), "bob");
+    assert_eq!(ask(json!({ "username": "bob" })).unwrap().user().as_str(), "ann");
+    let null =
+        br#"{"active": true, "aud": "rabbitmq", "iss": "https://issuer", "exp": 1e12, "sub": null, "username": "bob"}"#;
+    assert_eq!(verifier.introspected(null, NOW).unwrap().user().as_str(), "bob");
+    assert_eq!(ask(json!({ "sub": null, "client_id": "app" })).unwrap().user().as_str(), "app");
+    for (changes, error) in [
+        (json!({ "active": false }), TokenError::Inactive),
+        (json!({ "active": null }), TokenError::NoVerdict),
+        (json!({ "active": "true" }), TokenError::NoVerdict),
+        (json!({ "active": 1 }), TokenError::NoVerdict),
+        (json!({ "exp": null }), TokenError::NoExpiry),
+        (json!({ "exp": NOW_S }), TokenError::Expired(NOW_S)),
+        (json!({ "nbf": NOW_S + 3600 }), TokenError::NotYetValid(NOW_S + 3600)),
+        (json!({ "aud": null }), TokenError::Audience),
+        (json!({ "iss": "https://other" }), TokenError::Issuer),
+        (json!({ "iss": null }), TokenError::Issuer),
+        (json!({ "sub": null }), TokenError::NoUser),
+        (json!({ "sub": 7, "username": "bob" }), TokenError::NoUser),
+    ] {
+        assert_eq!(ask(changes.clone()), Err(error), "{changes}");
+    }
+    for answer in ["", "true", "[]", "{}", "{\"active\": true", "eyJ.e30.AAAA"] {
+        assert_eq!(verifier.introspected(answer.as_bytes(), NOW), Err(TokenError::NoVerdict), "{answer}");
+    }
+    assert_eq!(verifier.introspected(b"{\"active\": false}", NOW), Err(TokenError::Inactive));
+}
+
+#[test]
+fn opaque_tokens_are_told_from_others() {
+    let signed = token(Algorithm::ES256, &claims(json!({})));
+    for jwt in [&*signed, "e30.e30.", "..", "a-_.b.c"] {
+        assert!(is_json_web_token(jwt.as_bytes()), "{jwt}");
+    }
+    for opaque in ["", "2YotnFZFEjr1zCsicMWpAA", "a.b", "a.b.c.d.e", "a.b+.c", "a.b.c=", "a b.c.d"] {
+        assert!(!is_json_web_token(opaque.as_bytes()), "{opaque}");
+    }
+}
+
+#[test]
 fn key_sets_are_read() {
     let jwk = |algorithm: Algorithm| {
         let mut jwk = Jwk::from_encoding_key(&signing_key(algorithm), algorithm).unwrap();
@@ -420,6 +471,14 @@ proptest! {
     #[test]
     fn no_token_panics(token in prop::collection::vec(any::<u8>(), 0..400)) {
         prop_assert!(Verifier::new(settings(), keys()).verify(&token, NOW).is_err());
+    }
+
+    #[test]
+    fn no_answer_panics(answer in prop::collection::vec(any::<u8>(), 0..200), name in "[a-z]{1,9}", value in ".{0,9}") {
+        let verifier = Verifier::new(settings(), keys());
+        prop_assert!(verifier.introspected(&answer, NOW).is_err());
+        let made = json!({ "active": true, name: value }).to_string();
+        prop_assert!(verifier.introspected(made.as_bytes(), NOW).is_err());
     }
 
     /// Headers and claims of any form, rightly signed.

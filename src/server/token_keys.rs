@@ -31,8 +31,10 @@ pub enum TokenKeysError {
     Certificates(CertificatesError),
     #[error("oauth2.{key}: {error}")]
     Key { key: String, error: FileError },
-    #[error("oauth2.{0} is not an address")]
-    Address(&'static str),
+    #[error("oauth2.jwks_uri is not an address")]
+    Address,
+    #[error("oauth2: the issuer {0:?} is not an address")]
+    Issuer(String),
 }
 
 /// Why a file of keys cannot be used.
@@ -130,6 +132,11 @@ impl TokenKeys {
         }
     }
 
+    /// What checks claims, wherever they come from.
+    pub(super) fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
     /// What the token allows. If its key is unknown, the keys of its issuer, and of no other, are fetched first, though
     /// not more often than once a second.
     pub(super) async fn verify(&self, token: &[u8], now: Timestamp) -> Result<Grant, TokenError> {
@@ -198,18 +205,20 @@ impl TokenKeys {
 
 /// Where the keys are that have to be fetched, once for each owner.
 fn places(settings: &OAuth2) -> Result<Vec<Place>, TokenKeysError> {
-    let address = |key, text: &str| text.parse::<Uri>().map_err(|_| TokenKeysError::Address(key));
     let place = |owner, source| Place { owner, source, fetched: Mutex::new(None) };
     let mut places = Vec::new();
     match (&settings.jwks_file, settings.jwks_uri.as_str()) {
         (Some(path), _) => places.push(place(KeyOwner::Shared, Source::File(path.clone()))),
         (None, "") => {}
-        (None, uri) => places.push(place(KeyOwner::Shared, Source::Address(address("jwks_uri", uri)?))),
+        (None, uri) => {
+            let address = uri.parse().map_err(|_| TokenKeysError::Address)?;
+            places.push(place(KeyOwner::Shared, Source::Address(address)));
+        }
     }
     for issuer in separate_issuers(settings) {
         let description = format!("{}{DISCOVERY_PATH}", issuer.trim_end_matches('/'));
-        let source = Source::Description(address("issuers", &description)?);
-        places.push(place(KeyOwner::Issuer(issuer.as_str().into()), source));
+        let address = description.parse().map_err(|_| TokenKeysError::Issuer(issuer.clone()))?;
+        places.push(place(KeyOwner::Issuer(issuer.into()), Source::Description(address)));
     }
     Ok(places)
 }
