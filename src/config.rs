@@ -20,6 +20,7 @@ mod origin;
 mod quantity;
 mod raw;
 mod reference;
+mod resource_servers;
 mod rules;
 mod schema;
 mod sources;
@@ -41,9 +42,9 @@ pub use schema::{
 };
 pub use sources::{DEFAULT_FILE, Flag, Sources};
 pub use types::{
-    AlternativeName, AuthBackend, DefaultQueueType, Expiry, FreeLimit, HighWatermark, HttpMethod, LogFormat, LogLevel,
-    LoginFrom, Mechanism, Network, Permission, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion,
-    TokenAlgorithm, User,
+    AlternativeName, AuthBackend, DefaultQueueType, Expiry, FreeLimit, FurtherResourceServer, HighWatermark,
+    HttpMethod, IntrospectionAuth, LogFormat, LogLevel, LoginFrom, Mechanism, Network, Permission, Secret, Sync,
+    TlsCertificate, TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm, User,
 };
 
 use origin::Problems;

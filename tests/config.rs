@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use warren::config::{
-    Config, DefaultQueueType, Expiry, Flag, FreeLimit, HighWatermark, Loaded, LogFormat, LogLevel, Mechanism, Origin,
-    Secret, Sources, Sync, show,
+    Config, DefaultQueueType, Expiry, Flag, FreeLimit, FurtherResourceServer, HighWatermark, Loaded, LogFormat,
+    LogLevel, Mechanism, Origin, Secret, Sources, Sync, show,
 };
 
 /// A directory of its own for each test, gone when dropped.
@@ -259,6 +259,34 @@ const MESSAGES: &[(&str, &str)] = &[
         "log.levels.queue = \"all\"",
         "log.levels.queue: expected \"error\", \"warn\", \"info\" or \"debug\", got \"all\"",
     ),
+    (
+        "oauth2.resource_servers = { prod = 1 }",
+        "oauth2.resource_servers.prod: expected a table with any of issuers, resource_server_type, scope_prefix, \
+             additional_scopes_keys, scope_aliases, username_claims, verify_aud; or a scope prefix, got 1",
+    ),
+    (
+        "oauth2.resource_servers = { prod = { issuer = \"x\" } }",
+        "unknown key oauth2.resource_servers.prod.issuer; did you mean oauth2.resource_servers.prod.issuers?",
+    ),
+    (
+        "oauth2.resource_servers = { prod = { issuers = [] } }",
+        "oauth2.resource_servers.prod.issuers: must name at least 1",
+    ),
+    (
+        "oauth2.resource_servers = { prod = { verify_aud = \"no\" } }",
+        "oauth2.resource_servers.prod.verify_aud: expected true or false, got \"no\"",
+    ),
+    (
+        "oauth2.introspection_client_auth_method = \"post\"",
+        "oauth2.introspection_client_auth_method: expected \"basic\" or \"request_param\", got \"post\"",
+    ),
+    (
+        "auth_oauth2.introspection_endpoint = \"x\"",
+        "auth_oauth2.introspection_endpoint is oauth2.introspection_endpoint here",
+    ),
+    ("oauth2.resource_servers = { \"\" = {} }", "oauth2.resource_servers.: an id has 1 to 255 bytes"),
+    ("auth_oauth2.resource_servers.1.id = \"prod\"", "auth_oauth2.resource_servers is oauth2.resource_servers here"),
+    ("auth_oauth2.oauth_providers.a.issuer = \"x\"", "auth_oauth2.oauth_providers is oauth2.issuers here"),
     ("defaults.password = \"\"", "defaults.password: must not be empty: nobody can log in with an empty password"),
     ("defaults.password = 1234", "defaults.password: expected a text in quotes"),
     ("defaults.vhost = \"\"", "defaults.vhost: must not be empty"),
@@ -461,6 +489,48 @@ fn password_files() {
     assert_eq!(errors(&format!("defaults.password_file = {empty:?}")), [message]);
 }
 
+#[test]
+fn introspection() {
+    use warren::config::IntrospectionAuth;
+    let directory = Directory::new();
+    let secret = directory.file("secret", "hunter2\n");
+    let empty = directory.file("empty", "\n");
+    let (secret, empty) = (secret.to_string_lossy(), empty.to_string_lossy());
+    let start = "auth.backends = [\"oauth2\"]\noauth2.resource_server_id = \"x\"\n\
+                 oauth2.introspection_endpoint = \"https://issuer/introspect\"\noauth2.introspection_client_id = \"me\"\n";
+    let file = format!("{start}oauth2.introspection_client_secret_file = {secret:?}\n");
+
+    let loaded = load(&file).unwrap();
+    let oauth2 = &loaded.config.oauth2;
+    assert_eq!(oauth2.introspection_client_secret, Some(Secret::new("hunter2")));
+    assert_eq!(oauth2.introspection_client_auth_method, IntrospectionAuth::Basic);
+    assert!(show(&loaded).contains("introspection_client_secret = \"********\""));
+    assert!(!format!("{loaded:?}").contains("hunter2"));
+    let variable = [("WARREN_OAUTH2__INTROSPECTION_CLIENT_SECRET", "x")];
+    let over_file = load_with(&file, &variable, &[]).unwrap().config.oauth2;
+    assert_eq!(over_file.introspection_client_secret, Some(Secret::new("x")));
+
+    let path = "oauth2.introspection_client_secret_file";
+    let both = format!("{file}oauth2.introspection_client_secret = \"hunter2\"\n");
+    let message = "oauth2.introspection_client_secret is set as well (broker.toml:6); keep one of them";
+    assert_eq!(errors(&both), [format!("broker.toml:5: {path}: {message}")]);
+    let nothing = errors(&format!("{start}{path} = {empty:?}"));
+    assert_eq!(nothing, [format!("broker.toml:5: {path}: {empty} is empty")]);
+    let without =
+        "oauth2.introspection_endpoint: is set but introspection_client_id or introspection_client_secret is empty";
+    assert_eq!(errors(start), [format!("broker.toml:3: {without}")]);
+    assert_eq!(errors(&file.replace("\"me\"", "\"\"")), [format!("broker.toml:3: {without}")]);
+    let number = errors(&format!("{start}oauth2.introspection_client_secret = 1234"));
+    assert_eq!(number, ["broker.toml:5: oauth2.introspection_client_secret: expected a text in quotes"]);
+
+    assert!(load(&file).unwrap().warnings.is_empty());
+    let warnings = load(&file.replace("https:", "http:")).unwrap().warnings;
+    assert!(warnings[0].starts_with("oauth2.introspection_endpoint is not https: "), "{warnings:?}");
+    let address = errors(&file.replace("https:", "ftp:"));
+    let message = "oauth2.introspection_endpoint: begins with neither https:// nor http://";
+    assert_eq!(address, [format!("broker.toml:3: {message}")]);
+}
+
 const USERS: &str = r#"
 [defaults]
 vhosts = ["orders"]
@@ -517,6 +587,44 @@ fn authentication_backends() {
     assert!(mistakes[2].ends_with("begins with neither https:// nor http://"), "{mistakes:?}");
     let mistakes = errors("[auth]\nbackends = [\"ldap\"]");
     assert!(mistakes[0].contains("expected \"internal\""), "{mistakes:?}");
+}
+
+#[test]
+fn resource_servers() {
+    let text = "[auth]\nbackends = [\"oauth2\"]\n[oauth2]\njwks_uri = \"https://issuer/keys\"\n\
+                [oauth2.resource_servers]\ntest = {}\n\"api://p\" = \"mq.\"\n\
+                [oauth2.resource_servers.prod]\nissuers = [\"https://issuer\"]\nresource_server_type = \"rabbit\"\n\
+                scope_prefix = \"\"\nadditional_scopes_keys = []\nusername_claims = [\"email\"]\nverify_aud = false\n\
+                scope_aliases = { admin = \"tag:administrator\" }";
+    let loaded = load(text).unwrap();
+    let servers = &loaded.config.oauth2.resource_servers;
+    let test = FurtherResourceServer::default();
+    assert_eq!(servers["test"], test);
+    assert_eq!(servers["api://p"], FurtherResourceServer { scope_prefix: Some("mq.".into()), ..test.clone() });
+    let prod = FurtherResourceServer {
+        issuers: Some(vec!["https://issuer".into()]),
+        resource_server_type: Some("rabbit".into()),
+        scope_prefix: Some(String::new()),
+        additional_scopes_keys: Some(Vec::new()),
+        scope_aliases: Some([("admin".to_owned(), "tag:administrator".to_owned())].into()),
+        username_claims: Some(vec!["email".into()]),
+        verify_aud: Some(false),
+    };
+    assert_eq!(servers["prod"], prod);
+    // What is shown is read as the same, also outside a file.
+    let shown: toml::Table = show(&loaded).parse().unwrap();
+    let shown = shown["oauth2"]["resource_servers"].to_string();
+    let again = load_with(text, &[], &[("oauth2.resource_servers", &shown)]).unwrap();
+    assert_eq!(again.config, loaded.config);
+    let short = load_with(text, &[], &[("oauth2.resource_servers", "prod=mq.,test=")]).unwrap().config.oauth2;
+    assert_eq!(
+        (&short.resource_servers["prod"].scope_prefix, &short.resource_servers["test"]),
+        (&Some("mq.".into()), &test)
+    );
+    let mistakes = errors(&text.replace("test = {}", "test = { verify_aud = 1, issuers = 1, x = 1 }"));
+    assert_eq!(mistakes.len(), 3, "{mistakes:?}");
+    let twice = errors(&text.replace("[oauth2]\n", "[oauth2]\nresource_server_id = \"test\"\n"));
+    assert_eq!(twice, ["broker.toml:7: oauth2.resource_servers.test: is oauth2.resource_server_id already"]);
 }
 
 #[test]

@@ -36,6 +36,15 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// What somebody presents credentials for, by which protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// A connection, which may last: whoever knows is asked each time.
+    Connection(&'static str),
+    /// One of many requests with the same credentials: what was answered seconds ago will do.
+    Request(&'static str),
+}
+
 /// Somebody who has logged in.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -106,13 +115,40 @@ pub trait Authorize: Send + Sync {
 /// Finds out who presents credentials.
 pub trait Authenticate: Send + Sync {
     /// The answer comes in bounded time.
-    fn authenticate(&self, broker: &Arc<Broker>, credentials: Credentials) -> Eventually<Result<Identity, AuthError>>;
+    fn authenticate(
+        &self,
+        broker: &Arc<Broker>,
+        credentials: Credentials,
+        occasion: Occasion,
+    ) -> Eventually<Result<Identity, AuthError>>;
 }
 
-/// Why a login was refused: for the log, never for the client. It contains no secret.
+/// Why there is no login: for the log, never for the client. It contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct AuthError(pub String);
+pub enum AuthError {
+    #[error("{0}")]
+    Refused(String),
+    /// Somebody who would have to say gives no answer: the credentials may be right.
+    #[error("{0}")]
+    Unanswered(String),
+}
+
+impl Occasion {
+    /// The name of the protocol, as logins are counted.
+    #[must_use]
+    pub fn protocol(self) -> &'static str {
+        match self {
+            Self::Connection(protocol) | Self::Request(protocol) => protocol,
+        }
+    }
+}
+
+impl From<&str> for AuthError {
+    /// A refusal for this reason.
+    fn from(reason: &str) -> Self {
+        Self::Refused(reason.to_owned())
+    }
+}
 
 impl Identity {
     /// A user of this broker.
@@ -167,18 +203,19 @@ impl Broker {
         self.authenticator.get().is_some()
     }
 
-    /// Finds out who presents the credentials, and counts the attempt for `protocol`. `now` is the present.
+    /// Finds out who presents the credentials, and counts the attempt for the protocol. `now` is the present.
     #[must_use]
     pub fn authenticate(
         self: &Arc<Self>,
-        protocol: &'static str,
+        occasion: Occasion,
         credentials: Credentials,
         now: Timestamp,
     ) -> Eventually<Result<Identity, AuthError>> {
+        let protocol = occasion.protocol();
         let broker = Arc::clone(self);
         let Credentials { user, peer, .. } = credentials.clone();
         let answer: Eventually<_> = match self.authenticator.get() {
-            Some(authenticator) => authenticator.authenticate(self, credentials),
+            Some(authenticator) => authenticator.authenticate(self, credentials, occasion),
             None => Box::pin(std::future::ready(self.authenticate_own(&credentials))),
         };
         Box::pin(async move {
@@ -196,9 +233,8 @@ impl Broker {
     /// Checks the password of one of the broker's users.
     pub fn authenticate_own(&self, credentials: &Credentials) -> Result<Identity, AuthError> {
         let user = self.topology.load().user(&credentials.user).cloned();
-        let user = user.ok_or_else(|| AuthError("no such user".to_owned()))?;
-        let checked = user.check_login(&credentials.secret, credentials.peer);
-        checked.map_err(|reason| AuthError(reason.to_owned()))?;
+        let user = user.ok_or("no such user")?;
+        user.check_login(&credentials.secret, credentials.peer)?;
         Ok(Identity::internal(user))
     }
 

@@ -48,7 +48,9 @@ pub use administration::AdministrationError;
 pub use auth::{
     Access, HashAlgorithm, PasswordHash, PatternError, Permission, ResourceKind, TopicPermission, User, UserLimits,
 };
-pub use authority::{AuthError, Authenticate, Authority, Authorize, Credentials, Eventually, Identity, Question};
+pub use authority::{
+    AuthError, Authenticate, Authority, Authorize, Credentials, Eventually, Identity, Occasion, Question,
+};
 pub use metadata::Existed;
 pub use outbox::Outbox;
 pub use registry::{Registered, Registry};

@@ -153,6 +153,28 @@ impl Kind for Password {
     }
 }
 
+/// A secret that may be left out, by an empty text; never quoted in a message.
+pub(crate) struct OptionalPassword;
+
+impl Kind for OptionalPassword {
+    type Value = Option<Secret>;
+
+    fn read(&self, key: &str, raw: &Raw, problems: &mut Problems) -> Option<Option<Secret>> {
+        match raw.text() {
+            Some("") => Some(None),
+            _ => Password.read(key, raw, problems).map(Some),
+        }
+    }
+
+    fn write(&self, value: &Option<Secret>, secrets: Secrets) -> String {
+        value.as_ref().map_or_else(|| toml_text(""), |secret| Password.write(secret, secrets))
+    }
+
+    fn expects(&self) -> String {
+        Password.expects()
+    }
+}
+
 /// A path that has to be given.
 pub(crate) struct Directory;
 

@@ -11,6 +11,9 @@ use super::schema::Config;
 use super::sources::reason;
 use super::types::{Mechanism, Secret, TlsVerify};
 
+/// Why a file with a password is not empty.
+const NO_LOGIN: &str = ": nobody can log in with an empty password";
+
 /// Puts in what is worked out from other values and checks them against each other.
 pub(crate) fn complete(config: &mut Config, origins: &mut Origins, problems: &mut Problems) {
     if config.node.name.is_empty() {
@@ -18,6 +21,7 @@ pub(crate) fn complete(config: &mut Config, origins: &mut Origins, problems: &mu
     }
     default_password(config, origins, problems);
     user_passwords(config, origins, problems);
+    introspection_secret(config, origins, problems);
     check_users(config, origins, problems);
     check_vhosts(config, origins, problems);
     check_mechanisms(config, origins, problems);
@@ -27,25 +31,59 @@ pub(crate) fn complete(config: &mut Config, origins: &mut Origins, problems: &mu
     check_backends(config, origins, problems);
 }
 
-/// `defaults.password_file` against `defaults.password`: the one from the place of higher
-/// precedence counts, and both from the same place contradict each other.
 fn default_password(config: &mut Config, origins: &mut Origins, problems: &mut Problems) {
-    let Some(file) = config.defaults.password_file.clone() else {
-        return;
-    };
-    let (path, other) = ("defaults.password_file", "defaults.password");
-    let (file_origin, password_origin) = (origins.of(path), origins.of(other));
-    if password_origin.level() > file_origin.level() {
-        config.defaults.password_file = None;
-        return;
+    let Some(file) = config.defaults.password_file.clone() else { return };
+    let keys = ["defaults.password_file", "defaults.password"];
+    match secret_of(&file, keys, NO_LOGIN, origins, problems) {
+        Counts::File(password) => config.defaults.password = password,
+        Counts::Other => config.defaults.password_file = None,
+        Counts::Mistake => {}
     }
-    if password_origin.level() == file_origin.level() {
-        let message = format!("{other} is set as well ({password_origin}); keep one of them");
-        return problems.value(&file_origin, path, message);
+}
+
+fn introspection_secret(config: &mut Config, origins: &mut Origins, problems: &mut Problems) {
+    let Some(file) = config.oauth2.introspection_client_secret_file.clone() else { return };
+    let keys = ["oauth2.introspection_client_secret_file", "oauth2.introspection_client_secret"];
+    match secret_of(&file, keys, "", origins, problems) {
+        Counts::File(secret) => config.oauth2.introspection_client_secret = Some(secret),
+        Counts::Other => config.oauth2.introspection_client_secret_file = None,
+        Counts::Mistake => {}
     }
-    if let Some(password) = read_password(&file, &file_origin, path, problems) {
-        config.defaults.password = password;
-        origins.set(other, &Raw::plain(file_origin, ""));
+}
+
+/// Which of two keys for one secret counts.
+enum Counts {
+    /// The file, with this secret.
+    File(Secret),
+    /// The secret in place, which was given with higher precedence.
+    Other,
+    Mistake,
+}
+
+/// A secret's file against the secret in place: the one from the place of higher precedence counts, and both from the
+/// same place contradict each other. `keys` are those of both, `empty` is why no file may be empty.
+fn secret_of(
+    file: &Path,
+    [path, other]: [&str; 2],
+    empty: &str,
+    origins: &mut Origins,
+    problems: &mut Problems,
+) -> Counts {
+    let (file_origin, secret_origin) = (origins.of(path), origins.of(other));
+    if secret_origin.level() > file_origin.level() {
+        return Counts::Other;
+    }
+    if secret_origin.level() == file_origin.level() {
+        let message = format!("{other} is set as well ({secret_origin}); keep one of them");
+        problems.value(&file_origin, path, message);
+        return Counts::Mistake;
+    }
+    match read_secret(file, &file_origin, path, empty, problems) {
+        Some(secret) => {
+            origins.set(other, &Raw::plain(file_origin, ""));
+            Counts::File(secret)
+        }
+        None => Counts::Mistake,
     }
 }
 
@@ -53,17 +91,17 @@ fn user_passwords(config: &mut Config, origins: &Origins, problems: &mut Problem
     for (index, user) in config.users.iter_mut().enumerate() {
         if let Some(file) = &user.password_file {
             let key = format!("users[{index}].password_file");
-            user.password = read_password(file, &origins.of(&key), &key, problems);
+            user.password = read_secret(file, &origins.of(&key), &key, NO_LOGIN, problems);
         }
     }
 }
 
-/// A password from a file, without the line end.
-fn read_password(file: &Path, origin: &Origin, key: &str, problems: &mut Problems) -> Option<Secret> {
+/// A secret from a file, without the line end; `empty` is why it may not be empty.
+fn read_secret(file: &Path, origin: &Origin, key: &str, empty: &str, problems: &mut Problems) -> Option<Secret> {
     let message = match std::fs::read_to_string(file) {
         Ok(text) => match text.trim_end_matches(['\r', '\n']) {
-            "" => format!("{} is empty: nobody can log in with an empty password", file.display()),
-            password => return Some(Secret::new(password)),
+            "" => format!("{} is empty{empty}", file.display()),
+            secret => return Some(Secret::new(secret)),
         },
         Err(error) => format!("cannot read {}: {}", file.display(), reason(&error)),
     };
@@ -167,34 +205,68 @@ fn check_tls(config: &Config, origins: &Origins, problems: &mut Problems) {
 
 /// The backends in use must have what they need.
 fn check_backends(config: &Config, origins: &Origins, problems: &mut Problems) {
-    let mut refuse = |key: &str, message: &str| problems.value(&origins.of(key), key, message);
-    let is_used =
-        |name: &str| config.auth.backends.iter().any(|backend| backend.name().split('+').any(|one| one == name));
-    let is_address = |text: &str| text.starts_with("http://") || text.starts_with("https://");
-    let oauth2 = &config.oauth2;
-    if is_used("oauth2") {
-        if oauth2.resource_server_id.is_empty() {
-            refuse("oauth2.resource_server_id", "is needed by the backend oauth2 of auth.backends");
-        }
-        let has_keys = oauth2.jwks_file.is_some() || !oauth2.signing_keys.is_empty();
-        if oauth2.jwks_uri.is_empty() && !has_keys && oauth2.issuers.is_empty() {
-            let message = "is empty, as are jwks_file, signing_keys and issuers: no token can be verified";
-            refuse("oauth2.jwks_uri", message);
-        }
+    let is_used = config.auth.backends.iter().any(|backend| backend.name().split('+').any(|one| one == "oauth2"));
+    if is_used {
+        check_oauth2(config, origins, problems);
     }
-    if !oauth2.jwks_uri.is_empty() && !is_address(&oauth2.jwks_uri) {
-        refuse("oauth2.jwks_uri", "begins with neither https:// nor http://");
-    }
-    let http = &config.auth_http;
-    let paths = [
+    check_resource_servers(config, origins, problems);
+    check_introspection(config, origins, problems);
+    let (oauth2, http) = (&config.oauth2, &config.auth_http);
+    let addresses = [
+        ("oauth2.jwks_uri", &oauth2.jwks_uri),
+        ("oauth2.introspection_endpoint", &oauth2.introspection_endpoint),
         ("auth_http.user_path", &http.user_path),
         ("auth_http.vhost_path", &http.vhost_path),
         ("auth_http.resource_path", &http.resource_path),
         ("auth_http.topic_path", &http.topic_path),
     ];
-    for (key, _) in paths.iter().filter(|(_, path)| !is_address(path)) {
-        refuse(key, "begins with neither https:// nor http://");
+    let is_address = |text: &str| text.starts_with("http://") || text.starts_with("https://");
+    // Nobody has to be asked about tokens.
+    let is_left_out = |key: &str, text: &str| key.starts_with("oauth2.") && text.is_empty();
+    for (key, _) in addresses.iter().filter(|(key, text)| !is_address(text) && !is_left_out(key, text)) {
+        problems.value(&origins.of(key), key, "begins with neither https:// nor http://");
     }
+}
+
+/// What the backend oauth2 needs. What could not be read is not missing as well.
+fn check_oauth2(config: &Config, origins: &Origins, problems: &mut Problems) {
+    let oauth2 = &config.oauth2;
+    let servers = &oauth2.resource_servers;
+    let key = "oauth2.resource_server_id";
+    if oauth2.resource_server_id.is_empty() && servers.is_empty() && !problems.concern("oauth2.resource_servers") {
+        problems.value(&origins.of(key), key, "is needed by the backend oauth2 of auth.backends");
+    }
+    let has_keys = oauth2.jwks_file.is_some() || !oauth2.jwks_uri.is_empty() || !oauth2.signing_keys.is_empty();
+    let has_issuers = !oauth2.issuers.is_empty() || servers.values().any(|server| server.issuers.is_some());
+    if !has_keys && !has_issuers && oauth2.introspection_endpoint.is_empty() {
+        let others = "jwks_file, signing_keys, issuers and introspection_endpoint";
+        let message = format!("is empty, as are {others}: no token can be verified");
+        problems.value(&origins.of("oauth2.jwks_uri"), "oauth2.jwks_uri", message);
+    }
+}
+
+fn check_resource_servers(config: &Config, origins: &Origins, problems: &mut Problems) {
+    for id in config.oauth2.resource_servers.keys() {
+        let message = match id.len() {
+            0 | 256.. => "an id has 1 to 255 bytes",
+            _ if *id == config.oauth2.resource_server_id => "is oauth2.resource_server_id already",
+            _ => continue,
+        };
+        let key = format!("oauth2.resource_servers.{id}");
+        problems.value(&origins.of(&key), &key, message);
+    }
+}
+
+/// An endpoint that anybody may ask would be one to try out tokens with (RFC 7662, 2.1): the broker has to say who it is.
+fn check_introspection(config: &Config, origins: &Origins, problems: &mut Problems) {
+    let oauth2 = &config.oauth2;
+    let is_known = !oauth2.introspection_client_id.is_empty() && oauth2.introspection_client_secret.is_some();
+    if oauth2.introspection_endpoint.is_empty() || is_known || problems.concern("oauth2.introspection_client") {
+        return;
+    }
+    let key = "oauth2.introspection_endpoint";
+    let message = "is set but introspection_client_id or introspection_client_secret is empty";
+    problems.value(&origins.of(key), key, message);
 }
 
 /// What is allowed and yet likely to be a mistake.
@@ -206,6 +278,11 @@ pub(crate) fn warnings(config: &Config) -> Vec<String> {
     if config.oauth2.jwks_uri.starts_with("http://") {
         warnings
             .push("oauth2.jwks_uri is not https: whoever can change what it answers can log in as anybody".to_owned());
+    }
+    if config.oauth2.introspection_endpoint.starts_with("http://") {
+        let risk =
+            "tokens and the secret can be read on the way, and whoever changes the answers can log in as anybody";
+        warnings.push(format!("oauth2.introspection_endpoint is not https: {risk}"));
     }
     if config.amqp.port.is_none() && config.amqps_address().is_none() {
         warnings.push("amqp.port is -1: no client can connect".to_owned());

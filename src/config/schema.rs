@@ -8,18 +8,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::kind::{
-    Address, Boolean, Directory, Expression, Kind, List, Number, OneOf, OptionalFile, Password, Port, Secrets, Table,
-    Text, ZeroIsNone,
+    Address, Boolean, Directory, Expression, Kind, List, Number, OneOf, OptionalFile, OptionalPassword, Password, Port,
+    Secrets, Table, Text, ZeroIsNone,
 };
 use super::network::Subnet;
 use super::origin::{Origin, Problems};
 use super::quantity::{FreeSpace, Size, Time, Watermark};
 use super::raw::Raw;
+use super::resource_servers::ResourceServerTable;
 use super::tls::CertificateTable;
 use super::types::{
-    AlternativeName, AuthBackend, DefaultQueueType, Expiry, FreeLimit, HighWatermark, HttpMethod, LogFormat, LogLevel,
-    LoginFrom, Mechanism, Network, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm,
-    User,
+    AlternativeName, AuthBackend, DefaultQueueType, Expiry, FreeLimit, FurtherResourceServer, HighWatermark,
+    HttpMethod, IntrospectionAuth, LogFormat, LogLevel, LoginFrom, Mechanism, Network, Secret, Sync, TlsCertificate,
+    TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm, User,
 };
 use super::units::{GIB, KIB, MIB};
 use super::users::UserTable;
@@ -552,7 +553,7 @@ schema! {
 
     /// Tokens, for auth.backends = ["oauth2"]: docs/oauth2.md.
     oauth2: OAuth2 {
-        /// What tokens call this broker in their audience (aud).
+        /// What tokens call this broker in their audience (aud). It may be empty where resource_servers has others.
         #[rabbitmq("auth_oauth2.resource_server_id")]
         resource_server_id: String = "", Text::NAME_OR_EMPTY;
 
@@ -564,8 +565,10 @@ schema! {
         #[rabbitmq("auth_oauth2.scope_prefix")]
         scope_prefix: String = "{resource_server_id}.", Text::ANY;
 
-        /// Further resource servers: a table of their ids and their scope prefixes. Empty: the id and a dot.
-        resource_servers: BTreeMap<String, String> = "", Table(Text::ANY);
+        /// Further resource servers by their id; the audience of a token chooses one. What such a table does not have is
+        /// as in this section: { prod = { issuers = ["https://login.example.com"], scope_prefix = "mq." }, test = {} }.
+        #[rabbitmq("auth_oauth2.resource_servers")]
+        resource_servers: BTreeMap<String, FurtherResourceServer> = "", Table(ResourceServerTable);
 
         /// Claims that have scopes besides "scope": names, or paths with dots.
         #[rabbitmq("auth_oauth2.additional_scopes_key")]
@@ -584,8 +587,8 @@ schema! {
         verify_aud: bool = "true", Boolean;
 
         /// The issuers whose tokens are accepted. Empty: all whose keys are known. Where nothing else says where the
-        /// keys are, the first one is asked (OpenID Connect discovery).
-        #[rabbitmq("auth_oauth2.issuer")]
+        /// keys are, each issuer is asked for its own (OpenID Connect discovery), and no other's count for its tokens.
+        #[rabbitmq("auth_oauth2.issuer", "auth_oauth2.oauth_providers")]
         issuers: Vec<String> = "", List::of(Text::ANY);
 
         /// The address of the issuer's keys, a JSON web key set: https:// or http://.
@@ -608,10 +611,30 @@ schema! {
         algorithms: Vec<TokenAlgorithm> = "RS256,RS384,RS512,PS256,PS384,PS512,ES256,ES384,EdDSA,HS256,HS384,HS512",
             List { of: OneOf::<TokenAlgorithm>::NEW, least: 1 };
 
+        /// Who is asked about opaque tokens, those that are no JSON web tokens (RFC 7662): https:// or http://. Empty: they
+        /// are refused.
+        #[rabbitmq("auth_oauth2.introspection_endpoint")]
+        introspection_endpoint: String = "", Text::ANY;
+
+        /// As whom the broker asks there.
+        #[rabbitmq("auth_oauth2.introspection_client_id")]
+        introspection_client_id: String = "", Text::NAME_OR_EMPTY;
+
+        /// The secret it shows.
+        #[rabbitmq("auth_oauth2.introspection_client_secret")]
+        introspection_client_secret: Option<Secret> = "", OptionalPassword;
+
+        /// A file with that secret, in place of introspection_client_secret.
+        introspection_client_secret_file: Option<PathBuf> = "", OptionalFile;
+
+        /// How it shows them: "basic" in a header, "request_param" as client_id and client_secret in the form.
+        #[rabbitmq("auth_oauth2.introspection_client_auth_method")]
+        introspection_client_auth_method: IntrospectionAuth = "basic", OneOf::<IntrospectionAuth>::NEW;
+
         /// How often keys are read or fetched anew; an unknown one is looked for at once.
         refresh_interval: Duration = "1h", Time::between(SECOND, DAY);
 
-        /// How long the issuer may take to answer.
+        /// How long the issuer, or the introspection endpoint, may take to answer.
         timeout: Duration = "5s", Time::between(Duration::from_millis(100), 60 * SECOND);
 
         /// The certificates that vouch for the issuer's. Empty: those of the system.

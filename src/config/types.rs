@@ -1,5 +1,6 @@
 //! The types of configuration values that the standard library does not have.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -97,6 +98,18 @@ pub struct TlsCertificate {
     pub key_file: PathBuf,
     /// Empty: the names in the certificate.
     pub server_names: Vec<String>,
+}
+
+/// What a further resource server of tokens has of its own. None: as `[oauth2]` has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FurtherResourceServer {
+    pub issuers: Option<Vec<String>>,
+    pub resource_server_type: Option<String>,
+    pub scope_prefix: Option<String>,
+    pub additional_scopes_keys: Option<Vec<String>>,
+    pub scope_aliases: Option<BTreeMap<String, String>>,
+    pub username_claims: Option<Vec<String>>,
+    pub verify_aud: Option<bool>,
 }
 
 /// A block of addresses: `10.0.0.0/8`.
@@ -243,6 +256,14 @@ choices! {
     pub enum HttpMethod {
         Get = "get",
         Post = "post",
+    }
+
+    /// How the broker shows an introspection endpoint who it is.
+    pub enum IntrospectionAuth {
+        /// HTTP Basic.
+        Basic = "basic",
+        /// Parameters of the form.
+        RequestParam = "request_param",
     }
 
     /// The type of a queue that is declared without `x-queue-type`.

@@ -8,7 +8,7 @@ use axum::http::header::AUTHORIZATION;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::broker::{self, Authority, Credentials, Topology};
+use crate::broker::{self, AuthError, Authority, Credentials, Occasion, Topology};
 use crate::model::names::{UserName, VhostName};
 
 use super::Management;
@@ -228,13 +228,16 @@ impl Management {
     /// Checks credentials with whoever decides about them.
     pub(super) async fn log_in(&self, credentials: Credentials, topology: &Topology) -> Result<Identity, Failure> {
         let (name, peer) = (credentials.user.clone(), credentials.peer);
-        let identity = match self.broker.authenticate("http", credentials, self.now()).await {
+        let identity = match self.broker.authenticate(Occasion::Request("http"), credentials, self.now()).await {
             Ok(identity) => identity,
             Err(error) => {
                 tracing::warn!(user = name.as_str(), %peer, %error, "HTTP login refused");
                 let pause = self.broker.login_attempts.pause_ms(peer).min(PAUSE_MAX_MS);
                 if pause > 0 {
                     self.node.pause(pause).await;
+                }
+                if matches!(error, AuthError::Unanswered(_)) {
+                    return Err(Failure::unavailable("an authentication backend gives no answer"));
                 }
                 if error.to_string().contains("localhost") {
                     return Err(Failure::not_authorised("User can only log in via localhost"));

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
 
-use super::TokenError;
+use super::{KeyOwner, TokenError};
 
 /// No issuer has more keys in force.
 const KEYS_MAX: usize = 256;
@@ -107,15 +107,15 @@ impl KeySet {
         self.keys.keys().map(String::as_str)
     }
 
-    /// The key that a token names, else the default, else the only one there is.
-    pub(super) fn find(&self, name: Option<&str>, default: Option<&str>) -> Result<&Key, TokenError> {
+    /// The key that a token names, else the default, else the only one there is. `owner` is whose keys these are.
+    pub(super) fn find(&self, name: Option<&str>, default: Option<&str>, owner: &KeyOwner) -> Result<&Key, TokenError> {
         if let Some(name) = name.or(default) {
-            return self.keys.get(name).ok_or_else(|| TokenError::UnknownKey(shown(name)));
+            return self.keys.get(name).ok_or_else(|| TokenError::UnknownKey(shown(name), owner.clone()));
         }
         let mut keys = self.keys.values();
         match (keys.next(), keys.next()) {
             (Some(key), None) => Ok(key),
-            _ => Err(TokenError::NoKey),
+            _ => Err(TokenError::NoKey(owner.clone())),
         }
     }
 }

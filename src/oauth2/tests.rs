@@ -43,8 +43,11 @@ fn keys() -> KeySet {
 
 fn settings() -> Settings {
     Settings {
-        resource_servers: vec![ResourceServer::new("rabbitmq")],
-        issuers: vec!["https://issuer/".into()],
+        resource_servers: vec![ResourceServer {
+            issuers: vec!["https://issuer/".into()],
+            ..ResourceServer::new("rabbitmq")
+        }],
+        separate_issuers: Vec::new(),
         algorithms: vec![Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA, Algorithm::HS256],
         default_key: None,
     }
@@ -94,10 +97,18 @@ fn every_kind_of_key_verifies() {
         let (signed, signature) = token.rsplit_once('.').unwrap();
         let flipped = if signature.starts_with('A') { 'B' } else { 'A' };
         let forged = format!("{signed}.{flipped}{}", &signature[1..]);
-        assert_eq!(verifier.verify(forged.as_bytes(), NOW), Err(TokenError::Signature), "{algorithm:?}");
+        assert_eq!(
+            verifier.verify(forged.as_bytes(), NOW),
+            Err(TokenError::Signature(KeyOwner::Shared)),
+            "{algorithm:?}"
+        );
         let other = self::token(algorithm, &claims(json!({ "sub": "root" })));
         let mixed = format!("{}.{signature}", other.rsplit_once('.').unwrap().0);
-        assert_eq!(verifier.verify(mixed.as_bytes(), NOW), Err(TokenError::Signature), "{algorithm:?}");
+        assert_eq!(
+            verifier.verify(mixed.as_bytes(), NOW),
+            Err(TokenError::Signature(KeyOwner::Shared)),
+            "{algorithm:?}"
+        );
     }
 }
 
@@ -148,9 +159,9 @@ fn algorithms_and_keys_are_not_mixed_up() {
     let public = EncodingKey::from_secret(include_bytes!("tests/rsa.pub.pem"));
     assert_eq!(verify(&header, &public), TokenError::Algorithm);
     header.kid = Some("nobody".into());
-    assert_eq!(verify(&header, &public), TokenError::UnknownKey("nobody".into()));
+    assert_eq!(verify(&header, &public), TokenError::UnknownKey("nobody".into(), KeyOwner::Shared));
     header.kid = None;
-    assert_eq!(verify(&header, &public), TokenError::NoKey);
+    assert_eq!(verify(&header, &public), TokenError::NoKey(KeyOwner::Shared));
     // What the settings do not list.
     assert_eq!(verify(&Header::new(Algorithm::RS512), &signing_key(Algorithm::RS512)), TokenError::Algorithm);
     let mut header = Header::new(Algorithm::ES256);
@@ -179,8 +190,86 @@ fn a_token_without_key_name_takes_the_default() {
     let verifier = Verifier::new(settings(), only);
     assert!(verifier.verify(token.as_bytes(), NOW).is_ok());
     // Keys that are gone verify nothing any more.
-    verifier.set_keys(KeySet::default());
-    assert_eq!(verifier.verify(token.as_bytes(), NOW), Err(TokenError::NoKey));
+    verifier.set_keys(&KeyOwner::Shared, KeySet::default());
+    assert_eq!(verifier.verify(token.as_bytes(), NOW), Err(TokenError::NoKey(KeyOwner::Shared)));
+}
+
+/// Key sets of two issuers, and one for the rest. Two of the keys have the same name.
+#[test]
+fn keys_of_issuers_are_kept_apart() {
+    let set = |name: &str, pem: &[u8]| {
+        let mut keys = KeySet::default();
+        keys.add_pem(name, pem).unwrap();
+        keys
+    };
+    let [one, other] = ["https://one", "https://other/"].map(|issuer| KeyOwner::Issuer(issuer.into()));
+    let mut settings = settings();
+    settings.resource_servers[0].issuers =
+        ["https://one", "https://other/", "https://third"].map(str::to_owned).to_vec();
+    settings.separate_issuers = ["https://one", "https://other/"].map(str::to_owned).to_vec();
+    let verifier = Verifier::new(settings.clone(), set("RS256", include_bytes!("tests/rsa.pub.pem")));
+    let verify = |algorithm, issuer: Value| {
+        verifier.verify(token(algorithm, &claims(json!({ "iss": issuer }))).as_bytes(), NOW).map(|_| ())
+    };
+    assert_eq!(
+        verify(Algorithm::ES256, json!("https://one")),
+        Err(TokenError::UnknownKey("ES256".into(), one.clone()))
+    );
+    verifier.set_keys(&one, set("ES256", include_bytes!("tests/ec.pub.pem")));
+    verifier.set_keys(&other, set("EdDSA", include_bytes!("tests/ed.pub.pem")));
+    verifier.set_keys(&KeyOwner::Issuer("https://third".into()), set("ES256", include_bytes!("tests/ec.pub.pem")));
+    let unknown = |name: &str, owner: &KeyOwner| Err(TokenError::UnknownKey(name.into(), owner.clone()));
+    let cases = [
+        (Algorithm::ES256, json!("https://one"), Ok(())),
+        (Algorithm::ES256, json!("https://one//"), Ok(())),
+        (Algorithm::EdDSA, json!("https://other"), Ok(())),
+        (Algorithm::RS256, json!("https://third"), Ok(())),
+        (Algorithm::ES256, json!("https://other"), unknown("ES256", &other)),
+        (Algorithm::EdDSA, json!("https://one"), unknown("EdDSA", &one)),
+        (Algorithm::RS256, json!("https://one"), unknown("RS256", &one)),
+        (Algorithm::ES256, json!("https://third"), unknown("ES256", &KeyOwner::Shared)),
+        (Algorithm::ES256, json!("https://nobody"), Err(TokenError::Issuer)),
+        (Algorithm::ES256, json!(["https://one"]), Err(TokenError::Issuer)),
+        (Algorithm::ES256, Value::Null, Err(TokenError::Issuer)),
+    ];
+    for (algorithm, issuer, expected) in cases {
+        assert_eq!(verify(algorithm, issuer.clone()), expected, "{algorithm:?} {issuer}");
+    }
+    // A key of one's own that is called as the other's is.
+    verifier.set_keys(&other, set("ES256", include_bytes!("tests/ec.other.pub.pem")));
+    let refused = verify(Algorithm::ES256, json!("https://other")).unwrap_err();
+    assert_eq!(refused, TokenError::Signature(other));
+    assert_eq!(refused.to_string(), "its signature is wrong for its issuer \"https://other/\"");
+    // Without a list all are accepted, but not those that are kept apart for others.
+    settings.resource_servers[0].issuers.clear();
+    let open = Verifier::new(settings, keys());
+    let verify =
+        |issuer: Value| open.verify(token(Algorithm::ES256, &claims(json!({ "iss": issuer }))).as_bytes(), NOW);
+    assert!(verify(Value::Null).is_ok() && verify(json!("https://nobody")).is_ok());
+    open.set_keys(&one, keys());
+    assert_eq!(verify(json!("https://one")).err(), Some(TokenError::Issuer));
+}
+
+/// Each is trusted with the resource servers it is named for.
+#[test]
+fn resource_servers_have_their_own_issuers() {
+    let mut settings = settings();
+    let other = ResourceServer { issuers: vec!["https://other".into()], ..ResourceServer::new("other") };
+    settings.resource_servers.push(other);
+    settings.separate_issuers = vec!["https://other".into()];
+    let verifier = Verifier::new(settings, keys());
+    verifier.set_keys(&KeyOwner::Issuer("https://other".into()), keys());
+    for (iss, aud, expected) in [
+        ("https://issuer", "rabbitmq", None),
+        ("https://other", "other", None),
+        ("https://other", "rabbitmq", Some(TokenError::Issuer)),
+        ("https://issuer", "other", Some(TokenError::Issuer)),
+        ("https://nobody", "other", Some(TokenError::Issuer)),
+        ("https://other", "nobody", Some(TokenError::Audience)),
+    ] {
+        let token = token(Algorithm::ES256, &claims(json!({ "iss": iss, "aud": aud })));
+        assert_eq!(verifier.verify(token.as_bytes(), NOW).err(), expected, "{iss} {aud}");
+    }
 }
 
 #[test]
@@ -262,6 +351,57 @@ fn the_audience_chooses_the_resource_server() {
 }
 
 #[test]
+fn introspected_tokens_are_held_to_the_same() {
+    let verifier = Verifier::new(settings(), KeySet::default());
+    let ask = |changes: Value| {
+        let mut claims = claims(json!({ "active": true }));
+        claims.as_object_mut().unwrap().extend(changes.as_object().cloned().unwrap());
+        claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        verifier.introspected(claims.to_string().as_bytes(), NOW)
+    };
+    let grant = ask(json!({})).unwrap();
+    assert_eq!((grant.user().as_str(), grant.expires()), ("ann", Timestamp((NOW_S + 60) * 1000)));
+    assert!(grant.allows("/", Action::Read, "q") && !grant.allows("/", Action::Write, "q"));
+    assert_eq!(ask(json!({ "sub": null, "username": "bob", "client_id": "app" })).unwrap().user().as_str(), "bob");
+    assert_eq!(ask(json!({ "username": "bob" })).unwrap().user().as_str(), "ann");
+    let null =
+        br#"{"active": true, "aud": "rabbitmq", "iss": "https://issuer", "exp": 1e12, "sub": null, "username": "bob"}"#;
+    assert_eq!(verifier.introspected(null, NOW).unwrap().user().as_str(), "bob");
+    assert_eq!(ask(json!({ "sub": null, "client_id": "app" })).unwrap().user().as_str(), "app");
+    for (changes, error) in [
+        (json!({ "active": false }), TokenError::Inactive),
+        (json!({ "active": null }), TokenError::NoVerdict),
+        (json!({ "active": "true" }), TokenError::NoVerdict),
+        (json!({ "active": 1 }), TokenError::NoVerdict),
+        (json!({ "exp": null }), TokenError::NoExpiry),
+        (json!({ "exp": NOW_S }), TokenError::Expired(NOW_S)),
+        (json!({ "nbf": NOW_S + 3600 }), TokenError::NotYetValid(NOW_S + 3600)),
+        (json!({ "aud": null }), TokenError::Audience),
+        (json!({ "iss": "https://other" }), TokenError::Issuer),
+        (json!({ "iss": null }), TokenError::Issuer),
+        (json!({ "sub": null }), TokenError::NoUser),
+        (json!({ "sub": 7, "username": "bob" }), TokenError::NoUser),
+    ] {
+        assert_eq!(ask(changes.clone()), Err(error), "{changes}");
+    }
+    for answer in ["", "true", "[]", "{}", "{\"active\": true", "eyJ.e30.AAAA"] {
+        assert_eq!(verifier.introspected(answer.as_bytes(), NOW), Err(TokenError::NoVerdict), "{answer}");
+    }
+    assert_eq!(verifier.introspected(b"{\"active\": false}", NOW), Err(TokenError::Inactive));
+}
+
+#[test]
+fn opaque_tokens_are_told_from_others() {
+    let signed = token(Algorithm::ES256, &claims(json!({})));
+    for jwt in [&*signed, "e30.e30.", "..", "a-_.b.c"] {
+        assert!(is_json_web_token(jwt.as_bytes()), "{jwt}");
+    }
+    for opaque in ["", "2YotnFZFEjr1zCsicMWpAA", "a.b", "a.b.c.d.e", "a.b+.c", "a.b.c=", "a b.c.d"] {
+        assert!(!is_json_web_token(opaque.as_bytes()), "{opaque}");
+    }
+}
+
+#[test]
 fn key_sets_are_read() {
     let jwk = |algorithm: Algorithm| {
         let mut jwk = Jwk::from_encoding_key(&signing_key(algorithm), algorithm).unwrap();
@@ -303,7 +443,7 @@ fn key_sets_are_read() {
     }
     let private =
         json!({ "keys": [{ "kty": "oct", "kid": "HS256", "k": URL_SAFE_NO_PAD.encode(SECRET) }] }).to_string();
-    verifier.set_keys(KeySet::parse(private.as_bytes(), Origin::Private).unwrap().0);
+    verifier.set_keys(&KeyOwner::Shared, KeySet::parse(private.as_bytes(), Origin::Private).unwrap().0);
     assert!(verifier.verify(token(Algorithm::HS256, &claims(json!({}))).as_bytes(), NOW).is_ok());
     for text in ["", "[]", "{}", r#"{"keys": 3}"#] {
         assert_eq!(KeySet::parse(text.as_bytes(), Origin::Public).err(), Some(KeyError::NotASet), "{text}");
@@ -331,6 +471,14 @@ proptest! {
     #[test]
     fn no_token_panics(token in prop::collection::vec(any::<u8>(), 0..400)) {
         prop_assert!(Verifier::new(settings(), keys()).verify(&token, NOW).is_err());
+    }
+
+    #[test]
+    fn no_answer_panics(answer in prop::collection::vec(any::<u8>(), 0..200), name in "[a-z]{1,9}", value in ".{0,9}") {
+        let verifier = Verifier::new(settings(), keys());
+        prop_assert!(verifier.introspected(&answer, NOW).is_err());
+        let made = json!({ "active": true, name: value }).to_string();
+        prop_assert!(verifier.introspected(made.as_bytes(), NOW).is_err());
     }
 
     /// Headers and claims of any form, rightly signed.

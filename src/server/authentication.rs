@@ -1,22 +1,24 @@
 //! The chain of authentication backends: each is asked who somebody is, and what they may do, until one knows.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::clock::Clock;
+use super::clock::{Clock, wall_clock};
 use super::http_backend::{HttpBackend, HttpBackendError};
+use super::introspection::{Introspection, IntrospectionError};
 use super::token_keys::{TokenKeys, TokenKeysError};
-use crate::broker::{AuthError, Authenticate, Authority, Broker, Credentials, Eventually, Identity, User};
+use crate::broker::{AuthError, Authenticate, Authority, Broker, Credentials, Eventually, Identity, Occasion, User};
 use crate::config::{AuthBackend, Config};
 use crate::model::ids::Timestamp;
 use crate::model::names::UserName;
-use crate::oauth2::Grant;
+use crate::oauth2::{Grant, is_json_web_token};
 
 /// Why the backends cannot be used; the broker does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthenticationError {
     #[error(transparent)]
     Tokens(#[from] TokenKeysError),
+    #[error(transparent)]
+    Introspection(#[from] IntrospectionError),
     #[error(transparent)]
     Http(#[from] HttpBackendError),
 }
@@ -30,11 +32,12 @@ pub(super) fn start(broker: &Broker, config: &Config, clock: Clock) -> Result<()
     let links: Vec<Link> = backends.iter().map(|backend| link(*backend)).collect();
     let is_used = |backend| links.iter().any(|link| link.who == backend || link.what == backend);
     let tokens = is_used(Backend::OAuth2).then(|| TokenKeys::open(config)).transpose()?.map(Arc::new);
+    let introspection = if tokens.is_some() { Introspection::open(config)? } else { None };
     let http = is_used(Backend::Http).then(|| HttpBackend::open(config)).transpose()?.map(Arc::new);
     if let Some(tokens) = &tokens {
         tokens.start();
     }
-    broker.set_authenticator(Arc::new(Chain(Arc::new(Backends { links, tokens, http, clock }))));
+    broker.set_authenticator(Arc::new(Chain(Arc::new(Backends { links, tokens, introspection, http, clock }))));
     Ok(())
 }
 
@@ -70,6 +73,8 @@ struct Chain(Arc<Backends>);
 struct Backends {
     links: Vec<Link>,
     tokens: Option<Arc<TokenKeys>>,
+    /// For tokens that say nothing of themselves.
+    introspection: Option<Introspection>,
     http: Option<Arc<HttpBackend>>,
     clock: Clock,
 }
@@ -84,24 +89,42 @@ struct Known {
 }
 
 impl Authenticate for Chain {
-    fn authenticate(&self, broker: &Arc<Broker>, credentials: Credentials) -> Eventually<Result<Identity, AuthError>> {
+    fn authenticate(
+        &self,
+        broker: &Arc<Broker>,
+        credentials: Credentials,
+        occasion: Occasion,
+    ) -> Eventually<Result<Identity, AuthError>> {
         let (backends, broker) = (Arc::clone(&self.0), Arc::clone(broker));
         Box::pin(async move {
             let mut reasons = Vec::new();
+            // One that would have to say, and does not, is enough not to know.
+            let mut conclude: fn(String) -> AuthError = AuthError::Refused;
             for link in &backends.links {
-                match backends.ask(&broker, link, &credentials).await {
+                match backends.ask(&broker, link, &credentials, occasion).await {
                     Ok(identity) => return Ok(identity),
-                    Err(reason) => reasons.push(format!("{}: {reason}", link.who.name())),
+                    Err(error) => {
+                        reasons.push(format!("{}: {error}", link.who.name()));
+                        if matches!(error, AuthError::Unanswered(_)) {
+                            conclude = AuthError::Unanswered;
+                        }
+                    }
                 }
             }
-            Err(AuthError(reasons.join("; ")))
+            Err(conclude(reasons.join("; ")))
         })
     }
 }
 
 impl Backends {
-    async fn ask(&self, broker: &Arc<Broker>, link: &Link, credentials: &Credentials) -> Result<Identity, String> {
-        let known = self.who(broker, link.who, credentials).await?;
+    async fn ask(
+        &self,
+        broker: &Arc<Broker>,
+        link: &Link,
+        credentials: &Credentials,
+        occasion: Occasion,
+    ) -> Result<Identity, AuthError> {
+        let known = self.who(broker, link.who, credentials, occasion).await?;
         let own = broker.own_user(&known.name);
         broker.check_origin(&known.name, credentials.peer)?;
         if link.who == link.what {
@@ -111,7 +134,7 @@ impl Backends {
                 }
                 (None, _, Some(user)) => Ok(Identity::internal(user)),
                 (None, Some(http), None) => Ok(remote(http, known, Vec::new())),
-                (None, None, None) => Err("it is not set up".to_owned()),
+                (None, None, None) => Err("it is not set up".into()),
             };
         }
         match (link.what, &self.http) {
@@ -122,24 +145,28 @@ impl Backends {
                 Ok(Identity { expires: known.expires, ..Identity::internal(Arc::new(user)) })
             }
             (Backend::Http, Some(http)) => {
-                let tags = http.user(&known.name, None).await.map_err(|refusal| refusal.to_string())?;
+                let tags = http.user(&known.name, None).await.map_err(refused)?;
                 Ok(remote(http, known, tags))
             }
-            (Backend::Http | Backend::OAuth2, _) => Err("it is not set up".to_owned()),
+            (Backend::Http | Backend::OAuth2, _) => Err("it is not set up".into()),
         }
     }
 
-    async fn who(&self, broker: &Broker, backend: Backend, credentials: &Credentials) -> Result<Known, String> {
+    async fn who(
+        &self,
+        broker: &Broker,
+        backend: Backend,
+        credentials: &Credentials,
+        occasion: Occasion,
+    ) -> Result<Known, AuthError> {
         let named = |name: UserName, tags| Known { name, tags, expires: None, grant: None, own: None };
         match (backend, &self.tokens, &self.http) {
             (Backend::Internal, _, _) => {
-                let identity = broker.authenticate_own(credentials).map_err(|error| error.to_string())?;
-                let user = identity.user;
+                let user = broker.authenticate_own(credentials)?.user;
                 Ok(Known { own: Some(Arc::clone(&user)), ..named(user.name.clone(), user.tags.clone()) })
             }
             (Backend::OAuth2, Some(tokens), _) => {
-                let verified = tokens.verify(&credentials.secret, wall_clock()).await;
-                let grant = Arc::new(verified.map_err(|error| format!("the token is refused: {error}"))?);
+                let grant = self.grant(tokens, &credentials.secret, occasion).await?;
                 let known = named(grant.user().clone(), grant.tags().to_vec());
                 // The broker's clock may have fallen behind the world's, by which the token was issued.
                 let left_ms = grant.expires().0.saturating_sub(wall_clock().0);
@@ -149,14 +176,35 @@ impl Backends {
                 let user = &credentials.user;
                 // As the broker's own users, nobody has an empty password.
                 if credentials.secret.is_empty() || user.as_str().is_empty() {
-                    return Err("blank user name or password".to_owned());
+                    return Err("blank user name or password".into());
                 }
-                let tags = http.user(user, Some(&credentials.secret)).await.map_err(|refusal| refusal.to_string())?;
+                let tags = http.user(user, Some(&credentials.secret)).await.map_err(refused)?;
                 Ok(named(user.clone(), tags))
             }
-            (Backend::OAuth2 | Backend::Http, _, _) => Err("it is not set up".to_owned()),
+            (Backend::OAuth2 | Backend::Http, _, _) => Err("it is not set up".into()),
         }
     }
+
+    /// What a token allows: one that says so itself is checked here, about any other its issuer is asked.
+    async fn grant(&self, tokens: &TokenKeys, secret: &[u8], occasion: Occasion) -> Result<Arc<Grant>, AuthError> {
+        match &self.introspection {
+            Some(introspection) if !is_json_web_token(secret) => {
+                let verified = introspection.verify(tokens.verifier(), secret, occasion).await;
+                verified.map_err(|refusal| match refusal.is_unanswered() {
+                    true => AuthError::Unanswered(refusal.to_string()),
+                    false => refused(refusal),
+                })
+            }
+            _ => {
+                let verified = tokens.verify(secret, wall_clock()).await;
+                verified.map(Arc::new).map_err(|error| refused(format!("the token is refused: {error}")))
+            }
+        }
+    }
+}
+
+fn refused(reason: impl ToString) -> AuthError {
+    AuthError::Refused(reason.to_string())
 }
 
 /// Somebody whose permissions the service has.
@@ -167,11 +215,6 @@ fn remote(http: &Arc<HttpBackend>, known: Known, further: Vec<String>) -> Identi
     tags.dedup();
     let permissions = http.permissions(&known.name, &tags);
     Identity::outside(known.name, tags, Authority::Remote(permissions), known.expires)
-}
-
-fn wall_clock() -> Timestamp {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Backend {

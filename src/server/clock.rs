@@ -28,6 +28,11 @@ impl Clock {
     }
 }
 
+/// The world's time, by which tokens are issued; it may go back.
+pub(super) fn wall_clock() -> Timestamp {
+    Timestamp(millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

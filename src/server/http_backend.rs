@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use hyper::Uri;
 use parking_lot::Mutex;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::http_client::{CertificatesError, HttpClient, HttpError};
+use super::http_client::{CertificatesError, HttpClient, HttpError, form};
 use crate::broker::{Authorize, Eventually, Question};
 use crate::config::{Config, HttpMethod};
 use crate::model::names::UserName;
@@ -17,8 +16,6 @@ use crate::model::names::UserName;
 const CACHE_MAX: usize = 8192;
 /// Characters of the service's reason that are logged.
 const REASON_MAX: usize = 200;
-/// What needs no encoding in a form.
-const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Why the broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -200,19 +197,6 @@ impl Authorize for Remote {
     }
 }
 
-fn form(parameters: &[(&str, &str)]) -> String {
-    let mut text = String::new();
-    for (name, value) in parameters {
-        if !text.is_empty() {
-            text.push('&');
-        }
-        text.push_str(name);
-        text.push('=');
-        text.extend(utf8_percent_encode(value, FORM));
-    }
-    text
-}
-
 /// `allow`, and what follows it; or `deny`, perhaps with a reason.
 fn verdict(body: &str) -> Result<String, Refusal> {
     let body = body.trim();
@@ -243,10 +227,5 @@ mod tests {
             let expected = expected.map(str::to_owned).map_err(str::to_owned);
             assert_eq!(verdict(body).map_err(|refusal| refusal.to_string()), expected, "{body}");
         }
-    }
-
-    #[test]
-    fn forms_are_encoded() {
-        assert_eq!(form(&[("a", "x y&z=1+%"), ("b", "/é"), ("c", "")]), "a=x%20y%26z%3D1%2B%25&b=%2F%C3%A9&c=");
     }
 }

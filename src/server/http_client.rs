@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -18,6 +19,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
+/// What needs no encoding in a form.
+const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// Bytes of an answer.
 const ANSWER_MAX: usize = 1024 * 1024;
 /// Requests at a time; more of them wait their turn, within their time.
@@ -83,20 +86,31 @@ impl HttpClient {
 
     /// The body of an answer with a status of success.
     pub(super) async fn get(&self, address: &Uri) -> Result<Bytes, HttpError> {
-        self.send(Method::GET, address, Bytes::new()).await
+        self.send(Method::GET, address, Bytes::new(), &HeaderMap::new()).await
     }
 
     /// The same for a form.
     pub(super) async fn post_form(&self, address: &Uri, form: String) -> Result<Bytes, HttpError> {
-        self.send(Method::POST, address, form.into()).await
+        self.post_form_with(address, form, &HeaderMap::new()).await
     }
 
-    async fn send(&self, method: Method, address: &Uri, body: Bytes) -> Result<Bytes, HttpError> {
-        let answer = Box::pin(self.exchange(method, address, body));
+    /// The same with headers, which go before those that every request has.
+    pub(super) async fn post_form_with(
+        &self,
+        address: &Uri,
+        form: String,
+        headers: &HeaderMap,
+    ) -> Result<Bytes, HttpError> {
+        self.send(Method::POST, address, form.into(), headers).await
+    }
+
+    async fn send(&self, method: Method, address: &Uri, body: Bytes, headers: &HeaderMap) -> Result<Bytes, HttpError> {
+        let request = request(method, address, body, headers)?;
+        let answer = Box::pin(self.exchange(address, request));
         tokio::time::timeout(self.timeout, answer).await.unwrap_or(Err(HttpError::Timeout(self.timeout)))
     }
 
-    async fn exchange(&self, method: Method, address: &Uri, body: Bytes) -> Result<Bytes, HttpError> {
+    async fn exchange(&self, address: &Uri, request: Request<Full<Bytes>>) -> Result<Bytes, HttpError> {
         // It is never closed.
         let _turn = self.turns.acquire().await;
         let host = address.host().ok_or(HttpError::Address)?;
@@ -109,7 +123,6 @@ impl HttpClient {
         let port = address.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
         let stream = TcpStream::connect((host, port)).await.map_err(HttpError::Connect)?;
         let _ = stream.set_nodelay(true);
-        let request = request(method, address, body)?;
         if is_secure {
             let name = ServerName::try_from(host.to_owned()).map_err(|_| HttpError::Address)?;
             let stream = self.tls.connect(name, stream).await.map_err(HttpError::Tls)?;
@@ -120,7 +133,26 @@ impl HttpClient {
     }
 }
 
-fn request(method: Method, address: &Uri, body: Bytes) -> Result<Request<Full<Bytes>>, HttpError> {
+/// Names, and values that are encoded, as the body of a form or the query of an address.
+pub(super) fn form(parameters: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    for (name, value) in parameters {
+        if !text.is_empty() {
+            text.push('&');
+        }
+        text.push_str(name);
+        text.push('=');
+        text.extend(utf8_percent_encode(value, FORM));
+    }
+    text
+}
+
+/// A value as in a form.
+pub(super) fn encoded(value: &str) -> String {
+    utf8_percent_encode(value, FORM).to_string()
+}
+
+fn request(method: Method, address: &Uri, body: Bytes, headers: &HeaderMap) -> Result<Request<Full<Bytes>>, HttpError> {
     let path = address.path_and_query().map_or("/", |path| path.as_str());
     let authority = address.authority().ok_or(HttpError::Address)?;
     // Names and passwords before the host are nobody's business but the resolver's.
@@ -133,7 +165,11 @@ fn request(method: Method, address: &Uri, body: Bytes) -> Result<Request<Full<By
     if method == Method::POST {
         request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
     }
-    request.method(method).body(Full::new(body)).map_err(|_| HttpError::Address)
+    let mut request = request.method(method).body(Full::new(body)).map_err(|_| HttpError::Address)?;
+    for (name, value) in headers {
+        request.headers_mut().insert(name, value.clone());
+    }
+    Ok(request)
 }
 
 async fn converse<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Bytes, HttpError>
@@ -179,4 +215,14 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore, CertificatesError> {
     }
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_are_encoded() {
+        assert_eq!(form(&[("a", "x y&z=1+%"), ("b", "/é"), ("c", "")]), "a=x%20y%26z%3D1%2B%25&b=%2F%C3%A9&c=");
+    }
 }

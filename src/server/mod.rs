@@ -10,6 +10,7 @@ mod definitions;
 mod http;
 mod http_backend;
 mod http_client;
+mod introspection;
 mod listener;
 mod log_threads;
 mod management;

@@ -1,6 +1,7 @@
-//! The keys that tokens are verified with: from files, from an address, or from where the issuer says they are; again from
-//! time to time, and when a token names one that is unknown.
+//! The keys that tokens are verified with: from files, from an address, or from where their issuers say they are; again
+//! from time to time, and when a token names one that is unknown.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +11,13 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::http_client::{CertificatesError, HttpClient, HttpError};
-use crate::config::{Config, OAuth2, TokenAlgorithm};
+use crate::config::{Config, FurtherResourceServer, OAuth2, TokenAlgorithm};
 use crate::model::ids::Timestamp;
-use crate::oauth2::{self, Algorithm, Audience, Grant, KeyError, KeySet, Origin, ResourceServer, TokenError, Verifier};
+use crate::oauth2::{
+    self, Algorithm, Audience, Grant, KeyError, KeyOwner, KeySet, Origin, ResourceServer, TokenError, Verifier,
+};
 
-/// The time from one fetch to the next, at least: tokens with made-up keys cost the issuer no more than this.
+/// The time from one fetch to the next of the same keys, at least: tokens with made-up keys cost an issuer no more.
 const FETCH_PAUSE: Duration = Duration::from_secs(1);
 /// Where an issuer describes itself.
 const DISCOVERY_PATH: &str = "/.well-known/openid-configuration";
@@ -28,8 +31,10 @@ pub enum TokenKeysError {
     Certificates(CertificatesError),
     #[error("oauth2.{key}: {error}")]
     Key { key: String, error: FileError },
-    #[error("oauth2.{0} is not an address")]
-    Address(&'static str),
+    #[error("oauth2.jwks_uri is not an address")]
+    Address,
+    #[error("oauth2: the issuer {0:?} is not an address")]
+    Issuer(String),
 }
 
 /// Why a file of keys cannot be used.
@@ -58,10 +63,18 @@ enum FetchError {
 
 /// Where keys are, besides those that the configuration names one by one.
 enum Source {
-    Nowhere,
     File(PathBuf),
     Address(Uri),
-    Issuer(Uri),
+    /// The description that an issuer has of itself.
+    Description(Uri),
+}
+
+/// Keys that are fetched together.
+struct Place {
+    owner: KeyOwner,
+    source: Source,
+    /// When they were last fetched, and who may do so.
+    fetched: Mutex<Option<Instant>>,
 }
 
 /// See the module's documentation.
@@ -69,10 +82,9 @@ pub(super) struct TokenKeys {
     verifier: Verifier,
     /// Those of `oauth2.signing_keys`, which no fetch replaces.
     fixed: KeySet,
-    source: Source,
+    /// At most one for each owner.
+    places: Vec<Place>,
     client: HttpClient,
-    /// When keys were last fetched, and who may do so.
-    fetched: Mutex<Option<Instant>>,
     refresh: Duration,
 }
 
@@ -88,81 +100,76 @@ impl TokenKeys {
             let pem = read(&path).map_err(refuse)?;
             fixed.add_pem(name, &pem).map_err(|error| refuse(FileError::Keys { path, error }))?;
         }
-        let address = |key, text: &str| text.parse::<Uri>().map_err(|_| TokenKeysError::Address(key));
-        let source = match (&settings.jwks_file, settings.jwks_uri.as_str(), settings.issuers.first()) {
-            (Some(path), _, _) => Source::File(path.clone()),
-            (None, "", Some(issuer)) if settings.signing_keys.is_empty() => {
-                let description = format!("{}{DISCOVERY_PATH}", issuer.trim_end_matches('/'));
-                Source::Issuer(address("issuers", &description)?)
-            }
-            (None, "", _) => Source::Nowhere,
-            (None, uri, _) => Source::Address(address("jwks_uri", uri)?),
-        };
         let keys = Self {
             verifier: Verifier::new(verifier_settings(settings), fixed.clone()),
             fixed,
-            source,
+            places: places(settings)?,
             client: client.map_err(TokenKeysError::Certificates)?,
-            fetched: Mutex::new(None),
             refresh: settings.refresh_interval,
         };
-        if let Source::File(path) = &keys.source {
-            let set = read_set(path).map_err(|error| TokenKeysError::Key { key: "jwks_file".to_owned(), error })?;
-            keys.put(set);
+        for place in &keys.places {
+            if let Source::File(path) = &place.source {
+                let set = read_set(path).map_err(|error| TokenKeysError::Key { key: "jwks_file".to_owned(), error })?;
+                keys.put(&place.owner, set);
+            }
         }
         Ok(keys)
     }
 
-    /// Fetches keys now and then, for as long as anybody needs them.
+    /// Fetches keys now and then, for as long as anybody needs them; those of an issuer that is slow hold up no others.
     pub(super) fn start(self: &Arc<Self>) {
-        let keys = Arc::downgrade(self);
-        if matches!(self.source, Source::Nowhere) {
-            return;
+        for at in 0..self.places.len() {
+            let keys = Arc::downgrade(self);
+            tokio::spawn(async move {
+                while let Some(strong) = keys.upgrade() {
+                    let Some(place) = strong.places.get(at) else { return };
+                    strong.fetch_unless_fresh(place, Instant::now()).await;
+                    let pause = strong.refresh;
+                    drop(strong);
+                    tokio::time::sleep(pause).await;
+                }
+            });
         }
-        tokio::spawn(async move {
-            while let Some(strong) = keys.upgrade() {
-                strong.fetch_unless_fresh(Instant::now()).await;
-                let pause = strong.refresh;
-                drop(strong);
-                tokio::time::sleep(pause).await;
-            }
-        });
     }
 
-    /// What the token allows. If its key is unknown, keys are fetched first, though not more often than once a second.
+    /// What checks claims, wherever they come from.
+    pub(super) fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
+    /// What the token allows. If its key is unknown, the keys of its issuer, and of no other, are fetched first, though
+    /// not more often than once a second.
     pub(super) async fn verify(&self, token: &[u8], now: Timestamp) -> Result<Grant, TokenError> {
-        match self.verifier.verify(token, now) {
-            Err(TokenError::UnknownKey(_) | TokenError::NoKey) if !matches!(self.source, Source::Nowhere) => {
-                self.fetch_unless_fresh(Instant::now()).await;
-                self.verifier.verify(token, now)
-            }
-            outcome => outcome,
-        }
+        let outcome = self.verifier.verify(token, now);
+        let (Err(TokenError::UnknownKey(_, owner)) | Err(TokenError::NoKey(owner))) = &outcome else { return outcome };
+        let Some(place) = self.places.iter().find(|place| place.owner == *owner) else { return outcome };
+        self.fetch_unless_fresh(place, Instant::now()).await;
+        self.verifier.verify(token, now)
     }
 
     /// Fetches keys, unless that has been done since `asked` or less than a pause before.
-    async fn fetch_unless_fresh(&self, asked: Instant) {
+    async fn fetch_unless_fresh(&self, place: &Place, asked: Instant) {
         // Whoever comes meanwhile waits for the same fetch.
-        let mut fetched = self.fetched.lock().await;
+        let mut fetched = place.fetched.lock().await;
         if fetched.is_some_and(|at| at + FETCH_PAUSE > asked) {
             return;
         }
-        let outcome = Box::pin(self.fetch()).await;
+        let outcome = Box::pin(self.fetch(&place.source)).await;
         *fetched = Some(Instant::now());
         match outcome {
-            Ok(set) => self.put(set),
+            Ok(set) => self.put(&place.owner, set),
             Err(error) => {
-                tracing::warn!(%error, "oauth2: the keys of tokens cannot be fetched; those that are known stay")
+                let issuer = place.owner.issuer();
+                tracing::warn!(issuer, %error, "oauth2: the keys of tokens cannot be fetched; those that are known stay");
             }
         }
     }
 
-    async fn fetch(&self) -> Result<(KeySet, Vec<String>), FetchError> {
-        let address = match &self.source {
-            Source::Nowhere => return Ok((KeySet::default(), Vec::new())),
+    async fn fetch(&self, source: &Source) -> Result<(KeySet, Vec<String>), FetchError> {
+        let address = match source {
             Source::File(path) => return Ok(read_set(path)?),
             Source::Address(address) => address.clone(),
-            Source::Issuer(description) => {
+            Source::Description(description) => {
                 let text = self.client.get(description).await?;
                 let parsed: serde_json::Value = serde_json::from_slice(&text).map_err(|_| FetchError::Discovery)?;
                 let address = parsed.get("jwks_uri").and_then(serde_json::Value::as_str).unwrap_or_default();
@@ -178,18 +185,55 @@ impl TokenKeys {
         KeySet::parse(&json, Origin::Public).map_err(FetchError::Keys)
     }
 
-    fn put(&self, (set, warnings): (KeySet, Vec<String>)) {
+    fn put(&self, owner: &KeyOwner, (set, warnings): (KeySet, Vec<String>)) {
+        let issuer = owner.issuer();
         for warning in warnings {
-            tracing::warn!("oauth2: {warning}");
+            tracing::warn!(issuer, "oauth2: {warning}");
         }
-        let mut keys = self.fixed.clone();
+        let mut keys = match owner {
+            KeyOwner::Shared => self.fixed.clone(),
+            KeyOwner::Issuer(_) => KeySet::default(),
+        };
         keys.add_all(set);
-        let before: Vec<String> = self.verifier.keys().names().map(str::to_owned).collect();
-        if !before.iter().map(String::as_str).eq(keys.names()) {
-            tracing::info!(keys = keys.names().count(), "oauth2: keys of tokens are loaded");
+        let before = self.verifier.keys(owner);
+        if !before.names().eq(keys.names()) {
+            tracing::info!(issuer, keys = keys.names().count(), "oauth2: keys of tokens are loaded");
         }
-        self.verifier.set_keys(keys);
+        self.verifier.set_keys(owner, keys);
     }
+}
+
+/// Where the keys are that have to be fetched, once for each owner.
+fn places(settings: &OAuth2) -> Result<Vec<Place>, TokenKeysError> {
+    let place = |owner, source| Place { owner, source, fetched: Mutex::new(None) };
+    let mut places = Vec::new();
+    match (&settings.jwks_file, settings.jwks_uri.as_str()) {
+        (Some(path), _) => places.push(place(KeyOwner::Shared, Source::File(path.clone()))),
+        (None, "") => {}
+        (None, uri) => {
+            let address = uri.parse().map_err(|_| TokenKeysError::Address)?;
+            places.push(place(KeyOwner::Shared, Source::Address(address)));
+        }
+    }
+    for issuer in separate_issuers(settings) {
+        let description = format!("{}{DISCOVERY_PATH}", issuer.trim_end_matches('/'));
+        let address = description.parse().map_err(|_| TokenKeysError::Issuer(issuer.clone()))?;
+        places.push(place(KeyOwner::Issuer(issuer.into()), Source::Description(address)));
+    }
+    Ok(places)
+}
+
+/// The issuers that are asked where their keys are, each once: those of `[oauth2]`, unless it says where keys are, and those
+/// that resource servers have besides.
+fn separate_issuers(settings: &OAuth2) -> Vec<String> {
+    let plain = |issuer: &str| issuer.trim_end_matches('/').to_owned();
+    let has_keys = settings.jwks_file.is_some() || !settings.jwks_uri.is_empty() || !settings.signing_keys.is_empty();
+    let of_servers = settings.resource_servers.values().filter_map(|server| server.issuers.as_ref()).flatten();
+    let mut seen = BTreeSet::new();
+    if has_keys {
+        seen.extend(settings.issuers.iter().map(|issuer| plain(issuer)));
+    }
+    settings.issuers.iter().chain(of_servers).filter(|issuer| seen.insert(plain(issuer))).cloned().collect()
 }
 
 fn read(path: &std::path::Path) -> Result<Vec<u8>, FileError> {
@@ -206,27 +250,31 @@ fn read_set(path: &std::path::Path) -> Result<(KeySet, Vec<String>), FileError> 
 }
 
 fn verifier_settings(settings: &OAuth2) -> oauth2::Settings {
-    let id = settings.resource_server_id.as_str();
-    let words = |text: &String| text.split_whitespace().map(str::to_owned).collect();
-    let root = ResourceServer {
-        kind: settings.resource_server_type.clone(),
-        scope_prefix: settings.scope_prefix.replace("{resource_server_id}", id),
-        additional_scopes_keys: settings.additional_scopes_keys.clone(),
-        username_claims: settings.username_claims.clone(),
-        audience: if settings.verify_aud { Audience::Required } else { Audience::Ignored },
-        scope_aliases: settings.scope_aliases.iter().map(|(alias, scopes)| (alias.clone(), words(scopes))).collect(),
-        ..ResourceServer::new(id)
-    };
-    let further = settings.resource_servers.iter().map(|(id, prefix)| {
-        let scope_prefix = if prefix.is_empty() { format!("{id}.") } else { prefix.clone() };
-        // Only one can be meant where the audience is not looked at.
-        ResourceServer { id: id.clone(), scope_prefix, audience: Audience::Required, ..root.clone() }
-    });
+    let first = FurtherResourceServer::default();
+    let first = (!settings.resource_server_id.is_empty()).then_some((&settings.resource_server_id, &first));
+    let servers = first.into_iter().chain(&settings.resource_servers);
     oauth2::Settings {
-        resource_servers: std::iter::once(root.clone()).chain(further).collect(),
-        issuers: settings.issuers.clone(),
+        resource_servers: servers.map(|(id, own)| resource_server(settings, id, own)).collect(),
+        separate_issuers: separate_issuers(settings),
         algorithms: settings.algorithms.iter().map(|algorithm| algorithm_of(*algorithm)).collect(),
         default_key: (!settings.default_key.is_empty()).then(|| settings.default_key.clone()),
+    }
+}
+
+/// A resource server with what is its own; the rest is that of `[oauth2]`.
+fn resource_server(settings: &OAuth2, id: &str, own: &FurtherResourceServer) -> ResourceServer {
+    let words = |text: &String| text.split_whitespace().map(str::to_owned).collect();
+    let aliases = own.scope_aliases.as_ref().unwrap_or(&settings.scope_aliases);
+    let verifies = own.verify_aud.unwrap_or(settings.verify_aud);
+    ResourceServer {
+        id: id.to_owned(),
+        issuers: own.issuers.as_ref().unwrap_or(&settings.issuers).clone(),
+        kind: own.resource_server_type.as_ref().unwrap_or(&settings.resource_server_type).clone(),
+        scope_prefix: own.scope_prefix.as_ref().unwrap_or(&settings.scope_prefix).replace("{resource_server_id}", id),
+        additional_scopes_keys: own.additional_scopes_keys.as_ref().unwrap_or(&settings.additional_scopes_keys).clone(),
+        username_claims: own.username_claims.as_ref().unwrap_or(&settings.username_claims).clone(),
+        audience: if verifies { Audience::Required } else { Audience::Ignored },
+        scope_aliases: aliases.iter().map(|(alias, scopes)| (alias.clone(), words(scopes))).collect(),
     }
 }
 

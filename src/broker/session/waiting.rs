@@ -12,7 +12,7 @@ use crate::model::names::{ExchangeName, UserName, VhostName};
 use crate::model::request::{Event, Request};
 
 use super::super::auth::{Access, ResourceKind};
-use super::super::authority::{AuthError, Authority, Credentials, Eventually, Identity, Question};
+use super::super::authority::{AuthError, Authority, Credentials, Eventually, Identity, Occasion, Question};
 use super::super::described;
 use super::super::login_attempts::Outcome;
 use super::{Session, Timestamp};
@@ -124,7 +124,7 @@ impl Session {
     /// Asks who presents a password, if that takes somebody else's answer.
     pub(super) fn ask_who(&mut self, user: &UserName, secret: &[u8]) {
         let credentials = Credentials { user: user.clone(), secret: secret.to_vec(), peer: self.peer };
-        let answer = self.broker.authenticate(PROTOCOL, credentials, self.now);
+        let answer = self.broker.authenticate(Occasion::Connection(PROTOCOL), credentials, self.now);
         let (name, peer) = (user.clone(), self.peer);
         self.begin(Pending::Answer(Box::pin(async move {
             let outcome = answer.await;
@@ -138,7 +138,7 @@ impl Session {
     /// Asks whom a new secret belongs to.
     pub(super) fn ask_whose(&mut self, user: &UserName, secret: &[u8]) {
         let credentials = Credentials { user: user.clone(), secret: secret.to_vec(), peer: self.peer };
-        let answer = self.broker.authenticate(PROTOCOL, credentials, self.now);
+        let answer = self.broker.authenticate(Occasion::Connection(PROTOCOL), credentials, self.now);
         self.begin(Pending::Answer(Box::pin(async move { Verdict(Kind::Secret(answer.await)) })));
     }
 

@@ -8,8 +8,8 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 
 use super::super::{
-    AuthError, Authenticate, Authority, Authorize, Broker, Credentials, Eventually, Identity, Limits, Outbox, Pending,
-    Question, Session,
+    AuthError, Authenticate, Authority, Authorize, Broker, Credentials, Eventually, Identity, Limits, Occasion, Outbox,
+    Pending, Question, Session,
 };
 use super::{NOW, PEER, broker};
 use crate::model::ids::{ChannelRef, Timestamp};
@@ -30,11 +30,16 @@ struct Directory {
 struct Handle(Arc<Directory>);
 
 impl Authenticate for Handle {
-    fn authenticate(&self, _: &Arc<Broker>, credentials: Credentials) -> Eventually<Result<Identity, AuthError>> {
+    fn authenticate(
+        &self,
+        _: &Arc<Broker>,
+        credentials: Credentials,
+        _: Occasion,
+    ) -> Eventually<Result<Identity, AuthError>> {
         let authority = Authority::Remote(Arc::new(self.clone()));
         let outcome = match &*credentials.secret {
             b"right" => Ok(Identity::outside(credentials.user, Vec::new(), authority, Some(NOW.plus(500)))),
-            _ => Err(AuthError("wrong".into())),
+            _ => Err("wrong".into()),
         };
         Box::pin(std::future::ready(outcome))
     }

@@ -77,6 +77,8 @@ class Service:
     def __init__(self, answer, tls=None):
         """With `tls`, a directory, it speaks https, with a certificate of an authority whose own is put there."""
         self.requests = []
+        # The header of each request that says who asks.
+        self.authorizations = []
         self._scheme = "https" if tls else "http"
         service = self
 
@@ -93,6 +95,7 @@ class Service:
 
             def _respond(self, path, form):
                 parameters = {name: values[0] for name, values in parse_qs(form, keep_blank_values=True).items()}
+                service.authorizations.append(self.headers["authorization"])
                 service.requests.append((self.command, path, parameters))
                 result = answer(path, parameters)
                 status, body = result if isinstance(result, tuple) else (200, result)

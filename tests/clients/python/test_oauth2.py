@@ -28,19 +28,24 @@ def issuer():
     return issuer
 
 
-@pytest.fixture(scope="module")
-def keys(issuer):
-    """The issuer's web server; the path that gives keys."""
-    description = {}
+def web_server(issuer):
+    """That of an issuer which is asked where its keys are."""
 
     def answer(path, _parameters):
         if path == "/keys":
             return json.dumps(issuer.jwks())
         if path == "/.well-known/openid-configuration":
-            return json.dumps({"issuer": service.url, "jwks_uri": f"{service.url}/keys"} | description)
+            return json.dumps({"issuer": service.url, "jwks_uri": f"{service.url}/keys"})
         return 404, ""
 
     service = Service(answer)
+    return service
+
+
+@pytest.fixture(scope="module")
+def keys(issuer):
+    """The issuer's web server; `/keys` gives keys."""
+    service = web_server(issuer)
     yield service
     service.close()
 
@@ -215,6 +220,104 @@ def test_the_issuer_says_where_its_keys_are(keys, issuer):
     broker = start(**{"oauth2.issuers": keys.url})
     login(broker, issuer.token(*ALL, iss=keys.url)).close()
     refused(broker, issuer.token(*ALL, iss="http://somebody"))
+    broker.close()
+
+
+def test_keys_of_several_issuers_are_kept_apart():
+    """Both have a key called first; one alone has a key called own."""
+    issuers = [Issuer(), Issuer()]
+    for one in issuers:
+        one.add("first")
+    issuers[0].add("own", "ES256")
+    servers = [web_server(one) for one in issuers]
+    urls = [server.url for server in servers]
+    broker = start(**{"oauth2.issuers": ",".join(urls)})
+    for one, url in zip(issuers, urls):
+        login(broker, one.token(*ALL, iss=url)).close()
+    refused(broker, issuers[0].token(*ALL, iss=urls[1]))
+    assert f'its signature is wrong for its issuer "{urls[1]}"' in broker.log().replace("\\", "")
+    refused(broker, issuers[0].token(*ALL))
+    login(broker, issuers[0].token(*ALL, kid="own", iss=urls[0])).close()
+
+    # A key that is unknown is looked for with the issuer that the token names, not more often than once a second.
+    time.sleep(1.1)
+    asked = [server.asked("/keys") for server in servers]
+    for _ in range(3):
+        refused(broker, issuers[0].token(*ALL, kid="own", iss=urls[1]))
+    assert f'its key "own" is unknown for its issuer "{urls[1]}"' in broker.log().replace("\\", "")
+    assert servers[0].asked("/keys") == asked[0], "another issuer was asked"
+    assert 1 <= servers[1].asked("/keys") - asked[1] <= 3
+    # The pause is each issuer's own.
+    issuers[0].add("new")
+    login(broker, issuers[0].token(*ALL, kid="new", iss=urls[0])).close()
+    assert servers[0].asked("/keys") == asked[0] + 1
+
+    # One that is down harms its own tokens alone, and those only when it has other keys.
+    servers[1].close()
+    issuers[1].add("late")
+    time.sleep(1.1)
+    refused(broker, issuers[1].token(*ALL, kid="late", iss=urls[1]))
+    for one, url in zip(issuers, urls):
+        login(broker, one.token(*ALL, iss=url)).close()
+    broker.close()
+    servers[0].close()
+
+
+def test_keys_without_issuer_are_for_all(keys, issuer):
+    """An address of keys is that of every issuer in the list."""
+    broker = start(**{"oauth2.jwks_uri": f"{keys.url}/keys", "oauth2.issuers": "https://one,https://other"})
+    for iss in ("https://one", "https://other/"):
+        login(broker, issuer.token(*ALL, iss=iss)).close()
+    refused(broker, issuer.token(*ALL, iss="https://somebody"))
+    broker.close()
+
+
+def test_the_audience_chooses_the_resource_server():
+    """Three of them: the first; `prod` with another issuer, prefix, user name, roles; `test` as the first."""
+    issuers = [Issuer(), Issuer()]
+    for one in issuers:
+        one.add("first")
+    servers = [web_server(one) for one in issuers]
+    first, other = (server.url for server in servers)
+    prod = (
+        f'issuers = ["{other}"], scope_prefix = "mq-", additional_scopes_keys = ["roles"], '
+        'username_claims = ["email"], scope_aliases = { reader = "mq-read:*/* mq-configure:*/prod-*" }'
+    )
+    broker = start(**{"oauth2.issuers": first, "oauth2.resource_servers": f"{{ prod = {{ {prod} }}, test = {{}} }}"})
+    # The first one's prefix is its id and a dot, and so is that of `test`.
+    login(broker, issuers[0].token(*ALL, iss=first)).close()
+    login(broker, issuers[0].token(iss=first, aud="test", scope="test.read:*/*")).close()
+    with pytest.raises(ProbableAccessDeniedError):
+        login(broker, issuers[0].token(*ALL, iss=first, aud="test"))
+    claims = {"iss": other, "aud": ["prod", "else"], "email": "ann@prod", "scope": "", "roles": ["reader"]}
+    with login(broker, issuers[1].token(**claims)) as connection:
+        connection.channel().queue_declare("prod-queue", exclusive=True)
+        code, text = channel_error(connection, lambda one: one.queue_declare("queue"))
+        assert (code, "refused for user 'ann@prod'" in text) == (403, True)
+
+    def reason(token):
+        refused(broker, token)
+        return broker.log().rsplit("the token is refused: ", 1)[1].splitlines()[0]
+
+    # Each issuer is for its own resource servers alone.
+    assert "its issuer is not accepted" in reason(issuers[0].token(**claims | {"iss": first}))
+    assert "its issuer is not accepted" in reason(issuers[1].token(*ALL, iss=other))
+    assert "its signature is wrong for its issuer" in reason(issuers[0].token(**claims))
+    several = reason(issuers[0].token(*ALL, iss=first, aud=[RESOURCE_SERVER, "test"]))
+    assert "it is for several resource servers of this broker" in several
+    assert "it is not for this resource server" in reason(issuers[0].token(*ALL, iss=first, aud="somebody"))
+    broker.close()
+    for server in servers:
+        server.close()
+
+
+def test_resource_servers_alone(keys, issuer):
+    """Without a first one, which leaves nothing for its name."""
+    settings = {"oauth2.jwks_uri": f"{keys.url}/keys", "oauth2.resource_servers": "{ prod = {} }"}
+    broker = start(**settings | {"oauth2.resource_server_id": ""})
+    login(broker, issuer.token(aud="prod", scope="prod.read:*/*")).close()
+    refused(broker, issuer.token(*ALL))
+    refused(broker, issuer.token(*ALL, aud=""))
     broker.close()
 
 
