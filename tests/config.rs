@@ -140,7 +140,10 @@ const MESSAGES: &[(&str, &str)] = &[
     ("limits.queues = 1", "unknown key limits.queues; did you mean limits.queues_per_vhost?"),
     ("amqp.consumer_timeout = \"1s\"", "unknown key amqp.consumer_timeout; did you mean queues.consumer_timeout?"),
     ("heartbeat = \"60s\"", "unknown key heartbeat; did you mean amqp.heartbeat?"),
-    ("prometheus.path = \"x\"", "unknown key prometheus.path; [prometheus] has bind, port, tls_port, return_per_object_metrics"),
+    (
+        "prometheus.path = \"x\"",
+        "unknown key prometheus.path; [prometheus] has bind, port, tls_port, return_per_object_metrics",
+    ),
     ("ampq.port = 1", "unknown section [ampq]; did you mean [amqp]?"),
     (
         "cluster.peers = []",

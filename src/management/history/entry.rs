@@ -26,6 +26,8 @@ pub(super) struct Entry {
     /// Its number on the disk; 0 if it is kept in memory only.
     pub(super) id: u32,
     fields: u8,
+    /// Whether it began after the round before the one that first found it, so that what it had then came since that one.
+    pub(super) is_new: bool,
     /// Whether the disk knows the subject.
     pub(super) is_stored: bool,
     /// Whether the newest values lie on the disk beside the name, and not only with the rows, which expire.
@@ -52,6 +54,7 @@ impl Entry {
             changed: round,
             id,
             fields: values.len() as u8,
+            is_new: false,
             is_stored: false,
             is_anchored: false,
         }
@@ -198,21 +201,30 @@ impl Entry {
         self.expire(timelines);
     }
 
-    /// The newest values with their rates: the difference between the newest two rounds.
+    /// The newest values with their rates: the difference between the newest two rounds, from zero for what is new.
     pub(super) fn rates(&self, timelines: &Timelines, rates: &mut Vec<Rate>) {
         rates.clear();
         let last = self.last();
         rates.extend(last[..self.fields()].iter().map(|value| Rate { value: *value, per_second: 0.0 }));
-        let Some(row) = self.active().and_then(|active| active.rows[0].newest_row()) else { return };
         let (now, before) = (timelines[0].get(self.seen), timelines[0].get(self.seen.saturating_sub(1)));
         let (Some(now), Some(before)) = (now, before) else { return };
         let elapsed_ms = now.at_ms - before.at_ms;
-        if row.round != self.seen || elapsed_ms > STALE_MS[0] {
+        if elapsed_ms == 0 || elapsed_ms > STALE_MS[0] {
+            return;
+        }
+        let per_second = |difference: i64| difference as f64 * 1000.0 / elapsed_ms as f64;
+        if self.is_new && self.born_ms == now.at_ms {
+            // Its values were zero before.
+            rates.iter_mut().for_each(|rate| rate.per_second = per_second(rate.value as i64));
+            return;
+        }
+        let Some(row) = self.active().and_then(|active| active.rows[0].newest_row()) else { return };
+        if row.round != self.seen {
             return;
         }
         row.for_each(|field, difference| {
             if let Some(rate) = rates.get_mut(field) {
-                rate.per_second = difference as i64 as f64 * 1000.0 / elapsed_ms as f64;
+                rate.per_second = per_second(difference as i64);
             }
         });
     }

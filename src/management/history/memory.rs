@@ -32,6 +32,8 @@ pub(super) struct Memory {
     used_bytes: usize,
     budget_bytes: usize,
     refused: u64,
+    /// The newest round of which something is not kept that it had.
+    incomplete_through: u32,
     swept: usize,
 }
 
@@ -49,6 +51,7 @@ impl Memory {
             used_bytes: 0,
             budget_bytes,
             refused: 0,
+            incomplete_through: 0,
             swept: 0,
         }
     }
@@ -117,8 +120,11 @@ impl Memory {
     fn create(&mut self, hash: u64, key: &[u8], values: &[u64], round: u32) {
         let born_ms = self.timelines[0].get(round).map_or(0, |moment| moment.at_ms);
         let mut entry = Entry::new(key, values, born_ms, round, 0);
+        // What is found after a round that lacked something may be as old as the broker.
+        entry.is_new = self.incomplete_through + 1 < round;
         if self.used_bytes + entry.bytes() > self.budget_bytes && !is_essential(key) {
             self.refused += 1;
+            self.incomplete_through = round;
             return;
         }
         if subject::is_stored(key) {
@@ -153,6 +159,7 @@ impl Memory {
             entry.restored(&self.timelines);
         }
         self.used_bytes = self.entries.iter().flatten().map(Entry::bytes).sum();
+        self.lack();
         self.shed();
     }
 
@@ -177,6 +184,12 @@ impl Memory {
         for place in 0..self.entries.len() {
             self.remove(place as u32);
         }
+        self.lack();
+    }
+
+    /// Something is missing of the newest round.
+    fn lack(&mut self) {
+        self.incomplete_through = self.timelines[0].last();
     }
 
     fn place(&self, key: &[u8]) -> Option<u32> {
@@ -245,6 +258,7 @@ impl Memory {
                 return;
             }
             self.remove(place);
+            self.lack();
         }
     }
 

@@ -81,7 +81,9 @@ fn rates_are_those_of_the_newest_two_rounds() {
     let mut rates = Vec::new();
     assert!(history.rates(queue("a"), &mut rates));
     assert_eq!(rates[0], Rate { value: 100, per_second: 0.0 }, "one round has no rate");
-    record(&history, START_MS + 4_000, &[(queue("a"), &[140, 1, 3])]);
+    record(&history, START_MS + 4_000, &[(queue("a"), &[140, 1, 3]), (queue("new"), &[20, 0, 1])]);
+    assert!(history.rates(queue("new"), &mut rates));
+    assert_eq!(rates, [(20, 5.0), (0, 0.0), (1, 0.25)].map(|(value, per_second)| Rate { value, per_second }));
     assert!(history.rates(queue("a"), &mut rates));
     let expected = [(140, 10.0), (1, -2.0), (3, 0.0)].map(|(value, per_second)| Rate { value, per_second });
     assert_eq!(rates, expected);
@@ -95,6 +97,22 @@ fn rates_are_those_of_the_newest_two_rounds() {
     );
     assert_eq!(history.latest(queue("a"), 3), None);
     assert!(!history.rates(queue("b"), &mut rates) && rates.is_empty());
+}
+
+#[test]
+fn what_was_not_kept_is_not_new() {
+    let rate_of = |history: &History, value: u64| {
+        record(history, START_MS + 10_000, &[(queue("a"), &[value])]);
+        history.latest(queue("a"), 0)
+    };
+    let cleared = History::new(BUDGET);
+    record(&cleared, START_MS + 5_000, &[(queue("a"), &[100])]);
+    cleared.clear();
+    assert_eq!(rate_of(&cleared, 110), Some(Rate { value: 110, per_second: 0.0 }));
+    let forgotten = History::new(BUDGET);
+    record(&forgotten, START_MS + 5_000, &[(queue("a"), &[100])]);
+    forgotten.forget(queue("a"));
+    assert_eq!(rate_of(&forgotten, 10), Some(Rate { value: 10, per_second: 2.0 }), "deleted, and made anew");
 }
 
 #[test]
