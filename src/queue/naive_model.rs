@@ -149,8 +149,8 @@ impl Model {
             let Some(head) = self.head() else { break };
             let message = self.messages.remove(head);
             self.dead_letter(message, Reason::MaxLength, effects);
+            self.expire(now, effects);
         }
-        self.expire(now, effects);
     }
 
     fn subscription(&self, id: ConsumerId) -> Option<&Subscription> {

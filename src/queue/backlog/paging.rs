@@ -86,6 +86,22 @@ impl Backlog {
         }
     }
 
+    /// Whether the block that begins with this index is cold and to be loaded.
+    pub(in crate::queue) fn is_wanted(&self, first: u64) -> bool {
+        let block = self.blocks.get(self.block_of(first));
+        matches!(block, Some(Block::Cold(block)) if block.first == first && block.state == ColdState::Wanted)
+    }
+
+    /// When the first message of the cold blocks within these indexes expires.
+    pub(in crate::queue) fn cold_expiry(&self, range: IndexRange) -> Timestamp {
+        let blocks = self.blocks.range(self.block_of(range.first).min(self.blocks.len())..);
+        let within = blocks.map_while(|block| match block {
+            Block::Cold(block) if block.first <= range.last => Some(block.expires),
+            _ => None,
+        });
+        within.min().unwrap_or(NEVER)
+    }
+
     /// Starts to load the wanted cold block that begins with this index, and wanted ones that follow it. Their indexes
     /// and the memory they will take; none when the block is not there or is loading already.
     pub(in crate::queue) fn request_wanted(&mut self, first: u64) -> Option<(IndexRange, u64)> {

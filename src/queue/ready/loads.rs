@@ -48,6 +48,20 @@ impl Ready {
             })
     }
 
+    /// Whether messages that may have expired are being loaded, or are to be, so that they can go.
+    pub(in crate::queue) fn awaits_expired(&self, now: Timestamp) -> bool {
+        if !self.has_cold() || self.rule == ExpiryRule::HeadOnly {
+            return false;
+        }
+        // What a purge dropped may be under way yet.
+        let backlog = |number: u8| self.lanes.get(usize::from(number)).map(|lane| &lane.backlog);
+        let Loads { wanted, under_way } = &self.loads;
+        wanted.iter().any(|(number, first)| backlog(*number).is_some_and(|backlog| backlog.is_wanted(*first)))
+            || under_way
+                .iter()
+                .any(|(number, range)| backlog(*number).is_some_and(|backlog| backlog.cold_expiry(*range) <= now))
+    }
+
     /// Bytes of memory that the messages take.
     pub(in crate::queue) fn memory(&self) -> u64 {
         let (messages, bytes) = (self.len - self.cold.messages, self.bytes - self.cold.bytes);
