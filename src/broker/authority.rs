@@ -105,8 +105,8 @@ pub trait Authorize: Send + Sync {
     /// The answer, if it was given a short time ago.
     fn known(&self, question: &Question) -> Option<bool>;
 
-    /// Asks. A service that gives no answer in time has refused.
-    fn ask(&self, question: Question) -> Eventually<bool>;
+    /// Asks. None is no answer, in time; which allows nothing.
+    fn ask(&self, question: Question) -> Eventually<Option<bool>>;
 
     /// Milliseconds for which an answer holds.
     fn lifetime_ms(&self) -> u64;
@@ -163,9 +163,9 @@ impl Identity {
         Self { user: Arc::new(User::new(name, PasswordHash::none(), tags)), authority, expires }
     }
 
-    /// Whether the user may work in the vhost.
+    /// Whether the user may work in the vhost; None if whoever has to say gives no answer.
     #[must_use]
-    pub fn may_enter(&self, vhost: &VhostName, peer: IpAddr) -> Eventually<bool> {
+    pub fn may_enter(&self, vhost: &VhostName, peer: IpAddr) -> Eventually<Option<bool>> {
         let known = match &self.authority {
             Authority::Internal => self.user.permissions.contains_key(vhost),
             Authority::Ended => false,
@@ -178,7 +178,7 @@ impl Identity {
                 }
             }
         };
-        Box::pin(std::future::ready(known))
+        Box::pin(std::future::ready(Some(known)))
     }
 }
 

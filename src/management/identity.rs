@@ -237,7 +237,7 @@ impl Management {
                     self.node.pause(pause).await;
                 }
                 if matches!(error, AuthError::Unanswered(_)) {
-                    return Err(Failure::unavailable("an authentication backend gives no answer"));
+                    return Err(no_backend());
                 }
                 if error.to_string().contains("localhost") {
                     return Err(Failure::not_authorised("User can only log in via localhost"));
@@ -250,7 +250,8 @@ impl Management {
             _ => {
                 let mut entered = BTreeSet::new();
                 for (vhost, _) in topology.vhosts() {
-                    if identity.may_enter(vhost, peer).await {
+                    let may_enter = identity.may_enter(vhost, peer).await;
+                    if may_enter.ok_or_else(no_backend)? {
                         entered.insert(vhost.clone());
                     }
                 }
@@ -259,4 +260,9 @@ impl Management {
         };
         Ok(Identity::User(Member { identity, vhosts }))
     }
+}
+
+/// Who somebody is, or what they may do, is not known.
+fn no_backend() -> Failure {
+    Failure::unavailable("an authentication backend gives no answer")
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::clock::{Clock, wall_clock};
-use super::http_backend::{HttpBackend, HttpBackendError};
+use super::http_backend::{HttpBackend, HttpBackendError, Refusal};
 use super::introspection::{Introspection, IntrospectionError};
-use super::token_keys::{TokenKeys, TokenKeysError};
+use super::token_keys::{TokenKeys, TokenKeysError, TokenRefusal};
 use crate::broker::{AuthError, Authenticate, Authority, Broker, Credentials, Eventually, Identity, Occasion, User};
 use crate::config::{AuthBackend, Config};
 use crate::model::ids::Timestamp;
@@ -145,7 +145,7 @@ impl Backends {
                 Ok(Identity { expires: known.expires, ..Identity::internal(Arc::new(user)) })
             }
             (Backend::Http, Some(http)) => {
-                let tags = http.user(&known.name, None).await.map_err(refused)?;
+                let tags = http.user(&known.name, None).await.map_err(denied)?;
                 Ok(remote(http, known, tags))
             }
             (Backend::Http | Backend::OAuth2, _) => Err("it is not set up".into()),
@@ -178,7 +178,7 @@ impl Backends {
                 if credentials.secret.is_empty() || user.as_str().is_empty() {
                     return Err("blank user name or password".into());
                 }
-                let tags = http.user(user, Some(&credentials.secret)).await.map_err(refused)?;
+                let tags = http.user(user, Some(&credentials.secret)).await.map_err(denied)?;
                 Ok(named(user.clone(), tags))
             }
             (Backend::OAuth2 | Backend::Http, _, _) => Err("it is not set up".into()),
@@ -197,7 +197,10 @@ impl Backends {
             }
             _ => {
                 let verified = tokens.verify(secret, wall_clock()).await;
-                verified.map(Arc::new).map_err(|error| refused(format!("the token is refused: {error}")))
+                verified.map(Arc::new).map_err(|refusal| match refusal {
+                    TokenRefusal::Refused(_) => refused(refusal),
+                    TokenRefusal::NoKeys(_) => AuthError::Unanswered(refusal.to_string()),
+                })
             }
         }
     }
@@ -205,6 +208,13 @@ impl Backends {
 
 fn refused(reason: impl ToString) -> AuthError {
     AuthError::Refused(reason.to_string())
+}
+
+fn denied(refusal: Refusal) -> AuthError {
+    match refusal.is_unanswered() {
+        true => AuthError::Unanswered(refusal.to_string()),
+        false => refused(refusal),
+    }
 }
 
 /// Somebody whose permissions the service has.

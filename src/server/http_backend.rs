@@ -39,6 +39,17 @@ pub(super) enum Refusal {
     Unclear,
 }
 
+impl Refusal {
+    /// Whether the service has not said anything about who asked. A status such as 403 says no.
+    pub(super) fn is_unanswered(&self) -> bool {
+        match self {
+            Self::Denied | Self::DeniedBecause(_) => false,
+            Self::NoAnswer(HttpError::Status(status)) => !status.is_client_error(),
+            Self::NoAnswer(_) | Self::Unclear => true,
+        }
+    }
+}
+
 /// See the module's documentation.
 pub(super) struct HttpBackend {
     client: HttpClient,
@@ -106,7 +117,7 @@ impl HttpBackend {
         Arc::new(Remote { backend: Arc::clone(self), asker })
     }
 
-    async fn may(&self, asker: &Arc<Asker>, question: &Question) -> bool {
+    async fn may(&self, asker: &Arc<Asker>, question: &Question) -> Option<bool> {
         let peer;
         let mut parameters = vec![("username", asker.name.as_str())];
         let address = match question {
@@ -134,7 +145,7 @@ impl HttpBackend {
         match self.ask(address, &parameters).await {
             Ok(_) => {
                 self.remember(asker, question, true);
-                true
+                Some(true)
             }
             Err(refusal) => {
                 let user = asker.name.as_str();
@@ -142,7 +153,7 @@ impl HttpBackend {
                 if matches!(refusal, Refusal::Denied | Refusal::DeniedBecause(_)) {
                     self.remember(asker, question, false);
                 }
-                false
+                (!refusal.is_unanswered()).then_some(false)
             }
         }
     }
@@ -187,7 +198,7 @@ impl Authorize for Remote {
         cache.get(&key).filter(|(_, until)| *until > Instant::now()).map(|(answer, _)| *answer)
     }
 
-    fn ask(&self, question: Question) -> Eventually<bool> {
+    fn ask(&self, question: Question) -> Eventually<Option<bool>> {
         let (backend, asker) = (Arc::clone(&self.backend), Arc::clone(&self.asker));
         Box::pin(async move { backend.may(&asker, &question).await })
     }

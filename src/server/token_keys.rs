@@ -37,6 +37,16 @@ pub enum TokenKeysError {
     Issuer(String),
 }
 
+/// Why somebody is not let in. For the log, and without secrets.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TokenRefusal {
+    #[error("the token is refused: {0}")]
+    Refused(#[from] TokenError),
+    /// Its issuer may well have signed it.
+    #[error("the token cannot be checked: {0}, and the issuer gives no keys")]
+    NoKeys(TokenError),
+}
+
 /// Why a file of keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -73,8 +83,8 @@ enum Source {
 struct Place {
     owner: KeyOwner,
     source: Source,
-    /// When they were last fetched, and who may do so.
-    fetched: Mutex<Option<Instant>>,
+    /// When they were last asked for, and whether there were any. Whoever holds it may ask.
+    fetched: Mutex<Option<(Instant, bool)>>,
 }
 
 /// See the module's documentation.
@@ -139,23 +149,33 @@ impl TokenKeys {
 
     /// What the token allows. If its key is unknown, the keys of its issuer, and of no other, are fetched first, though
     /// not more often than once a second.
-    pub(super) async fn verify(&self, token: &[u8], now: Timestamp) -> Result<Grant, TokenError> {
-        let outcome = self.verifier.verify(token, now);
-        let (Err(TokenError::UnknownKey(_, owner)) | Err(TokenError::NoKey(owner))) = &outcome else { return outcome };
-        let Some(place) = self.places.iter().find(|place| place.owner == *owner) else { return outcome };
-        self.fetch_unless_fresh(place, Instant::now()).await;
-        self.verifier.verify(token, now)
+    pub(super) async fn verify(&self, token: &[u8], now: Timestamp) -> Result<Grant, TokenRefusal> {
+        let error = match self.verifier.verify(token, now) {
+            Ok(grant) => return Ok(grant),
+            Err(error) => error,
+        };
+        let (TokenError::UnknownKey(_, owner) | TokenError::NoKey(owner)) = &error else { return Err(error.into()) };
+        let Some(place) = self.places.iter().find(|place| place.owner == *owner) else { return Err(error.into()) };
+        let reached = self.fetch_unless_fresh(place, Instant::now()).await;
+        self.verifier.verify(token, now).map_err(|error| match (&error, reached) {
+            (TokenError::UnknownKey(..) | TokenError::NoKey(_), false) => TokenRefusal::NoKeys(error),
+            _ => error.into(),
+        })
     }
 
-    /// Fetches keys, unless that has been done since `asked` or less than a pause before.
-    async fn fetch_unless_fresh(&self, place: &Place, asked: Instant) {
+    /// Fetches keys, unless that has been done since `asked` or less than a pause before. Whether there were any, the last
+    /// time.
+    async fn fetch_unless_fresh(&self, place: &Place, asked: Instant) -> bool {
         // Whoever comes meanwhile waits for the same fetch.
         let mut fetched = place.fetched.lock().await;
-        if fetched.is_some_and(|at| at + FETCH_PAUSE > asked) {
-            return;
+        if let Some((at, reached)) = *fetched
+            && at + FETCH_PAUSE > asked
+        {
+            return reached;
         }
         let outcome = Box::pin(self.fetch(&place.source)).await;
-        *fetched = Some(Instant::now());
+        let reached = outcome.is_ok();
+        *fetched = Some((Instant::now(), reached));
         match outcome {
             Ok(set) => self.put(&place.owner, set),
             Err(error) => {
@@ -163,6 +183,7 @@ impl TokenKeys {
                 tracing::warn!(issuer, %error, "oauth2: the keys of tokens cannot be fetched; those that are known stay");
             }
         }
+        reached
     }
 
     async fn fetch(&self, source: &Source) -> Result<(KeySet, Vec<String>), FetchError> {

@@ -173,7 +173,7 @@ impl Session {
             (Ok(identity), None, Some(vhost)) => {
                 let may_enter = identity.may_enter(&vhost, self.peer);
                 self.begin(Pending::Answer(Box::pin(async move {
-                    let may_stay = may_enter.await;
+                    let may_stay = may_enter.await.unwrap_or(false);
                     Verdict(Kind::Renewed(identity, may_stay))
                 })));
             }
@@ -233,7 +233,9 @@ impl Session {
         }
         self.waiting.requests.push_front(again);
         let answer = service.ask(question.clone());
-        self.begin(Pending::Answer(Box::pin(async move { Verdict(Kind::Access(question, answer.await)) })));
+        self.begin(Pending::Answer(Box::pin(
+            async move { Verdict(Kind::Access(question, answer.await.unwrap_or(false))) },
+        )));
     }
 
     /// Whether the resource may be used so. While a service has to be asked the answer is no, and the request is handled

@@ -51,7 +51,7 @@ impl Authorize for Handle {
         known.as_ref()?.iter().find(|(asked, _)| asked == question).map(|(_, answer)| *answer)
     }
 
-    fn ask(&self, question: Question) -> Eventually<bool> {
+    fn ask(&self, question: Question) -> Eventually<Option<bool>> {
         self.0.asked.lock().push(question.clone());
         let name = match &question {
             Question::Vhost { vhost, .. } => vhost.as_str(),
@@ -62,7 +62,7 @@ impl Authorize for Handle {
         if let Some(known) = &mut *self.0.known.lock() {
             known.push((question, answer));
         }
-        Box::pin(std::future::ready(answer))
+        Box::pin(std::future::ready(Some(answer)))
     }
 
     fn lifetime_ms(&self) -> u64 {

@@ -1,6 +1,9 @@
 """What stands outside the broker in the tests of authentication backends: an issuer of tokens and an HTTP service."""
 
+import base64
+import http.client
 import json
+import socket
 import ssl
 import threading
 import time
@@ -134,3 +137,19 @@ class Service:
     def close(self):
         self._server.shutdown()
         self._server.server_close()
+
+
+def manage(broker, authorization, path="/api/whoami"):
+    """The management API's status and answer to somebody, on the socket in the data directory."""
+    connection = http.client.HTTPConnection("localhost", timeout=20)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(broker._directory / "data" / "warren.sock"))
+    connection.request("GET", path, headers={"authorization": authorization})
+    response = connection.getresponse()
+    body = json.loads(response.read() or "null")
+    connection.close()
+    return response.status, body
+
+
+def basic(user, password):
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -5,7 +5,7 @@ import time
 import pika
 import pytest
 from broker import Broker
-from identity import Service
+from identity import Service, basic, manage
 from pika.exceptions import (
     AMQPConnectionError,
     ChannelClosedByBroker,
@@ -173,8 +173,18 @@ def test_other_answers_refuse(broker, directory, status):
     refused(broker)
 
 
+@pytest.mark.parametrize("status, expected", [(403, 401), (500, 503), (302, 503)])
+def test_the_management_api_tells_a_refusal_from_no_answer(broker, directory, status, expected):
+    assert manage(broker, basic("ann", SECRET))[0] == 200
+    directory.status = status
+    assert manage(broker, basic("ann", SECRET))[0] == expected
+    assert manage(broker, basic("guest", "guest"))[0] == 200
+
+
 def test_a_service_that_is_down_refuses(broker, service):
     service.close()
+    status, body = manage(broker, basic("ann", SECRET))
+    assert (status, body["error"]) == (503, "service_unavailable")
     refused(broker)
     login(broker, user="guest", password="guest").close()
 

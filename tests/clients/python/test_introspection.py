@@ -1,16 +1,14 @@
 """Opaque tokens: an endpoint is asked what they stand for, by AMQP logins each time, by the management API now and then."""
 
 import base64
-import http.client
 import json
-import socket
 import threading
 import time
 
 import pika
 import pytest
 from broker import Broker
-from identity import Issuer, RESOURCE_SERVER, Service
+from identity import Issuer, RESOURCE_SERVER, Service, basic, manage
 from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker, ConnectionClosedByBroker
 from support import wait_until
 
@@ -91,22 +89,6 @@ def refused(broker, token, user=""):
     with pytest.raises(AMQPConnectionError):
         login(broker, token, user)
     return time.monotonic() - begun, broker.log().rsplit("oauth2: ", 1)[-1].splitlines()[0]
-
-
-def manage(broker, authorization, path="/api/whoami"):
-    """The management API's status and answer to somebody, on the socket in the data directory."""
-    connection = http.client.HTTPConnection("localhost", timeout=20)
-    connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.connect(str(broker._directory / "data" / "warren.sock"))
-    connection.request("GET", path, headers={"authorization": authorization})
-    response = connection.getresponse()
-    body = json.loads(response.read() or "null")
-    connection.close()
-    return response.status, body
-
-
-def basic(user, password):
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 def test_an_opaque_token_logs_in(broker, service, endpoint):
