@@ -162,7 +162,12 @@ impl Verb {
             Tool::Warren => "[--uri <uri>] [--quiet]",
             _ => "[--node <node>] [--longnames] [--quiet]",
         };
-        format!("{} {general} {} {}", tool.name(), self.name, self.usage).trim_end().to_owned()
+        // `warren top` and `warren definitions` have their whole names.
+        let name = match self.name.strip_prefix("warren ") {
+            Some(_) => self.name.to_owned(),
+            None => format!("{} {general} {}", tool.name(), self.name),
+        };
+        format!("{name} {}", self.usage).trim_end().to_owned()
     }
 
     pub(crate) fn shape(&self) -> Shape {

@@ -1,11 +1,16 @@
 """Starts a broker if none is named, and runs commands against it."""
 
+import fcntl
 import json
 import os
 import pathlib
+import pty
+import select
 import signal
+import struct
 import subprocess
 import tempfile
+import termios
 import time
 import unittest
 import urllib.parse
@@ -83,6 +88,49 @@ def program(*words, stdin="", environment=None):
     variables = {**os.environ, **(environment or {})}
     command = [str(BINARY), *map(str, words)]
     return Result(subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=TIMEOUT, env=variables))
+
+
+class Terminal:
+    """The program on a terminal of 30 lines of 120 columns."""
+
+    def __init__(self, *words):
+        self.words = [str(BINARY), *map(str, words)]
+        self.text = ""
+
+    def __enter__(self):
+        self.process, self.screen = pty.fork()
+        if self.process == 0:
+            os.environ["TERM"] = "xterm-256color"
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+            os.execv(self.words[0], self.words)
+        return self
+
+    def __exit__(self, *_):
+        if self.process:
+            os.kill(self.process, signal.SIGKILL)
+            os.waitpid(self.process, 0)
+        os.close(self.screen)
+
+    def shows(self, *texts):
+        """Reads until all of them were written since the last time."""
+        end = time.monotonic() + 20
+        while not all(text in self.text for text in texts):
+            if not select.select([self.screen], [], [], max(0, end - time.monotonic()))[0]:
+                raise AssertionError(f"not shown: {texts} in {self.text[-3000:]!r}")
+            try:
+                self.text += os.read(self.screen, 65536).decode(errors="replace")
+            except OSError as error:
+                raise AssertionError(f"ended without: {texts} in {self.text[-3000:]!r}") from error
+        self.text = ""
+
+    def press(self, *keys):
+        for key in keys:
+            os.write(self.screen, key.encode())
+
+    def exit_code(self):
+        _, status = os.waitpid(self.process, 0)
+        self.process = None
+        return os.waitstatus_to_exitcode(status)
 
 
 class CtlTest(unittest.TestCase):

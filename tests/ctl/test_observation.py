@@ -6,7 +6,7 @@ import subprocess
 import threading
 import urllib.parse
 
-from support import BINARY, TIMEOUT, CtlTest, program
+from support import BINARY, TIMEOUT, CtlTest, Terminal, program
 
 
 class Lists(CtlTest):
@@ -141,6 +141,19 @@ class Clients(CtlTest):
         self.assertNotIn("ctl-0", frame("--filter", "ctl-none"))
         result = program("top", *self.broker.target(), "--once", "--sort", "bogus")
         self.assertEqual(result.code, 65, result)
+        self.assertIn("\nwarren top [--interval", program("top", "--help").out)
+
+    def test_top_on_a_terminal(self):
+        with Terminal("top", *self.broker.target(), "--interval", "1", "--filter", "ctl-0") as terminal:
+            terminal.shows("ctl-0", "q quit")
+            terminal.press("?")
+            terminal.shows("`trouble`:")
+            terminal.press("?", "\t")
+            terminal.shows("CHANNELS")
+            terminal.press("q")
+            # The screen from before comes back, and the cursor.
+            terminal.shows("\x1b[?1049l", "\x1b[?25h")
+            self.assertEqual(terminal.exit_code(), 0)
 
     def test_one_connection_is_closed(self):
         # The first one, which declared the queues, reads its socket no more.

@@ -15,7 +15,7 @@ const HELP: &str = "\
  Tab, 1, 2     queues, connections
  s             sort by the next column
  r             reverse the order
- /             filter by name, vhost, user; Enter takes it, Esc clears it
+ /             filter by name, vhost, user; Enter takes, Esc clears it
  p, space      pause
  arrows, PgUp, PgDn, Home   scroll
  Enter         look now
