@@ -39,10 +39,16 @@ impl Metadata {
 
     /// Removes a vhost with everything in it; the queues it had.
     pub(in crate::broker) fn remove_vhost(&mut self, name: &VhostName) -> Option<Vec<Arc<Queue>>> {
-        let queues: Vec<Arc<Queue>> = self.vhost(name)?.queues.values().cloned().collect();
+        let vhost = self.vhost(name)?;
+        let queues: Vec<Arc<Queue>> = vhost.queues.values().cloned().collect();
+        let mut exchanges: Vec<ExchangeName> = vhost.exchanges.keys().cloned().collect();
+        exchanges.sort();
         self.take_vhost(name);
         for queue in &queues {
             self.note(|| described::queue_deleted(queue));
+        }
+        for exchange in &exchanges {
+            self.note(|| described::exchange_deleted(name, exchange));
         }
         self.note(|| described::vhost_deleted(name));
         self.changes.push(Change::RemoveVhost { vhost: name.clone() });

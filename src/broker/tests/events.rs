@@ -424,6 +424,26 @@ fn administration_is_told_of_with_who_did_it() {
 }
 
 #[test]
+fn a_vhost_goes_with_all_it_has() {
+    let broker = broker(1, Limits::default());
+    let mut watcher = Client::new(&broker, "/");
+    watcher.listen("events", EVENT, &["vhost.deleted", "exchange.deleted", "queue.deleted"]);
+    broker.put_vhost(&"new".into(), VhostMetadata::default());
+    let everything = Permission::parse(".*", ".*", ".*").unwrap();
+    broker.set_permission(&"guest".into(), &"new".into(), Some(everything)).unwrap();
+    let mut client = Client::new(&broker, "new");
+    client.declare("jobs");
+    broker.delete_vhost(&"new".into()).unwrap();
+    let told = watcher.drain("events");
+    assert_eq!(key_of(told.first().unwrap()), "queue.deleted");
+    assert_eq!(key_of(told.last().unwrap()), "vhost.deleted");
+    let exchanges = told.iter().filter(|event| key_of(event) == "exchange.deleted");
+    let names: Vec<_> = exchanges.map(|event| shown(&headers(event), &["name"])[0].clone()).collect();
+    let expected = ["", "amq.direct", "amq.fanout", "amq.headers", "amq.match", "amq.rabbitmq.trace", "amq.topic"];
+    assert_eq!(names, expected.map(text));
+}
+
+#[test]
 fn nothing_is_described_for_nobody() {
     let broker = broker(1, Limits::default());
     broker.announce_with(|| panic!("nobody listens"));
