@@ -100,6 +100,12 @@ impl Logging {
         }
     }
 
+    /// The last lines of the file, `count` at most. Why there are none, else.
+    pub fn tail(&self, count: usize) -> Result<Vec<String>, String> {
+        let (path, file) = self.file.as_ref().ok_or("the log goes to no file: log.file is empty")?;
+        file.lock().tail(count).map_err(|error| format!("cannot read {}: {error}", path.display()))
+    }
+
     /// Writes what waits; nothing is logged after that.
     pub fn finish(&self) {
         self.threads.lock().clear();

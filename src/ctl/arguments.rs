@@ -24,7 +24,7 @@ const GENERAL: [(&str, Value); 16] = [
 ];
 
 /// One letter each.
-const SHORT: [(char, &str); 14] = [
+const SHORT: [(char, &str); 15] = [
     ('p', "vhost"),
     ('n', "node"),
     ('t', "timeout"),
@@ -35,6 +35,7 @@ const SHORT: [(char, &str); 14] = [
     ('E', "enabled"),
     ('e', "implicitly-enabled"),
     ('m', "minimal"),
+    ('N', "number"),
     ('v', "verbose"),
     ('N', "number"),
     ('d', "duration"),

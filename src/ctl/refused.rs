@@ -45,13 +45,8 @@ pub(crate) const VERBS: &[Verb] = &[
     ),
     refused(
         DIAGNOSTICS,
-        "log_tail",
-        "The log goes to standard error: your service manager keeps it (`journalctl -u warren -n 50`)",
-    ),
-    refused(
-        DIAGNOSTICS,
         "log_tail_stream",
-        "The log goes to standard error: your service manager keeps it (`journalctl -u warren -f`)",
+        "Follow the log where it goes: `journalctl -u warren -f`, or `tail -F` and the file that log_location names",
     ),
     refused(
         DIAGNOSTICS,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::call::Call;
 use super::client::path;
 use super::error::CtlError;
+use super::node::not_rabbitmq;
 use super::report::{self, Sections, listener_line, memory_lines, unit};
 use super::verb::{BOTH, DIAGNOSTICS, Done, Group, Verb};
 
@@ -47,6 +48,14 @@ pub(crate) const VERBS: &[Verb] = &[
     .of(DIAGNOSTICS),
     Verb::new(Group::Monitoring, "log_location", "[--all]", "Prints where the node's log goes", log_location)
         .of(DIAGNOSTICS),
+    Verb::new(
+        Group::Monitoring,
+        "log_tail",
+        "[--number <number>]",
+        "Prints the last lines of the log's file",
+        log_tail,
+    )
+    .of(DIAGNOSTICS),
 ];
 
 /// Everything `status` is about.
@@ -260,6 +269,16 @@ fn memory_breakdown(call: &Call<'_>) -> Done {
     let memory = call.client.get(&path(&["nodes", call.node(), "memory"]))?;
     let memory = &memory["memory"];
     call.document(&report::memory_json(memory), || memory_lines(memory, unit, "%").join("\n") + "\n\n")
+}
+
+fn log_tail(call: &Call<'_>) -> Done {
+    let count = call.arguments.number::<usize>("number")?.unwrap_or(50);
+    call.node_banner(|node| format!("Last {count} log lines on node {node} ... "));
+    let reply = call.client.request(&Method::GET, &format!("/api/warren/log_tail?lines={count}"), None)?;
+    not_rabbitmq(call, reply.status)?;
+    let tail = reply.success()?.json();
+    tail["lines"].as_array().into_iter().flatten().filter_map(Value::as_str).for_each(|line| call.line(line));
+    Ok(())
 }
 
 fn log_location(call: &Call<'_>) -> Done {

@@ -1,9 +1,12 @@
 //! A file that the log goes to: turned over at a size, begun anew when it has been moved away.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+/// What is looked at of a file for its last lines, in bytes.
+const TAIL_MAX: u64 = 1 << 20;
 
 /// See the module's documentation. What cannot be written is dropped: a full disk is not to stop the broker.
 pub(super) struct LogFile {
@@ -42,6 +45,20 @@ impl LogFile {
         {
             open.size += lines.len() as u64;
         }
+    }
+
+    /// The last lines that were written, `count` at most, as far as they lie in the last MiB of the file.
+    pub(super) fn tail(&self, count: usize) -> io::Result<Vec<String>> {
+        let mut file = File::open(&self.path)?;
+        let size = file.metadata()?.len();
+        file.seek(SeekFrom::Start(size.saturating_sub(TAIL_MAX)))?;
+        let mut end = Vec::new();
+        file.take(TAIL_MAX).read_to_end(&mut end)?;
+        let text = String::from_utf8_lossy(&end);
+        // The first one may have lost its beginning.
+        let cut = usize::from(size > TAIL_MAX);
+        let lines: Vec<&str> = text.lines().skip(cut).collect();
+        Ok(lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect())
     }
 
     /// Makes the file the newest of the older ones and begins another.
@@ -144,6 +161,21 @@ mod tests {
         std::fs::create_dir_all(&directory).unwrap();
         file.write(b"third\n");
         assert_eq!(contents(&directory), texts(&[("log", "third\n")]));
+    }
+
+    #[test]
+    fn the_last_lines_are_those_of_the_last_mebibyte() {
+        let directory = directory("tail");
+        let mut file = LogFile::open(&directory.join("log"), 0, 1).unwrap();
+        assert!(file.tail(10).unwrap().is_empty());
+        for line in ["a\n", "b\n", "c\n"] {
+            file.write(line.as_bytes());
+        }
+        assert_eq!(file.tail(2).unwrap(), ["b", "c"]);
+        assert_eq!(file.tail(10).unwrap(), ["a", "b", "c"]);
+        file.write(&[b'x'; TAIL_MAX as usize]);
+        file.write(b"\nlast\n");
+        assert_eq!(file.tail(10).unwrap(), ["last"], "what has no beginning is left out");
     }
 
     #[test]

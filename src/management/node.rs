@@ -78,6 +78,9 @@ pub trait Node: Send + Sync {
     /// Logs what is as important as this and more; an error names what is allowed.
     fn set_log_level(&self, level: &str) -> Result<(), String>;
 
+    /// The last lines of the log, `count` at most. Why there are none, else.
+    fn log_tail(&self, count: usize) -> Result<Vec<String>, String>;
+
     /// Begins another file of the log, if it goes to one.
     fn rotate_logs(&self);
 

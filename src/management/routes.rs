@@ -441,6 +441,7 @@ pub(super) static ROUTES: &[Route] = &[
         &[endpoint!("GET", ADMIN, warren::environment, "The configuration, and from where")],
     ),
     route("/api/warren/log_level", &[endpoint!("PUT", ADMIN, warren::set_log_level, "Sets the log's level")]),
+    route("/api/warren/log_tail", &[endpoint!("GET", ADMIN, warren::log_tail, "The last lines of the log's file")]),
     route(
         "/api/warren/rotate_logs",
         &[endpoint!("POST", ADMIN, warren::rotate_logs, "Begins another file of the log")],

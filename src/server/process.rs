@@ -121,6 +121,10 @@ impl Node for Process {
         self.logging.set_level(level)
     }
 
+    fn log_tail(&self, count: usize) -> Result<Vec<String>, String> {
+        self.logging.tail(count)
+    }
+
     fn rotate_logs(&self) {
         self.logging.rotate();
     }

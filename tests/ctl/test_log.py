@@ -39,6 +39,8 @@ class LogTest(unittest.TestCase):
         self.assertEqual((broker.path / "log").read_text(), "")
         self.assertEqual(self.ctl(broker, "log_location", "-q"), f"{file}\n")
 
+        self.assertIn("amqp=", self.ctl(broker, "log_tail", "-q").splitlines()[-1])
+        self.assertEqual(len(self.ctl(broker, "log_tail", "-q", "-N", "2").splitlines()), 2)
         self.ctl(broker, "rotate_logs")
         self.assertIn("amqp=", older.read_text())
         self.assertEqual(file.read_text(), "")

@@ -195,6 +195,7 @@ class Node(CtlTest):
         self.assertEqual(listeners["result"], "ok")
         self.works("memory_breakdown", out="Reporting memory breakdown on node .*...\n.*: [\\d.]+ gb \\([\\d.]+%\\)\n.*")
         self.works("log_location", "-q")
+        self.fails(69, "log.file is empty", "log_tail")
         self.works("server_version", out="Asking node .*\n[\\d.]+\n")
         self.works("version", out="\\d+\\.\\d+\\.\\d+\n")
         self.works("list_feature_flags", out="Listing feature flags ...\n.*")

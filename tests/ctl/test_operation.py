@@ -42,7 +42,7 @@ class Program(CtlTest):
     def test_what_has_no_meaning_is_refused(self):
         refused = ["eval", "eval_file", "exec", "remote_shell", "observer", "erlang_version", "erlang_cookie_hash",
                    "erlang_cookie_sources", "maybe_stuck", "runtime_thread_stats", "resolver_info", "resolve_hostname",
-                   "list_network_interfaces", "os_env", "command_line_arguments", "log_tail", "log_tail_stream", "certificates",
+                   "list_network_interfaces", "os_env", "command_line_arguments", "log_tail_stream", "certificates",
                    "cipher_suites", "tls_versions", "metadata_store_status", "message_size_stats", "encode", "decode",
                    "encrypt_conf_value", "decrypt_conf_value", "list_ciphers", "list_hashes", "reset", "force_reset", "force_boot",
                    "force_standalone_khepri_boot", "join_cluster", "forget_cluster_node", "list_channel_interceptors",
