@@ -33,7 +33,7 @@ pub struct Logging {
     file: Option<(PathBuf, Arc<Mutex<LogFile>>)>,
     console: bool,
     /// What waits is written when they are dropped.
-    threads: Mutex<Vec<WorkerGuard>>,
+    threads: Arc<Mutex<Vec<WorkerGuard>>>,
 }
 
 /// The log's file cannot be opened.
@@ -71,14 +71,13 @@ impl Logging {
         let (levels, handle) = reload::Layer::new(levels(log));
         let lines = tracing_subscriber::fmt::layer().with_writer(move || writers.clone()).with_ansi(false);
         tracing_subscriber::registry().with(formatted(lines, log.format).with_filter(levels)).init();
-        if let Some((_, file)) = &file {
-            tell_panics(Arc::clone(file));
-        }
+        let threads = Arc::new(Mutex::new(threads));
+        tell_panics(Arc::clone(&threads), file.as_ref().map(|(_, file)| Arc::clone(file)));
         let set_level = Box::new(move |level| {
             let replaced = handle.modify(|levels| *levels = Targets::new().with_default(level));
             replaced.map_err(|error| error.to_string())
         });
-        Ok(Self { set_level, file, console: log.console, threads: Mutex::new(threads) })
+        Ok(Self { set_level, file, console: log.console, threads })
     }
 
     /// From now on only what is at least as important as `level` is logged, of all modules: `error`, `warn`, `info` or
@@ -156,12 +155,15 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// A panic ends the process before the thread that writes could: it is told at once, in the file as well.
-fn tell_panics(file: Arc<Mutex<LogFile>>) {
+/// A panic ends the process: what waits is written first, for a second or two at most, and the file has it, too.
+fn tell_panics(threads: Arc<Mutex<Vec<WorkerGuard>>>, file: Option<Arc<Mutex<LogFile>>>) {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic: &PanicHookInfo<'_>| {
-        // Never wait: the panic may be that of whoever holds it.
-        if let Some(mut file) = file.try_lock() {
+        // Never wait for a lock: the panic may be that of whoever holds it.
+        if let Some(mut threads) = threads.try_lock() {
+            threads.clear();
+        }
+        if let Some(mut file) = file.as_ref().and_then(|file| file.try_lock()) {
             file.write(format!("{panic}\n").as_bytes());
         }
         usual(panic);

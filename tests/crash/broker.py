@@ -102,8 +102,18 @@ class Broker:
         return self._process is not None and self._process.poll() is None
 
     def log(self) -> str:
-        """All that the broker wrote to standard error, in all its lives."""
-        return self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
+        """All that the broker wrote to standard error, in all its lives. The log is written by a thread of its own: what is
+        on its way is waited for."""
+        if not self._log_file.exists():
+            return ""
+        for _ in range(20):
+            size = self._log_file.stat().st_size
+            if not self.is_running():
+                break
+            time.sleep(0.1)
+            if self._log_file.stat().st_size == size:
+                break
+        return self._log_file.read_text(errors="replace")
 
     def log_end(self) -> str:
         return self.log()[-8000:]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 SUITE = Path(__file__).resolve().parent
@@ -104,10 +105,17 @@ class Broker:
 
     def log(self) -> str:
         """The last part of the broker's log."""
-        return (self._directory / "stderr.log").read_text(errors="replace")[-8000:]
+        return self.whole_log()[-8000:]
 
     def whole_log(self) -> str:
-        return (self._directory / "stderr.log").read_text(errors="replace")
+        """The log is written by a thread of its own: what is on its way is waited for."""
+        file = self._directory / "stderr.log"
+        for _ in range(20):
+            size = file.stat().st_size
+            time.sleep(0.1)
+            if file.stat().st_size == size:
+                break
+        return file.read_text(errors="replace")
 
     def close(self) -> None:
         """Stops the broker, checks that it ended well and removes its data."""
