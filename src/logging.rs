@@ -92,17 +92,17 @@ impl Logging {
         })
     }
 
-    /// Begins another file, if the log goes to one.
+    /// Begins another file, if the log goes to one. Waits for the disk.
     pub fn rotate(&self) {
         if let Some((_, file)) = &self.file {
             file.lock().rotate();
         }
     }
 
-    /// The last lines of the file, `count` at most. Why there are none, else.
+    /// The last lines of the file, `count` at most. Why there are none, else. Waits for the disk.
     pub fn tail(&self, count: usize) -> Result<Vec<String>, String> {
-        let (path, file) = self.file.as_ref().ok_or("the log goes to no file: log.file is empty")?;
-        file.lock().tail(count).map_err(|error| format!("cannot read {}: {error}", path.display()))
+        let (path, _) = self.file.as_ref().ok_or("the log goes to no file: log.file is empty")?;
+        file::tail(path, count).map_err(|error| format!("cannot read {}: {error}", path.display()))
     }
 
     /// Writes what waits; nothing is logged after that.

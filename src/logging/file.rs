@@ -13,7 +13,7 @@ pub(super) struct LogFile {
     path: PathBuf,
     /// The size in bytes at which a new file is begun; 0 is never.
     rotation_size: u64,
-    /// The older files that are kept.
+    /// The older files that are kept, one at least.
     rotation_count: u32,
     /// None while it cannot be opened.
     open: Option<OpenFile>,
@@ -47,20 +47,6 @@ impl LogFile {
         }
     }
 
-    /// The last lines that were written, `count` at most, as far as they lie in the last MiB of the file.
-    pub(super) fn tail(&self, count: usize) -> io::Result<Vec<String>> {
-        let mut file = File::open(&self.path)?;
-        let size = file.metadata()?.len();
-        file.seek(SeekFrom::Start(size.saturating_sub(TAIL_MAX)))?;
-        let mut end = Vec::new();
-        file.take(TAIL_MAX).read_to_end(&mut end)?;
-        let text = String::from_utf8_lossy(&end);
-        // The first one may have lost its beginning.
-        let cut = usize::from(size > TAIL_MAX);
-        let lines: Vec<&str> = text.lines().skip(cut).collect();
-        Ok(lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect())
-    }
-
     /// Makes the file the newest of the older ones and begins another.
     pub(super) fn rotate(&mut self) {
         let older = |number: u32| {
@@ -72,9 +58,7 @@ impl LogFile {
         for number in (1..self.rotation_count).rev() {
             let _ = std::fs::rename(older(number - 1), older(number));
         }
-        if self.rotation_count > 0 {
-            let _ = std::fs::rename(&self.path, older(0));
-        }
+        let _ = std::fs::rename(&self.path, older(0));
         self.reopen();
     }
 
@@ -97,6 +81,20 @@ impl OpenFile {
         let found = file.metadata()?;
         Ok(Self { file, size: found.len(), identity: (found.dev(), found.ino()) })
     }
+}
+
+/// The last lines of a file of the log, `count` at most, as far as they lie in its last MiB.
+pub(super) fn tail(path: &Path, count: usize) -> io::Result<Vec<String>> {
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(TAIL_MAX)))?;
+    let mut end = Vec::new();
+    file.take(TAIL_MAX).read_to_end(&mut end)?;
+    let text = String::from_utf8_lossy(&end);
+    // The first one may have lost its beginning.
+    let cut = usize::from(size > TAIL_MAX);
+    let lines: Vec<&str> = text.lines().skip(cut).collect();
+    Ok(lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect())
 }
 
 #[cfg(test)]
@@ -166,16 +164,17 @@ mod tests {
     #[test]
     fn the_last_lines_are_those_of_the_last_mebibyte() {
         let directory = directory("tail");
-        let mut file = LogFile::open(&directory.join("log"), 0, 1).unwrap();
-        assert!(file.tail(10).unwrap().is_empty());
+        let path = directory.join("log");
+        let mut file = LogFile::open(&path, 0, 1).unwrap();
+        assert!(tail(&path, 10).unwrap().is_empty());
         for line in ["a\n", "b\n", "c\n"] {
             file.write(line.as_bytes());
         }
-        assert_eq!(file.tail(2).unwrap(), ["b", "c"]);
-        assert_eq!(file.tail(10).unwrap(), ["a", "b", "c"]);
+        assert_eq!(tail(&path, 2).unwrap(), ["b", "c"]);
+        assert_eq!(tail(&path, 10).unwrap(), ["a", "b", "c"]);
         file.write(&[b'x'; TAIL_MAX as usize]);
         file.write(b"\nlast\n");
-        assert_eq!(file.tail(10).unwrap(), ["last"], "what has no beginning is left out");
+        assert_eq!(tail(&path, 10).unwrap(), ["last"], "what has no beginning is left out");
     }
 
     #[test]

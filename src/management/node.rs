@@ -79,10 +79,10 @@ pub trait Node: Send + Sync {
     fn set_log_level(&self, level: &str) -> Result<(), String>;
 
     /// The last lines of the log, `count` at most. Why there are none, else.
-    fn log_tail(&self, count: usize) -> Result<Vec<String>, String>;
+    fn log_tail(&self, count: usize) -> Eventually<Result<Vec<String>, String>>;
 
     /// Begins another file of the log, if it goes to one.
-    fn rotate_logs(&self);
+    fn rotate_logs(&self) -> Eventually<()>;
 
     /// Accepts no new client connections, or does again.
     fn suspend_listeners(&self, suspended: bool);

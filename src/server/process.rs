@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
 
 use crate::broker::Eventually;
 use crate::config::{Loaded, machine_memory};
@@ -121,12 +122,20 @@ impl Node for Process {
         self.logging.set_level(level)
     }
 
-    fn log_tail(&self, count: usize) -> Result<Vec<String>, String> {
-        self.logging.tail(count)
+    fn log_tail(&self, count: usize) -> Eventually<Result<Vec<String>, String>> {
+        let logging = Arc::clone(&self.logging);
+        Box::pin(async move {
+            spawn_blocking(move || logging.tail(count)).await.unwrap_or_else(|error| Err(error.to_string()))
+        })
     }
 
-    fn rotate_logs(&self) {
-        self.logging.rotate();
+    fn rotate_logs(&self) -> Eventually<()> {
+        let logging = Arc::clone(&self.logging);
+        Box::pin(async move {
+            if let Err(error) = spawn_blocking(move || logging.rotate()).await {
+                tracing::error!(%error, "no other log file is begun");
+            }
+        })
     }
 
     fn suspend_listeners(&self, suspended: bool) {

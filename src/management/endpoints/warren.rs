@@ -37,14 +37,14 @@ pub(crate) async fn set_log_level(call: Call) -> Result<Answer, Failure> {
 }
 
 pub(crate) async fn rotate_logs(call: Call) -> Result<Answer, Failure> {
-    call.management.node.rotate_logs();
+    call.management.node.rotate_logs().await;
     Ok(Answer::done())
 }
 
 /// The last lines of the log's file, 50 unless `lines` says how many. 400 when there is none.
 pub(crate) async fn log_tail(call: Call) -> Result<Answer, Failure> {
     let count = call.query.number("lines").unwrap_or(50);
-    let lines = call.management.node.log_tail(usize::try_from(count).unwrap_or(usize::MAX));
+    let lines = call.management.node.log_tail(usize::try_from(count).unwrap_or(usize::MAX)).await;
     Ok(Answer::json(json!({"lines": lines.map_err(Failure::bad_request)?})))
 }
 
