@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::LogId;
-use super::index::{Index, LogState, Place};
-use super::segment::{self, Checkpoint, ChunkSummary, Footer, Load};
+use super::index::{Index, LogState};
+use super::segment::{self, Checkpoint, ChunkSummary, Footer, Load, Place};
 use super::storage::Storage;
 use super::{LogError, Report};
 

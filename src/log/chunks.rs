@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::adopt::Summaries;
 use super::entry::{Head, LogId};
-use super::facade::Shared;
 use super::flush::lost_report;
-use super::index::{Extent, Place};
-use super::segment::{self, ChunkSummary};
+use super::index::Extent;
+use super::segment::{self, ChunkSummary, Place};
+use super::state::Shared;
 use super::{Chunk, LogError, RecoveredLog, Report};
 
 /// Takes entries out of the index that should be in segments and are not. Returns the logs that lost some.

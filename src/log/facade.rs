@@ -1,26 +1,19 @@
 //! The log as its users see it: shared by readers and by whoever maintains it.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
-use super::batch::Range;
 use super::entry::{LogId, Stored};
 use super::flush::Source;
-use super::handles::Handles;
-use super::index::{Extent, Index};
-use super::segment::{self, Damage, Reading};
-use super::storage::{File, Storage};
-use super::wal::{BatchPlace, PrepareError, WalFile};
+use super::index::Extent;
+use super::segment;
+use super::state::{Maintenance, Shared};
+use super::storage::Storage;
+use super::wal::{PrepareError, WalFile};
 use super::writer::Writer;
-use super::{
-    CommitError, LogError, Maintained, Options, RecoveredLog, Report, Severity, SyncMode, Usage, flush, merge,
-    recovery, wal,
-};
-use crate::model::hash::IdMap;
+use super::{CommitError, LogError, Maintained, Options, RecoveredLog, Report, Usage, flush, merge, recovery, wal};
 
 /// Bytes that are read at once, where a chunk is not longer.
 const READ_BYTES: u64 = 8 << 20;
@@ -28,8 +21,6 @@ const READ_BYTES: u64 = 8 << 20;
 const READ_ATTEMPTS: usize = 100;
 /// WAL files kept ready to be written.
 const PREPARED: usize = 2;
-/// Segments of this many bytes are left in the system's cache, for those who will read them soon.
-const READ_SOON: u64 = 64 << 20;
 /// WAL files there are at most, unless they are full: the one being written, prepared ones, and one to be recycled.
 const FILES: usize = PREPARED + 2;
 
@@ -58,117 +49,6 @@ pub struct Read {
     pub reports: Vec<Report>,
 }
 
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) disk: Arc<dyn Storage>,
-    pub(super) options: Options,
-    /// Held shortly: the writer waits for it.
-    pub(super) state: Mutex<State>,
-    pub(super) handles: Handles,
-    /// Held by whoever maintains.
-    pub(super) maintenance: Mutex<Maintenance>,
-}
-
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) index: Index,
-    pub(super) wal: WalFiles,
-}
-
-/// What is numbered next.
-#[derive(Debug)]
-pub(super) struct Maintenance {
-    pub(super) next_segment: u64,
-    pub(super) next_sequence: u64,
-}
-
-/// A WAL file that waits to be flushed.
-#[derive(Clone, Debug)]
-pub(super) struct Full {
-    pub(super) file: WalFile,
-    /// The logs that its records are about, with the highest index appended.
-    pub(super) touched: Arc<IdMap<LogId, u64>>,
-    /// All entries in it; none when that is not known.
-    pub(super) appended: Option<Arc<Vec<Appended>>>,
-}
-
-/// Entries of a WAL file.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Appended {
-    pub(super) place: BatchPlace,
-    pub(super) log: LogId,
-    pub(super) range: Range,
-}
-
-/// The WAL files there are.
-#[derive(Debug, Default)]
-pub(super) struct WalFiles {
-    /// None until the log is open.
-    current: Option<WalFile>,
-    full: VecDeque<Full>,
-    prepared: VecDeque<WalFile>,
-    spare: Vec<WalFile>,
-    /// The writer wanted a file, and there was none.
-    is_starved: bool,
-    is_sealed: bool,
-}
-
-impl WalFiles {
-    /// Takes in files that are there already, to be recycled.
-    pub(super) fn found(&mut self, spare: Vec<WalFile>) {
-        self.spare = spare;
-    }
-
-    /// A prepared file, or else one to be recycled.
-    pub(super) fn take_any(&mut self) -> (Option<WalFile>, Option<WalFile>) {
-        match self.prepared.pop_front() {
-            Some(prepared) => (Some(prepared), None),
-            None => (None, self.spare.pop()),
-        }
-    }
-
-    /// The writer writes to this file.
-    pub(super) fn begin(&mut self, current: WalFile) {
-        self.current = Some(current);
-        self.is_sealed = false;
-    }
-
-    pub(super) fn has_prepared(&mut self) -> bool {
-        self.is_starved |= self.prepared.is_empty();
-        !self.prepared.is_empty()
-    }
-
-    pub(super) fn take_prepared(&mut self) -> Option<WalFile> {
-        let next = self.prepared.pop_front()?;
-        self.begin(next.clone());
-        Some(next)
-    }
-
-    pub(super) fn is_sealed(&self) -> bool {
-        self.is_sealed
-    }
-
-    pub(super) fn push_full(&mut self, file: WalFile, touched: IdMap<LogId, u64>, appended: Option<Vec<Appended>>) {
-        self.full.push_back(Full { file, touched: Arc::new(touched), appended: appended.map(Arc::new) });
-    }
-
-    /// The current file is that long at least.
-    pub(super) fn grow(&mut self, length: u64) {
-        if let Some(current) = &mut self.current {
-            current.length = current.length.max(length);
-        }
-    }
-
-    fn count(&self) -> usize {
-        1 + self.full.len() + self.prepared.len() + self.spare.len()
-    }
-
-    fn bytes(&self) -> u64 {
-        let waiting = self.full.iter().map(|full| &full.file).chain(&self.prepared).chain(&self.spare);
-        self.current.iter().chain(waiting).map(|file| file.length).sum()
-    }
-}
-
 impl Log {
     /// Opens the log in a data directory, or begins one. `logs` are those that were not dropped, empty ones too.
     ///
@@ -176,11 +56,13 @@ impl Log {
     ///
     /// When a file cannot be read or written, and when one is of a later version. Damage is no error but a report.
     pub fn open(disk: Arc<dyn Storage>, options: Options) -> Result<Opened, LogError> {
-        recovery::open(disk, options)
+        let recovery::Recovered { shared, writer, logs, reports } = recovery::open(disk, options)?;
+        Ok(Opened { log: Self { shared }, writer, logs, reports })
     }
 
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    #[cfg(test)]
+    pub(super) fn of(writer: &Writer) -> Self {
+        Self { shared: writer.shared() }
     }
 
     #[cfg(test)]
@@ -261,49 +143,8 @@ impl Log {
 /// A step of maintenance: none when there was nothing to do.
 type Step = Result<Option<Maintained>, CommitError>;
 
+/// Reading, and the steps of maintenance.
 impl Shared {
-    /// When what is written now will be read, as far as one can tell from how much there is already.
-    pub(super) fn reading(&self) -> Reading {
-        let (segments, _) = self.state.lock().index.usage();
-        if segments > READ_SOON { Reading::Later } else { Reading::Soon }
-    }
-
-    /// Makes durable what the index knows, before a segment says it.
-    pub(super) fn sync_current(&self) -> Result<(), CommitError> {
-        if self.options.sync == SyncMode::Always {
-            return Ok(());
-        }
-        let Some(current) = self.state.lock().wal.current.clone() else { return Ok(()) };
-        let failed = |error| LogError::Io { path: wal::path(current.sequence), action: "sync", error };
-        Ok(current.file.sync().map_err(failed)?)
-    }
-
-    pub(super) fn open_segment(&self, number: u64) -> Result<Arc<dyn File>, LogError> {
-        let failed = |error| LogError::Io { path: segment::path(number), action: "open", error };
-        self.handles.get(&*self.disk, number).map_err(failed)
-    }
-
-    /// Notes damage, so that the segment is rewritten, and says what the operator has to know:
-    /// nothing, when the damage was known and nothing more is lost.
-    pub(super) fn note_damage(&self, log: LogId, extent: &Extent, damage: Damage) -> Option<Report> {
-        let mut state = self.state.lock();
-        let segment = state.index.segments.get_mut(&extent.segment);
-        let is_known = segment.is_some_and(|segment| std::mem::replace(&mut segment.damaged, true));
-        drop(state);
-        if is_known && damage.lost == 0 {
-            return None;
-        }
-        let (path, place) = (segment::path(extent.segment), extent.place);
-        let offset = place.offset + damage.offset as u64;
-        let (lost, first, last) = (damage.lost, place.first, place.last);
-        let text = format!(
-            "{path}: damaged at byte {offset}: {lost} of the entries {first} to {last} of log {} cannot be read",
-            log.0
-        );
-        let severity = if lost == 0 { Severity::Notice } else { Severity::Loss };
-        Some(Report { severity, text })
-    }
-
     fn read(&self, log: LogId, (first, last): (u64, u64), extents: &[Extent]) -> Result<Read, LogError> {
         let mut read = Read::default();
         let mut rest = extents;

@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use super::batch::Range;
 use super::entry::{self, Header, Kind, LogId};
-use super::facade::{Appended, Full, Shared};
 use super::index::Survivors;
 use super::segment::{self, Footer, Identity, SegmentWriter, Written, put_entry};
+use super::state::{Appended, Full, Shared};
 use super::wal::{self, BatchPlace, WalFile};
 use super::{CommitError, LogError, Report, Severity};
 use crate::model::hash::IdMap;

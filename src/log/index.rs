@@ -7,20 +7,8 @@ use roaring::RoaringTreemap;
 
 use super::batch::{Change, Range};
 use super::entry::LogId;
-use super::segment::{Checkpoint, Footer, LogFooter};
+use super::segment::{Checkpoint, Footer, LogFooter, Place};
 use crate::model::hash::IdMap;
-
-/// A chunk of a segment: records of one log that lie together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) first: u64,
-    pub(super) last: u64,
-    pub(super) offset: u64,
-    /// Bytes.
-    pub(super) length: u32,
-    /// Entries, live or dead.
-    pub(super) count: u16,
-}
 
 /// Chunks of a log that follow each other in one segment, with no index of another segment between.
 #[derive(Clone, Debug)]

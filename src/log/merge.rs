@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::entry::LogId;
-use super::facade::Shared;
-use super::index::{Candidate, Extent, Place};
-use super::segment::{self, Damage, Identity, SegmentWriter, Written};
+use super::index::{Candidate, Extent};
+use super::segment::{self, Damage, Identity, Place, SegmentWriter, Written};
+use super::state::Shared;
 use super::storage::File;
 use super::{CommitError, LogError, Report};
 

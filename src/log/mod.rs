@@ -24,6 +24,7 @@ pub mod memory;
 mod merge;
 mod recovery;
 mod segment;
+mod state;
 pub mod storage;
 #[cfg(test)]
 mod tests;

@@ -10,21 +10,31 @@ use super::adopt::{self, Summaries};
 use super::batch::Range;
 use super::chunks;
 use super::entry::{Header, Kind, LogId};
-use super::facade::{Log, Maintenance, Opened, Shared, State, WalFiles};
 use super::flush::{self, Source};
 use super::handles::Handles;
 use super::index::Index;
 use super::segment;
+use super::state::{Maintenance, Shared, State, WalFiles};
 use super::storage::Storage;
 use super::wal::{self, PrepareError, WalFile, WalWriter};
 use super::writer::Writer;
-use super::{CommitError, LogError, Options, Report, Severity};
+use super::{CommitError, LogError, Options, RecoveredLog, Report, Severity};
 use crate::model::hash::IdMap;
 
 /// The logs that a WAL file's records are about, with the highest index appended, by the file's sequence number.
 type Touched = BTreeMap<u64, IdMap<LogId, u64>>;
 
-pub(super) fn open(disk: Arc<dyn Storage>, options: Options) -> Result<Opened, LogError> {
+/// A log that was recovered.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) shared: Arc<Shared>,
+    pub(super) writer: Writer,
+    /// Ascending by id.
+    pub(super) logs: Vec<RecoveredLog>,
+    pub(super) reports: Vec<Report>,
+}
+
+pub(super) fn open(disk: Arc<dyn Storage>, options: Options) -> Result<Recovered, LogError> {
     sync_names(&*disk)?;
     let mut reports = Vec::new();
     let mut adopted = adopt::segments(&*disk, &mut reports)?;
@@ -53,7 +63,7 @@ pub(super) fn open(disk: Arc<dyn Storage>, options: Options) -> Result<Opened, L
     shared.state.lock().wal.begin(first.clone());
     let shared = Arc::new(shared);
     let writer = Writer::new(shared.clone(), WalWriter::new(first, next_batch));
-    Ok(Opened { log: Log::new(shared), writer, logs, reports })
+    Ok(Recovered { shared, writer, logs, reports })
 }
 
 /// Makes durable that the files have the names they are found by: a process that died may have left renames that a power

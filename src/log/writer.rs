@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::batch::{Batch, Change};
-use super::facade::{Appended, Shared};
+use super::state::{Appended, Shared};
 use super::wal::{self, BatchPlace, WalWriter};
 use super::{CommitError, LogError, SyncMode};
 
@@ -79,8 +79,8 @@ impl Writer {
     }
 
     #[cfg(test)]
-    pub(super) fn log(&self) -> super::Log {
-        super::Log::new(self.shared.clone())
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
     }
 
     /// Goes on in a prepared file.

@@ -17,11 +17,10 @@
 use roaring::RoaringTreemap;
 
 use super::{
-    CHUNK_ENTRIES, CHUNK_HEAD, Checkpoint, ChunkSummary, Footer, HEADER_MAGIC, Identity, LogFooter, TRAILER,
+    CHUNK_ENTRIES, CHUNK_HEAD, Checkpoint, ChunkSummary, Footer, HEADER_MAGIC, Identity, LogFooter, Place, TRAILER,
     TRAILER_MAGIC, VERSION,
 };
 use crate::log::entry::LogId;
-use crate::log::index::Place;
 
 const CHECKPOINT: u8 = 1;
 const DROPPED: u8 = 2;

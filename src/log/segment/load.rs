@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use super::footer::{Read, header_length, read_footer, read_header, read_trailer};
 use super::scan::{ChunkHead, Damage, chunk_records, record_at, search};
-use super::{CHUNK_BYTES, CHUNK_ENTRIES, ChunkSummary, Footer, Identity, LogFooter, TRAILER, VERSION, path};
+use super::{CHUNK_BYTES, CHUNK_ENTRIES, ChunkSummary, Footer, Identity, LogFooter, Place, TRAILER, VERSION, path};
 use crate::log::entry::{Head, Header, Kind, LogId};
-use crate::log::index::Place;
 use crate::log::storage::{File, Storage};
 use crate::log::{LogError, Report, Severity};
 

@@ -24,7 +24,6 @@ pub(super) use self::scan::{Damage, chunk_records};
 pub(super) use self::writer::{Reading, SegmentWriter, Written, put_entry};
 use super::LogError;
 use super::entry::LogId;
-use super::index::Place;
 use super::storage::Storage;
 
 /// The directory of segments.
@@ -95,6 +94,18 @@ pub(super) struct Checkpoint {
     /// It speaks of indexes up to this one.
     pub(super) through: u64,
     pub(super) live: RoaringTreemap,
+}
+
+/// A chunk of a segment: records of one log that lie together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) offset: u64,
+    /// Bytes.
+    pub(super) length: u32,
+    /// Entries, live or dead.
+    pub(super) count: u16,
 }
 
 /// What a footer says of a chunk.

@@ -3,9 +3,8 @@
 use std::ops;
 
 use super::footer::{u32_at, u64_at};
-use super::{CHUNK_HEAD, CHUNK_MAGIC, TABLE_ENTRY};
+use super::{CHUNK_HEAD, CHUNK_MAGIC, Place, TABLE_ENTRY};
 use crate::log::entry::{self, HEADER_LENGTH, Header, Kind, LogId};
-use crate::log::index::Place;
 
 /// A chunk's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,10 +9,9 @@ use std::sync::Arc;
 use super::footer::{put_footer, put_header};
 use super::{
     CHUNK_BYTES, CHUNK_ENTRIES, CHUNK_HEAD, CHUNK_MAGIC, Checkpoint, ChunkSummary, DIRECTORY, Footer, Identity,
-    LogFooter, TABLE_ENTRY, path, temporary_path,
+    LogFooter, Place, TABLE_ENTRY, path, temporary_path,
 };
 use crate::log::entry::{HEADER_LENGTH, Head, Kind, LogId, put_header as put_record_header};
-use crate::log::index::Place;
 use crate::log::storage::{File, Storage};
 use crate::log::{CommitError, LogError, io_failed};
 

@@ -49,7 +49,7 @@ fn append(writer: &mut Writer, log: u64, indexes: std::ops::Range<u64>, size: us
 fn commit(writer: &mut Writer, batch: &Batch) {
     match writer.commit(&[batch]) {
         Err(CommitError::Full) => {
-            maintain(&writer.log());
+            maintain(&Log::of(writer));
             writer.commit(&[batch]).expect("there is space");
         }
         done => done.expect("there is space"),
