@@ -15,11 +15,11 @@ use crate::model::vhost::{VhostLimits, VhostMetadata};
 use crate::queue::Command;
 
 use super::auth::{Permission, TopicPermission, User};
+use super::envelope::Envelope;
 use super::journal::{Held, Submission};
 use super::metadata::shard_of;
 use super::outbox::Outbox;
 use super::policy::{Policy, PolicyKind};
-use super::shard::Envelope;
 use super::topology::Topology;
 use super::{Broker, Existed};
 

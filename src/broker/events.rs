@@ -15,7 +15,7 @@ use crate::queue::{Origin, Publish};
 use crate::routing::{Facts, Targets};
 
 use super::Broker;
-use super::shard::Envelope;
+use super::envelope::Envelope;
 
 /// The exchange that events are published to.
 pub(super) const EVENT_EXCHANGE: &str = "amq.rabbitmq.event";

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::shard::LoadRequest;
+use super::envelope::LoadRequest;
 
 #[derive(Default)]
 pub(super) struct Loads {

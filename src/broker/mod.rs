@@ -14,6 +14,7 @@ mod auth;
 mod authority;
 pub mod definitions;
 mod described;
+mod envelope;
 pub mod events;
 mod firehose;
 mod journal;
@@ -65,6 +66,7 @@ use crate::model::vhost::VhostMetadata;
 
 pub use recovery::OpenError;
 
+use envelope::Envelope;
 use events::{EVENT_EXCHANGE, EVENT_VHOST, News};
 use journal::{Journal, Submission};
 use loads::Loads;
@@ -73,7 +75,7 @@ use mailbox::Mailbox;
 use metadata::Metadata;
 use recovery::DefinitionsLog;
 use replies::ReplyRegistry;
-use shard::{Envelope, Shard};
+use shard::Shard;
 
 /// Turns a caller runs in a row before it leaves the rest to the shard's own task.
 const INLINE_TURNS: usize = 4;
@@ -398,7 +400,7 @@ impl Broker {
     /// Reads what some queue asked the log for, waiting for a request at most `timeout`. Whether there was one.
     pub fn serve_load(&self, timeout: Duration) -> Result<bool, LogError> {
         let Some(request) = self.loads.take(timeout) else { return Ok(false) };
-        let shard::LoadRequest { queue, first, last } = request;
+        let envelope::LoadRequest { queue, first, last } = request;
         let read = self.log.read(crate::log::LogId(queue.0), first, last)?;
         tell(&read.reports);
         let mut scratch = Vec::new();

@@ -20,6 +20,7 @@ use crate::model::statistics::LogStatistics;
 use crate::queue::{ColdChunk, Fifo, IndexRange, Members, RecoveredQueue};
 
 use super::definitions::{self, Change, DecodeError, FileError};
+use super::envelope::Envelope;
 use super::events::{EVENT_EXCHANGE, EVENT_VHOST};
 use super::journal::{Held, Journal, Submission};
 use super::loads::Loads;
@@ -27,7 +28,7 @@ use super::mailbox::Mailbox;
 use super::metadata::{Metadata, shard_of};
 use super::registry::Registry;
 use super::replies::ReplyRegistry;
-use super::shard::{Envelope, Shard};
+use super::shard::Shard;
 use super::topology::Topology;
 use super::{Broker, Settings, ShardCell, tell};
 

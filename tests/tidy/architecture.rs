@@ -1,6 +1,6 @@
 //! ARCHITECTURE.md must not drift from the code it describes.
 //!
-//! Its section "Hot path" lists functions as "- `src/broker/shard.rs`: `turn`, `handle`"; its code map names every module
+//! Its section "Hot path" lists functions as "- `src/broker/shard/mod.rs`: `turn`, `handle`"; its code map names every module
 //! directly below `src/` by its path.
 
 use std::fs;

@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(found("src/routing/topic.rs", "use crate::{\n    model::{ids, names},\n    queue::Fifo,\n};"), 1);
         assert_eq!(found("src/model/ids.rs", "fn f() { super::super::broker::g() }"), 1);
         assert_eq!(found("src/management/mod.rs", "use crate::server::Shared;"), 1);
-        assert_eq!(found("src/broker/shard.rs", "pub(in crate::server) fn f() {}"), 1);
+        assert_eq!(found("src/broker/shard/mod.rs", "pub(in crate::server) fn f() {}"), 1);
     }
 
     #[test]

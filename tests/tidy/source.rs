@@ -202,7 +202,7 @@ fn code_is_told_from_comments_and_literals() {
 
 #[test]
 fn files_know_their_modules() {
-    assert_eq!(Source::new("src/broker/shard.rs", "").module(), ["broker", "shard"]);
+    assert_eq!(Source::new("src/broker/shard/mod.rs", "").module(), ["broker", "shard"]);
     assert_eq!(Source::new("src/broker/mod.rs", "").module(), ["broker"]);
     assert_eq!(Source::new("src/lib.rs", "").module(), [""; 0]);
     assert!(Source::new("src/queue/model_tests.rs", "").is_test());

@@ -8,7 +8,7 @@ use crate::model::table::FieldTable;
 use crate::routing::check_binding;
 
 use super::super::auth::{Access, ResourceKind};
-use super::super::shard::Envelope;
+use super::super::envelope::Envelope;
 use super::{Answers, Session, refuse_default};
 
 impl Session {

@@ -10,9 +10,9 @@ use crate::model::table::FieldTable;
 use crate::queue::{Command, Subscription};
 
 use super::super::auth::{Access, ResourceKind};
+use super::super::envelope::{AskKind, Envelope};
 use super::super::link::ChannelLimit;
 use super::super::replies::REPLY_TO;
-use super::super::shard::{AskKind, Envelope};
 use super::Session;
 
 impl Session {

@@ -29,12 +29,12 @@ use super::Broker;
 use super::auth::{Access, Permission, ResourceKind, User, refusal, topic_refusal};
 use super::authority::{Authority, Identity};
 use super::described;
+use super::envelope::{AskKind, Envelope};
 use super::events;
 use super::journal::{Held, Submission};
 use super::link::ChannelLimit;
 use super::metadata::shard_of;
 use super::outbox::Outbox;
-use super::shard::{AskKind, Envelope};
 use super::topology::{Topology, VhostTopology};
 
 use publishing::{HeldPublish, RouteCache};

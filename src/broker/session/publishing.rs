@@ -16,9 +16,9 @@ use crate::queue::{DeathHistory, Origin, Publish};
 use crate::routing::{Facts, QueueTarget};
 
 use super::super::auth::{Access, ResourceKind};
+use super::super::envelope::Envelope;
 use super::super::firehose::{self, Place};
 use super::super::replies::{REPLY_TO, token_of};
-use super::super::shard::Envelope;
 use super::Session;
 
 /// Routes kept for a connection.

@@ -15,8 +15,8 @@ use crate::queue::Command;
 
 use super::super::auth::{Access, ResourceKind};
 use super::super::definitions::queue_options;
+use super::super::envelope::{AskKind, Envelope};
 use super::super::replies::{REPLY_TO, token_of};
-use super::super::shard::{AskKind, Envelope};
 use super::Session;
 use super::bindings::sorted;
 

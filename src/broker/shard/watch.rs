@@ -7,9 +7,10 @@ use crate::model::names::UserName;
 use crate::queue::{Command, Delivery};
 
 use super::super::described;
+use super::super::envelope::AskKind;
 use super::super::firehose::{self, Place};
 use super::super::topology::Topology;
-use super::{AskKind, Shard};
+use super::Shard;
 
 /// Whether a command may begin or end consumers, and somebody wants to know.
 pub(super) fn changes_consumers(command: &Command, topology: &Topology) -> bool {

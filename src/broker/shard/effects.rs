@@ -1,0 +1,181 @@
+//! What becomes of a command's effects: events for connections, dead letters, the end of a queue.
+
+use std::mem;
+use std::sync::Arc;
+
+use crate::model::entity::Queue;
+use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
+use crate::model::message::Message;
+use crate::model::request::{DeliverEvent, Event};
+use crate::queue::{DeathHistory, Delivery, Effect, Origin, Publish, Reason, Verdict, dead_letter};
+use crate::routing::{Facts, QueueTarget};
+
+use super::super::envelope::{Envelope, LoadRequest, Source};
+use super::super::journal::Held;
+use super::super::link::Link;
+use super::super::topology::Topology;
+use super::Shard;
+
+impl Shard {
+    /// Carries out the effects of the last command on `queue`.
+    pub(super) fn after(&mut self, queue: QueueId, now: Timestamp, topology: &Topology) {
+        self.dirty_unless_last(queue);
+        if self.effects.is_empty() {
+            return;
+        }
+        let mut effects = mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Deliver(delivery) => {
+                    if topology.has_tracing {
+                        self.trace_delivery(queue, &delivery, now, topology);
+                    }
+                    self.deliver(queue, delivery);
+                }
+                Effect::Confirm { channel, sequence, verdict } => self.confirm(channel, sequence, verdict),
+                Effect::DeadLetter { message, reason, deaths, logged } => {
+                    let source = logged.map(|index| Arc::new(Source { queue, index }));
+                    self.dead_letter(queue, &message, deaths.as_deref(), reason, source.as_ref(), now, topology);
+                    self.settle_source(source);
+                }
+                Effect::Load { first, last, .. } => self.output.loads.push(LoadRequest { queue, first, last }),
+                Effect::Lost { count } => self.output.lost.push((queue, count)),
+                Effect::ConsumerCancelled { consumer, tag } => {
+                    if let Some(link) = self.links.get_mut(&consumer.connection) {
+                        link.consumers.remove(&consumer);
+                    }
+                    self.tell(consumer.connection, Event::ConsumerCancelled { consumer, tag });
+                }
+                Effect::ConsumerTimeout { consumer } => self.consumer_timeout(queue, consumer),
+                Effect::Gone => self.remove(queue, None),
+            }
+        }
+        self.effects = effects;
+    }
+
+    pub(super) fn deliver(&mut self, queue: QueueId, delivery: Delivery) {
+        let Delivery { consumer, index, redelivered, message, .. } = delivery;
+        let event = DeliverEvent { consumer, queue, index, redelivered, message };
+        self.tell(consumer.connection, Event::Deliver(event));
+    }
+
+    /// Adds a verdict to the connection's events.
+    pub(super) fn confirm(&mut self, channel: ChannelRef, sequence: u64, verdict: Verdict) {
+        let Some(link) = self.links.get_mut(&channel.connection) else { return };
+        touch(&mut self.touched, link, channel.connection);
+        join_confirm(&mut link.events, channel, sequence, verdict);
+    }
+
+    pub(super) fn consumer_timeout(&mut self, queue: QueueId, consumer: ConsumerId) {
+        let options = self.queues.get(&queue).map(|queue| &queue.definition.options);
+        let timeout_ms = options.and_then(|options| options.consumer_timeout_ms).unwrap_or_default();
+        self.tell(consumer.connection, Event::ConsumerTimeout { consumer, timeout_ms });
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of the effect, and what a turn works with")]
+    pub(super) fn dead_letter(
+        &mut self,
+        queue: QueueId,
+        message: &Message,
+        deaths: Option<&DeathHistory>,
+        reason: Reason,
+        source: Option<&Arc<Source>>,
+        now: Timestamp,
+        topology: &Topology,
+    ) {
+        let Some(owned) = self.queues.get(&queue) else { return };
+        let definition = Arc::clone(&owned.definition);
+        let Some(target) = &definition.options.dead_letter else { return };
+        let Some(vhost) = topology.vhost(&definition.vhost) else { return };
+        let letter = dead_letter::rewrite(&mut self.scratch, message, deaths, reason, &definition.name, target, now);
+        let keys: Vec<&[u8]> = letter.routing_keys.iter().map(|key| key.as_bytes()).collect();
+        let mut targets = mem::take(&mut self.targets);
+        targets.clear();
+        let random = now.0.rotate_left(17) ^ queue.0;
+        let properties = letter.message.properties();
+        let facts = Facts::new(&properties, random);
+        let routed = vhost.routing.route(target.exchange.as_str().as_bytes(), &keys, &facts, &mut targets);
+        if routed.is_ok() {
+            for target in targets.queues().iter().copied() {
+                let name = vhost.names.get(&target.id);
+                if name.is_some_and(|name| dead_letter::is_cycle(&letter.deaths, name, reason)) {
+                    continue;
+                }
+                let publish = Publish {
+                    message: letter.message.clone(),
+                    expiration_ms: None,
+                    origin: Origin::Untracked,
+                    deaths: Some(Arc::clone(&letter.deaths)),
+                };
+                self.forward(target, publish, source.cloned());
+            }
+        }
+        self.targets = targets;
+    }
+
+    /// Puts a message the broker itself publishes on its way.
+    pub(super) fn forward(&mut self, target: QueueTarget, publish: Publish, source: Option<Arc<Source>>) {
+        let envelope = Envelope::Enqueue { queue: target.id, publish, source };
+        if target.shard == self.index {
+            self.inbox.push_back(envelope);
+        } else {
+            debug_assert!(target.shard < self.shards);
+            self.output.remote.push((target.shard, envelope));
+        }
+    }
+
+    pub(super) fn tell(&mut self, connection: ConnectionId, event: Event) {
+        let Some(link) = self.links.get_mut(&connection) else { return };
+        touch(&mut self.touched, link, connection);
+        link.events.push(event);
+    }
+
+    /// Tells once everything so far is durable.
+    pub(super) fn tell_durably(&mut self, connection: ConnectionId, event: Event) {
+        let Some(link) = self.links.get_mut(&connection) else { return };
+        touch(&mut self.touched, link, connection);
+        link.held.push(event);
+    }
+
+    /// Answers about a queue: of a durable one not before what is said of it is durable.
+    pub(super) fn answer(&mut self, queue: &Queue, connection: ConnectionId, event: Event) {
+        if queue.durable { self.tell_durably(connection, event) } else { self.tell(connection, event) }
+    }
+
+    /// Gives every connection its events, as one batch.
+    pub(super) fn hand_out(&mut self) {
+        for connection in self.touched.drain(..) {
+            let Some(link) = self.links.get_mut(&connection) else { continue };
+            if !link.events.is_empty() {
+                let spare = self.output.spare.pop().unwrap_or_default();
+                let events = mem::replace(&mut link.events, spare);
+                self.output.events.push((Arc::clone(&link.outbox), events));
+            }
+            if !link.held.is_empty() {
+                let Held { events, .. } = &mut self.output.submission.held;
+                events.push((Arc::clone(&link.outbox), mem::take(&mut link.held)));
+            }
+        }
+    }
+}
+
+/// Notes that a link has, or is about to have, something to hand out.
+pub(super) fn touch(touched: &mut Vec<ConnectionId>, link: &Link, connection: ConnectionId) {
+    if link.events.is_empty() && link.held.is_empty() {
+        touched.push(connection);
+    }
+}
+
+/// Adds a verdict to a list of events, joining runs.
+pub(super) fn join_confirm(events: &mut Vec<Event>, channel: ChannelRef, sequence: u64, verdict: Verdict) {
+    let confirmed = verdict == Verdict::Confirmed;
+    if let Some(Event::Confirm { channel: same, last, confirmed: as_well, .. }) = events.last_mut()
+        && *same == channel
+        && *as_well == confirmed
+        && *last + 1 == sequence
+    {
+        *last = sequence;
+        return;
+    }
+    events.push(Event::Confirm { channel, first: sequence, last: sequence, confirmed });
+}

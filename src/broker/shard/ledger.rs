@@ -1,0 +1,160 @@
+//! What the log has to know of a queue, what waits for that, and what the queue can leave to the log.
+
+use std::sync::Arc;
+
+use crate::log::{Head, LogId, Range};
+use crate::model::ids::{MessageIndex, QueueId, Timestamp};
+use crate::model::message::Message;
+use crate::queue::{Command, DeathHistory, Effect, Origin, Publish, Reply, Verdict};
+
+use super::super::envelope::Source;
+use super::super::link::LinkGate;
+use super::super::stored;
+use super::super::topology::Topology;
+use super::effects::{join_confirm, touch};
+use super::{Shard, numbers};
+
+/// Memory of a queue's messages above which those that would have no record may get one, so that they can leave it; with a
+/// small budget less.
+const RECORDING_MIN: u64 = 1024 * 1024;
+
+impl Shard {
+    pub(super) fn enqueue(&mut self, queue: QueueId, publish: Publish, now: Timestamp, topology: &Topology) {
+        let Some(owned) = self.queues.get_mut(&queue) else {
+            // A publish to a queue deleted meanwhile counts as taken.
+            if let Origin::Channel { channel, sequence } = publish.origin {
+                self.confirm(channel, sequence, Verdict::Confirmed);
+            }
+            return;
+        };
+        let durably = owned.definition.durable && publish.message.is_persistent();
+        let logged = (durably || owned.recording).then(|| (publish.message.clone(), publish.deaths.clone()));
+        let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
+        let reply = owned.machine.apply(now, Command::Enqueue(publish), &mut gate, &mut self.effects);
+        if let Reply::Kept { index, expires } = reply
+            && let Some((message, deaths)) = logged
+        {
+            let head = Head {
+                log: LogId(queue.0),
+                index: index.0,
+                time: now.0,
+                deadline: expires.map_or(u64::MAX, |at| at.0),
+                cost: u32::try_from(message.body_length()).unwrap_or(u32::MAX),
+                class: owned.machine.lane_of(&message),
+                transient: !durably,
+            };
+            owned.recorded = true;
+            self.output.logged += 1;
+            if durably {
+                owned.last_record = index.0;
+            }
+            self.append(&head, message, deaths);
+            if durably {
+                self.hold_confirm();
+            }
+        }
+        self.after(queue, now, topology);
+    }
+
+    /// Adds the record of a message to the turn's batch; a body that several queues got one after the other is there once.
+    pub(super) fn append(&mut self, head: &Head, message: Message, deaths: Option<Arc<DeathHistory>>) {
+        let same_deaths = |other: &Option<Arc<DeathHistory>>| match (other, &deaths) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        let shared =
+            matches!(&self.last_logged, Some((last, of_last)) if last.is_same(&message) && same_deaths(of_last));
+        if !shared || !self.batch.append_again(head) {
+            stored::append(&mut self.batch, head, &message, deaths.as_deref());
+            self.last_logged = Some((message, deaths));
+        }
+        if !head.transient {
+            // Nobody may wait for it to be durable, but it is not to wait for long either.
+            self.batch.set_urgent();
+        }
+    }
+
+    /// The confirm among the effects of the last publish waits for the log.
+    pub(super) fn hold_confirm(&mut self) {
+        let at = self.effects.iter().position(|effect| matches!(effect, Effect::Confirm { .. }));
+        let Some(Effect::Confirm { channel, sequence, verdict }) = at.map(|at| self.effects.remove(at)) else { return };
+        if let Some(link) = self.links.get_mut(&channel.connection) {
+            touch(&mut self.touched, link, channel.connection);
+            join_confirm(&mut link.held, channel, sequence, verdict);
+        }
+    }
+
+    /// A letter is in its queue, or needs none: the last one of a source ends it.
+    pub(super) fn settle_source(&mut self, source: Option<Arc<Source>>) {
+        if let Some(Source { queue, index }) = source.and_then(Arc::into_inner) {
+            self.batch.settle(LogId(queue.0), &[Range { first: index.0, last: index.0 }]);
+        }
+    }
+
+    pub(super) fn flushed(&mut self, through: &[(QueueId, MessageIndex)]) {
+        for (queue, index) in through {
+            if let Some(owned) = self.queues.get_mut(queue) {
+                owned.machine.flushed(*index);
+                self.pageable.insert(*queue);
+            }
+        }
+    }
+
+    /// Brings the queues' memory back under the budget, as far as the log has what they hold.
+    pub(super) fn page_out(&mut self) {
+        while self.held > self.memory_budget {
+            let Some(queue) = self.pageable.pop_first() else { return };
+            let Some(owned) = self.queues.get_mut(&queue) else { continue };
+            let wanted = self.held - self.memory_budget;
+            let freed = owned.machine.page_out(wanted);
+            let held = owned.machine.memory();
+            self.held = self.held - owned.held + held;
+            owned.held = held;
+            if freed >= wanted {
+                self.pageable.insert(queue);
+            }
+        }
+    }
+
+    /// Looks at the queues that were worked on: what the log has to know, what they hold, and their earliest deadline. A
+    /// deadline that moved later is left: the early alarm finds nothing due and sets the right one.
+    pub(super) fn end_turn(&mut self, now: Timestamp) {
+        self.turn += 1;
+        for queue in self.dirty.drain(..) {
+            let Some(owned) = self.queues.get_mut(&queue) else { continue };
+            if owned.turn == self.turn {
+                continue;
+            }
+            owned.turn = self.turn;
+            if owned.recorded {
+                owned.machine.take_settled(&mut self.settled);
+                self.ranges.extend(self.settled.drain(..).map(|range| Range { first: range.first, last: range.last }));
+                self.batch.settle(LogId(queue.0), &self.ranges);
+                self.ranges.clear();
+                let delivered = owned.machine.delivered_through();
+                if delivered > owned.marked && owned.marked < owned.last_record {
+                    owned.marked = delivered;
+                    self.batch.delivered(LogId(queue.0), delivered);
+                }
+            }
+            let held = owned.machine.memory();
+            self.held = self.held - owned.held + held;
+            owned.held = held;
+            numbers::publish(owned, now);
+            let is_deep = self.held > self.memory_budget / 2 && held > RECORDING_MIN.min(self.memory_budget / 32);
+            if owned.recording != is_deep && (is_deep || owned.machine.counts().ready == 0) {
+                owned.recording = is_deep;
+                owned.machine.record_all(is_deep);
+            }
+            let Some(next) = owned.machine.next_deadline() else { continue };
+            if owned.alarm.is_none_or(|alarm| next < alarm) {
+                if let Some(alarm) = owned.alarm {
+                    self.alarms.remove(&(alarm, queue));
+                }
+                owned.alarm = Some(next);
+                self.alarms.insert((next, queue));
+            }
+        }
+    }
+}

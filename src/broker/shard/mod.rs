@@ -1,0 +1,330 @@
+//! A shard: the owner of a set of queues. It has one inbox and one turn: drain, apply, carry out effects, hand out.
+//!
+//! A turn is synchronous and touches nothing but the shard and its output, so whoever brings work may run it, and a test
+//! can run it in any order. A dead letter is an effect that comes back as a publish; no queue ever calls another.
+//!
+//! What a turn has for the log is one batch. A queue delivers at once; whatever promises durability (confirms, answers
+//! about durable queues) is held back with the batch and goes out when the batch is on the disk.
+
+mod effects;
+mod ledger;
+mod numbers;
+mod queues;
+mod watch;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::mem;
+use std::sync::Arc;
+
+use crate::log::{Batch, Range};
+use crate::model::entity::Queue;
+use crate::model::hash::IdMap;
+use crate::model::ids::{ChannelRef, ConnectionId, QueueId, Timestamp};
+use crate::model::message::Message;
+use crate::model::names::{ExchangeName, UserName, VhostName};
+use crate::model::request::{Event, Internal};
+#[cfg(test)]
+use crate::queue::Counts;
+use crate::queue::{Command, DeathHistory, Effect, Fifo, IndexRange, Publish};
+use crate::routing::Targets;
+
+use super::envelope::{AskKind, Envelope, LoadRequest};
+use super::events::Notice;
+use super::journal::Submission;
+use super::link::{Link, LinkGate};
+use super::outbox::Outbox;
+use super::topology::Topology;
+
+/// Envelopes handled in one turn; the rest waits for the next.
+const TURN_MAX: usize = 16 * 1024;
+/// Bytes for the log after which a turn ends, so that no batch takes long to write.
+const TURN_LOG_BYTES: usize = 1024 * 1024;
+/// Recent-history exchanges keep at most this many messages, whatever their argument says.
+const HISTORY_MAX: usize = 10_000;
+
+struct OwnedQueue {
+    definition: Arc<Queue>,
+    machine: Fifo,
+    /// The delivery mark in the log.
+    marked: u64,
+    /// The highest index of a record that outlives the broker. A mark above it tells nothing.
+    last_record: u64,
+    /// Messages that would have no record get one.
+    recording: bool,
+    /// The log has records of it, or had, or knows that it is there.
+    recorded: bool,
+    /// Asks that wait for the next `Loaded`.
+    waiting: Vec<(Command, Option<(ChannelRef, AskKind)>)>,
+    /// When the shard will look at it for expiry.
+    alarm: Option<Timestamp>,
+    /// The last turn that worked on it.
+    turn: u64,
+    /// Its part in the shard's `held`.
+    held: u64,
+}
+
+/// What a turn leaves to be done outside.
+#[derive(Default)]
+pub(super) struct TurnOutput {
+    /// Queues that are gone, and who wanted that: their definitions are to be removed before anything is told to clients.
+    pub(super) removed: Vec<(Arc<Queue>, Option<UserName>)>,
+    /// What happened, if somebody wants to know.
+    pub(super) notices: Vec<Notice>,
+    /// What is to be written, and what waits for it.
+    pub(super) submission: Submission,
+    /// Messages that the batch has records of.
+    pub(super) logged: u64,
+    /// Messages of queues whose records were damaged.
+    pub(super) lost: Vec<(QueueId, u64)>,
+    /// What queues need from the log.
+    pub(super) loads: Vec<LoadRequest>,
+    /// Envelopes for other shards.
+    pub(super) remote: Vec<(u16, Envelope)>,
+    /// Connections whose channel-wide limits have room again, for the other shards.
+    pub(super) resumed: Vec<ConnectionId>,
+    /// Events, by connection.
+    pub(super) events: Vec<(Arc<Outbox>, Vec<Event>)>,
+    /// Emptied lists, to be used again.
+    pub(super) spare: Vec<Vec<Event>>,
+}
+
+/// See the module's documentation.
+pub(super) struct Shard {
+    index: u16,
+    shards: u16,
+    pub(super) inbox: VecDeque<Envelope>,
+    pub(super) output: TurnOutput,
+    queues: IdMap<QueueId, OwnedQueue>,
+    links: IdMap<ConnectionId, Link>,
+    turn: u64,
+    /// Links with events to hand out.
+    touched: Vec<ConnectionId>,
+    alarms: BTreeSet<(Timestamp, QueueId)>,
+    /// Queues whose next deadline, or memory, may have changed.
+    dirty: Vec<QueueId>,
+    /// Bytes of messages in the queues, as their memory costs.
+    held: u64,
+    /// Bytes in `held` above which queues page out.
+    memory_budget: u64,
+    /// Queues that may have something to page out.
+    pageable: BTreeSet<QueueId>,
+    /// What the turn has for the log so far.
+    batch: Batch,
+    /// The message appended last, whose record another queue can share.
+    last_logged: Option<(Message, Option<Arc<DeathHistory>>)>,
+    /// The last turn ended early, so that publishes of it may wait for the log.
+    cut_short: bool,
+    settled: Vec<IndexRange>,
+    ranges: Vec<Range>,
+    effects: Vec<Effect>,
+    /// Connections whose channel-wide limits have room again since the last command.
+    resumed: Vec<ConnectionId>,
+    histories: HashMap<(VhostName, ExchangeName), VecDeque<Publish>>,
+    targets: Targets,
+    scratch: Vec<u8>,
+}
+
+impl Shard {
+    pub(super) fn new(index: u16, shards: u16, memory_budget: u64) -> Self {
+        Self {
+            index,
+            shards,
+            inbox: VecDeque::new(),
+            output: TurnOutput::default(),
+            queues: IdMap::default(),
+            links: IdMap::default(),
+            turn: 0,
+            touched: Vec::new(),
+            alarms: BTreeSet::new(),
+            dirty: Vec::new(),
+            held: 0,
+            memory_budget,
+            pageable: BTreeSet::new(),
+            batch: Batch::default(),
+            last_logged: None,
+            cut_short: false,
+            settled: Vec::new(),
+            ranges: Vec::new(),
+            effects: Vec::new(),
+            resumed: Vec::new(),
+            histories: HashMap::new(),
+            targets: Targets::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Handles the inbox, up to a bound, and whatever time is due.
+    pub(super) fn turn(&mut self, now: Timestamp, topology: &Topology) {
+        self.expire(now, topology);
+        for _ in 0..TURN_MAX {
+            let Some(envelope) = self.inbox.pop_front() else { break };
+            self.handle(envelope, now, topology);
+            // Empty unless some channel has a limit of its own.
+            while let Some(connection) = self.resumed.pop() {
+                self.output.resumed.push(connection);
+                self.resume(connection, now, topology);
+            }
+            if self.batch.length() > TURN_LOG_BYTES {
+                break;
+            }
+        }
+        self.end_turn(now);
+        self.page_out();
+        self.hand_out();
+        self.cut_short = !self.batch.is_empty() && !self.inbox.is_empty();
+        self.last_logged = None;
+        mem::swap(&mut self.output.submission.batch, &mut self.batch);
+    }
+
+    /// Bytes of memory that the messages in the queues take, roughly; a body in several queues counts in each.
+    pub(super) fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// When the next turn is due although nothing arrives.
+    pub(super) fn next_alarm(&self) -> Option<Timestamp> {
+        self.alarms.first().map(|(at, _)| *at)
+    }
+
+    /// Ready, unacked and consumers of a queue.
+    #[cfg(test)]
+    pub(super) fn counts(&self, queue: QueueId) -> Option<Counts> {
+        self.queues.get(&queue).map(|queue| queue.machine.counts())
+    }
+
+    fn handle(&mut self, envelope: Envelope, now: Timestamp, topology: &Topology) {
+        match envelope {
+            Envelope::Enqueue { queue, publish, source } => {
+                self.enqueue(queue, publish, now, topology);
+                self.settle_source(source);
+            }
+            Envelope::Command { queue, command, ask } => self.command(queue, command, ask, now, topology),
+            Envelope::Create { queue, ask } => self.create(queue, ask, now),
+            Envelope::Attach { connection, outbox, record } => {
+                self.links.insert(connection, Link::new(outbox, record));
+            }
+            Envelope::Taken { outbox, bytes } => {
+                // What is on its way to the log takes memory until it is there.
+                if self.batch.is_empty() && !self.cut_short {
+                    outbox.return_publish_credit(bytes);
+                } else {
+                    self.output.submission.held.credit.push((outbox, bytes));
+                }
+            }
+            Envelope::Limit { connection, channel, limit } => {
+                if let Some(link) = self.links.get_mut(&connection) {
+                    link.set_limit(channel, limit);
+                }
+                self.resume(connection, now, topology);
+            }
+            Envelope::Resume(connection) => self.resume(connection, now, topology),
+            Envelope::CancelConsumer(consumer) => {
+                let queue = self.links.get_mut(&consumer.connection).and_then(|link| link.consumers.remove(&consumer));
+                if let Some(queue) = queue {
+                    self.command(queue, Command::Cancel(consumer), None, now, topology);
+                }
+            }
+            Envelope::ChannelDown(channel) => {
+                for queue in self.queues_of(channel.connection) {
+                    self.forget_waiting(queue, |asker| asker == channel);
+                    self.command(queue, Command::ChannelDown(channel), None, now, topology);
+                }
+                if let Some(link) = self.links.get_mut(&channel.connection) {
+                    link.set_limit(channel.number, None);
+                    link.consumers.retain(|consumer, _| consumer.channel != channel.number);
+                }
+                self.tell(channel.connection, Event::Internal(Internal::Joined { channel }));
+            }
+            Envelope::ConnectionDown(connection) => {
+                for queue in self.queues_of(connection) {
+                    self.forget_waiting(queue, |asker| asker.connection == connection);
+                    self.command(queue, Command::ConnectionDown(connection), None, now, topology);
+                }
+                self.tell(connection, Event::Internal(Internal::ShardDown));
+                self.hand_out();
+                self.links.remove(&connection);
+            }
+            Envelope::Join(channel) => {
+                self.tell(channel.connection, Event::Internal(Internal::Joined { channel }));
+            }
+            Envelope::JoinDurably(channel) => {
+                self.tell_durably(channel.connection, Event::Internal(Internal::Joined { channel }));
+            }
+            other => self.handle_rare(other, now, topology),
+        }
+    }
+
+    fn handle_rare(&mut self, envelope: Envelope, now: Timestamp, topology: &Topology) {
+        match envelope {
+            Envelope::Adopt { queue, machine } => self.adopt(queue, *machine),
+            Envelope::Loaded { queue, first, last, entries } => {
+                self.command(queue, Command::Loaded { first, last, entries }, None, now, topology);
+                self.ask_again(queue, now, topology);
+                self.pageable.insert(queue);
+            }
+            Envelope::Flushed(through) => self.flushed(&through),
+            Envelope::Configure(queue) => self.configure(queue, now, topology),
+            Envelope::ListConsumers { queues, outbox } => {
+                let consumers =
+                    queues.into_iter().filter_map(|queue| self.queues.get(&queue).map(|owned| (queue, owned)));
+                let views = |(queue, owned): (QueueId, &OwnedQueue)| {
+                    owned.machine.consumers().into_iter().map(move |view| (queue, view)).collect::<Vec<_>>()
+                };
+                let consumers = consumers.flat_map(views).collect();
+                self.output.events.push((outbox, vec![Event::Internal(Internal::Consumers { consumers })]));
+            }
+            Envelope::Remember { vhost, exchange, publish, length } => {
+                let history = self.histories.entry((vhost, exchange)).or_default();
+                history.push_back(publish);
+                while history.len() > length.min(HISTORY_MAX) {
+                    history.pop_front();
+                }
+            }
+            Envelope::Replay { vhost, exchange, target } => {
+                let history = self.histories.get(&(vhost, exchange)).cloned().unwrap_or_default();
+                for publish in history {
+                    self.forward(target, publish, None);
+                }
+            }
+            Envelope::Forget { vhost, exchange } => {
+                self.histories.remove(&(vhost, exchange));
+            }
+            // All others are handled before.
+            _ => {}
+        }
+    }
+
+    fn dirty_unless_last(&mut self, queue: QueueId) {
+        if self.dirty.last() != Some(&queue) {
+            self.dirty.push(queue);
+        }
+    }
+
+    fn queues_of(&mut self, connection: ConnectionId) -> Vec<QueueId> {
+        let Some(link) = self.links.get_mut(&connection) else { return Vec::new() };
+        link.queues.retain(|queue| self.queues.contains_key(queue));
+        link.queues.iter().copied().collect()
+    }
+
+    /// Lets queues try again that this connection's consumers were refused by the gate.
+    fn resume(&mut self, connection: ConnectionId, now: Timestamp, topology: &Topology) {
+        let Some(link) = self.links.get_mut(&connection) else { return };
+        for queue in mem::take(&mut link.refused) {
+            let Some(owned) = self.queues.get_mut(&queue) else { continue };
+            let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
+            owned.machine.apply(now, Command::Resume(connection), &mut gate, &mut self.effects);
+            self.after(queue, now, topology);
+        }
+    }
+
+    fn expire(&mut self, now: Timestamp, topology: &Topology) {
+        while let Some((at, queue)) = self.alarms.first().copied().filter(|(at, _)| *at <= now) {
+            self.alarms.remove(&(at, queue));
+            let Some(owned) = self.queues.get_mut(&queue) else { continue };
+            owned.alarm = None;
+            let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
+            owned.machine.apply(now, Command::Tick, &mut gate, &mut self.effects);
+            self.after(queue, now, topology);
+        }
+    }
+}
