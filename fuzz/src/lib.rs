@@ -203,7 +203,7 @@ impl Peer {
             5 => Event::ConsumerCancelled { consumer, tag: "tag".into() },
             6 => Event::ConsumerTimeout { consumer, timeout_ms: 1 },
             7 => Event::Confirm { channel, first: 1, last: self.answered, confirmed: true },
-            8 => Event::Routed { channel, sequence: self.answered, queues: 0 },
+            8 => Event::Routed { channel, sequence: self.answered, verdicts: 0 },
             _ => Event::Shutdown { text: "broker forced connection closure with reason 'shutdown'".into() },
         });
     }

@@ -1,6 +1,9 @@
 //! What crosses from a session, the definitions or the log to a shard.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use crate::model::entity::Queue;
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, QueueId};
@@ -21,6 +24,8 @@ pub(super) enum Envelope {
         /// The record that this dead letter comes from.
         source: Option<Arc<Source>>,
     },
+    /// One message for several queues of the shard: however many, it is one envelope and has one verdict.
+    FanOut(FanOut),
     Command {
         queue: QueueId,
         command: Command,
@@ -94,12 +99,98 @@ pub(super) enum Envelope {
         exchange: ExchangeName,
         target: QueueTarget,
     },
+    /// What such an exchange remembers, for a queue.
+    Replayed(Replayed),
     /// A recent-history exchange is gone.
     Forget {
         vhost: VhostName,
         exchange: ExchangeName,
     },
 }
+
+/// A message on its way into several queues of one shard. A turn may end in between; the next goes on with it.
+#[derive(Debug)]
+pub(super) struct FanOut {
+    pub(super) queues: Arc<[QueueId]>,
+    pub(super) publish: Publish,
+    /// The record that this dead letter comes from.
+    pub(super) source: Option<Arc<Source>>,
+    /// How many of the queues have it.
+    pub(super) done: u32,
+    /// One of them refused it.
+    pub(super) rejected: bool,
+    /// One of them keeps it in the log, so that the verdict has to wait for that.
+    pub(super) logged: bool,
+}
+
+/// Messages of a recent-history exchange on their way into a queue. A turn may end in between; the next goes on.
+#[derive(Debug)]
+pub(super) struct Replayed {
+    pub(super) queue: QueueId,
+    pub(super) history: Arc<VecDeque<Publish>>,
+    /// How many of the messages it has.
+    pub(super) done: usize,
+}
+
+/// The queues of one shard that get a message.
+#[derive(Clone, Debug)]
+pub(super) enum Recipients {
+    One(QueueId),
+    Many(Arc<[QueueId]>),
+}
+
+/// Shards, and the recipients in each; no shard twice.
+pub(super) type ByShard = SmallVec<[(u16, Recipients); 1]>;
+
+impl Recipients {
+    /// How many they are.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(queues) => queues.len(),
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = QueueId> {
+        let queues = match self {
+            Self::One(queue) => std::slice::from_ref(queue),
+            Self::Many(queues) => queues,
+        };
+        queues.iter().copied()
+    }
+
+    /// The envelope that brings them a message.
+    pub(super) fn envelope(&self, publish: Publish, source: Option<Arc<Source>>) -> Envelope {
+        match self {
+            Self::One(queue) => Envelope::Enqueue { queue: *queue, publish, source },
+            Self::Many(queues) => Envelope::FanOut(FanOut {
+                queues: Arc::clone(queues),
+                publish,
+                source,
+                done: 0,
+                rejected: false,
+                logged: false,
+            }),
+        }
+    }
+}
+
+/// The queues by their shards, those of a shard in the order they came.
+pub(super) fn by_shard(targets: &[QueueTarget]) -> ByShard {
+    if let [target] = targets {
+        return SmallVec::from_elem((target.shard, Recipients::One(target.id)), 1);
+    }
+    let mut sorted = targets.to_vec();
+    sorted.sort_by_key(|target| target.shard);
+    let recipients = |part: &[QueueTarget]| match part {
+        [target] => Recipients::One(target.id),
+        _ => Recipients::Many(part.iter().map(|target| target.id).collect()),
+    };
+    sorted.chunk_by(|a, b| a.shard == b.shard).map(|part| (part[0].shard, recipients(part))).collect()
+}
+
+// Messages to one queue each make up nearly all of a mailbox: a fan-out is not to make its envelopes larger.
+const _: () = assert!(size_of::<Envelope>() <= 144);
 
 /// What a queue's reply is an answer to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use crate::queue::{Origin, Publish};
 use crate::routing::{Facts, Targets};
 
 use super::Broker;
-use super::envelope::Envelope;
+use super::envelope::by_shard;
 
 /// The exchange that events are published to.
 pub(super) const EVENT_EXCHANGE: &str = "amq.rabbitmq.event";
@@ -186,10 +186,10 @@ impl Broker {
         if vhost.routing.route(message.exchange(), &[message.routing_key()], &facts, &mut targets).is_err() {
             return;
         }
-        for target in targets.queues() {
-            let publish =
-                Publish { message: message.clone(), expiration_ms: None, origin: Origin::Untracked, deaths: None };
-            self.post(target.shard, Envelope::Enqueue { queue: target.id, publish, source: None });
+        let publish =
+            Publish { message: message.clone(), expiration_ms: None, origin: Origin::Untracked, deaths: None };
+        for (shard, recipients) in by_shard(targets.queues()) {
+            self.post(shard, recipients.envelope(publish.clone(), None));
         }
     }
 }

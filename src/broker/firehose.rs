@@ -7,8 +7,9 @@ use crate::model::names::{UserName, VhostName};
 use crate::model::statistics::ConnectionRecord;
 use crate::model::table::{FieldTable, FieldValue};
 use crate::queue::{Origin, Publish};
-use crate::routing::{Facts, QueueTarget, Targets};
+use crate::routing::{Facts, Targets};
 
+use super::envelope::{ByShard, by_shard};
 use super::topology::VhostTopology;
 
 /// The exchange that copies are published to.
@@ -50,13 +51,13 @@ pub(super) fn delivered(message: &Message, queue: &str, redelivered: bool, place
 }
 
 /// The queues a copy goes to.
-pub(super) fn targets(vhost: &VhostTopology, copy: &Message, random: u64) -> Vec<QueueTarget> {
+pub(super) fn targets(vhost: &VhostTopology, copy: &Message, random: u64) -> ByShard {
     let mut targets = Targets::default();
     let properties = copy.properties();
     let facts = Facts::new(&properties, random);
     match vhost.routing.route(copy.exchange(), &[copy.routing_key()], &facts, &mut targets) {
-        Ok(_) => targets.queues().to_vec(),
-        Err(_) => Vec::new(),
+        Ok(_) => by_shard(targets.queues()),
+        Err(_) => ByShard::new(),
     }
 }
 

@@ -30,4 +30,10 @@ impl<T> Mailbox<T> {
     pub(super) fn is_empty(&self) -> bool {
         self.0.lock().is_empty()
     }
+
+    /// How many of what waits are like this.
+    #[cfg(test)]
+    pub(super) fn count(&self, is_like: impl Fn(&T) -> bool) -> usize {
+        self.0.lock().iter().filter(|item| is_like(item)).count()
+    }
 }

@@ -4,6 +4,7 @@
 mod client;
 mod crash;
 mod events;
+mod fan_out;
 mod simulation;
 mod waiting;
 

@@ -95,7 +95,7 @@ impl Operation {
                         return Err(exception);
                     }
                     Event::Return { .. } => outcome = Published::Unroutable,
-                    Event::Routed { queues, .. } => left += i64::from(queues) - 1,
+                    Event::Routed { verdicts, .. } => left += i64::from(verdicts) - 1,
                     Event::Confirm { confirmed, .. } => {
                         left -= 1;
                         if !confirmed {

@@ -197,18 +197,18 @@ pub enum Event {
     VhostOpened,
     SecretUpdated,
     Deliver(DeliverEvent),
-    /// The queues' verdict on the channel's publishes `first..=last`, one queue each.
+    /// A shard's verdict on the channel's publishes `first..=last`, for all their queues in it: a rejection if one refused.
     Confirm {
         channel: ChannelRef,
         first: u64,
         last: u64,
         confirmed: bool,
     },
-    /// A tracked publish went to this many queues; said when it is not one.
+    /// A tracked publish has this many verdicts, one for each shard with queues it went to; said when it is not one.
     Routed {
         channel: ChannelRef,
         sequence: u64,
-        queues: u32,
+        verdicts: u32,
     },
     /// A mandatory publish had no queue to go to.
     Return {

@@ -59,6 +59,12 @@ impl Targets {
         }
     }
 
+    /// Drops the targets that `is_kept` refuses.
+    pub fn retain(&mut self, is_kept: impl FnMut(&QueueTarget) -> bool) {
+        self.queues.retain(is_kept);
+        self.seen.clear();
+    }
+
     /// Adds a target that is certainly not there yet.
     pub(super) fn push_distinct(&mut self, target: QueueTarget) {
         self.queues.push(target);

@@ -1,4 +1,4 @@
-//! Publishing: permission, route, and an envelope for each queue. The hot path is a repeated address whose route is
+//! Publishing: permission, route, and an envelope for each shard. The hot path is a repeated address whose route is
 //! cached; properties that the broker must look at take the long way.
 
 use std::collections::HashMap;
@@ -13,16 +13,21 @@ use crate::model::request::{Event, PublishRequest};
 use crate::model::statistics::{ChannelNumber, ExchangeNumber, ExchangeStatistics};
 use crate::model::table::{FieldTable, FieldValue};
 use crate::queue::{DeathHistory, Origin, Publish};
-use crate::routing::{Facts, QueueTarget};
+use crate::routing::Facts;
 
 use super::super::auth::{Access, ResourceKind};
-use super::super::envelope::Envelope;
+use super::super::envelope::{ByShard, Envelope, Recipients, by_shard};
 use super::super::firehose::{self, Place};
 use super::super::replies::{REPLY_TO, token_of};
 use super::Session;
 
 /// Routes kept for a connection.
 const CACHE_MAX: usize = 4096;
+/// Queues in the routes kept for a connection, after which all are forgotten: 512 KiB.
+const CACHE_QUEUES_MAX: usize = 64 * 1024;
+
+/// Publish credit, in bytes, for each queue but the first that a message goes to: its place in the queue, and its record.
+const RECIPIENT_COST: usize = 128;
 
 /// Bytes of publishes a transaction may hold; one that holds more is refused, since nothing else bounds it.
 const TRANSACTION_MAX: usize = 256 * 1024 * 1024;
@@ -37,7 +42,9 @@ pub(super) struct HeldPublish {
 /// Where the messages of one address go.
 #[derive(Debug)]
 pub(super) struct Found {
-    targets: Box<[QueueTarget]>,
+    recipients: ByShard,
+    /// How many queues they are.
+    queues: usize,
     /// Of the exchange that was published to.
     exchange: Arc<ExchangeStatistics>,
 }
@@ -50,17 +57,21 @@ type Route = Arc<Found>;
 pub(super) struct RouteCache {
     last: Option<(Box<[u8]>, usize, Route)>,
     routes: HashMap<(Box<[u8]>, usize), Route>,
+    /// Queues in all routes.
+    queues: usize,
 }
 
 impl RouteCache {
     pub(super) fn clear(&mut self) {
         self.last = None;
         self.routes.clear();
+        self.queues = 0;
     }
 
     pub(super) fn trim(&mut self, keep: usize) {
         if self.routes.len() > keep {
             self.routes = HashMap::default();
+            self.queues = 0;
         }
     }
 
@@ -76,9 +87,11 @@ impl RouteCache {
     }
 
     fn keep(&mut self, message: &Message, route: &Route) {
-        if self.routes.len() >= CACHE_MAX {
+        if self.routes.len() >= CACHE_MAX || self.queues >= CACHE_QUEUES_MAX {
             self.routes.clear();
+            self.queues = 0;
         }
+        self.queues += route.queues;
         let (address, split) = message.address();
         self.routes.insert((Box::from(address), split), Arc::clone(route));
     }
@@ -106,7 +119,7 @@ impl Session {
         {
             let route = Arc::clone(route);
             if self.topology.has_tracing {
-                self.trace(channel, &request.message, &[], &route.targets);
+                self.trace(channel, &request.message, &[], &route.recipients);
             }
             return self.enqueue(request, None, None, &route, events);
         }
@@ -133,7 +146,7 @@ impl Session {
         }
         let route = self.route(&request.message, &prepared.more_keys, prepared.expiration_ms)?;
         if self.topology.has_tracing {
-            self.trace(request.channel, &request.message, &prepared.more_keys, &route.targets);
+            self.trace(request.channel, &request.message, &prepared.more_keys, &route.recipients);
         }
         if request.transactional {
             let publish = publish_of(&request, prepared.expiration_ms, prepared.deaths);
@@ -265,7 +278,8 @@ impl Session {
         }
         let name = String::from_utf8_lossy(message.exchange());
         let exchange = self.vhost()?.exchange_statistics.get(name.as_ref()).cloned().unwrap_or_default();
-        let found = Arc::new(Found { targets: targets.queues().into(), exchange });
+        let queues = targets.queues();
+        let found = Arc::new(Found { recipients: by_shard(queues), queues: queues.len(), exchange });
         if targets.cacheable && more_keys.is_empty() && token_of(message.routing_key()).is_none() {
             self.cache.keep(message, &found);
         }
@@ -314,22 +328,22 @@ impl Session {
         route: &Found,
         events: &mut Vec<Event>,
     ) {
-        let Found { targets, exchange } = route;
-        self.run.count(exchange, targets.len());
-        let Some((last, others)) = targets.split_last() else {
+        let Found { recipients, queues, exchange } = route;
+        self.run.count(exchange, *queues);
+        let Some((last, others)) = recipients.split_last() else {
             self.count_unroutable(channel, exchange, mandatory);
             return unroutable(channel, publish, mandatory, events);
         };
         if !others.is_empty()
             && let Origin::Channel { sequence, .. } = publish.origin
         {
-            let queues = u32::try_from(targets.len()).unwrap_or(u32::MAX);
-            events.push(Event::Routed { channel, sequence, queues });
+            let verdicts = u32::try_from(recipients.len()).unwrap_or(u32::MAX);
+            events.push(Event::Routed { channel, sequence, verdicts });
         }
-        for target in others {
-            self.send_publish(*target, publish.clone());
+        for recipients in others {
+            self.send_publish(recipients, publish.clone());
         }
-        self.send_publish(*last, publish);
+        self.send_publish(last, publish);
     }
 
     fn count_unroutable(&self, channel: ChannelRef, exchange: &ExchangeStatistics, mandatory: bool) {
@@ -344,25 +358,26 @@ impl Session {
         }
     }
 
-    fn send_publish(&mut self, target: QueueTarget, publish: Publish) {
-        let cost = publish.message.cost();
-        self.send(target.shard, Envelope::Enqueue { queue: target.id, publish, source: None });
-        self.batches[usize::from(target.shard)].1 += cost;
+    fn send_publish(&mut self, (shard, recipients): &(u16, Recipients), publish: Publish) {
+        let cost = publish.message.cost() + (recipients.len() - 1) * RECIPIENT_COST;
+        self.send(*shard, recipients.envelope(publish, None));
+        self.batches[usize::from(*shard)].1 += cost;
     }
 
     /// Copies a publish for the trace exchange, where tracing is on.
-    fn trace(&mut self, channel: ChannelRef, message: &Message, more_keys: &[Vec<u8>], routed: &[QueueTarget]) {
+    fn trace(&mut self, channel: ChannelRef, message: &Message, more_keys: &[Vec<u8>], routed: &[(u16, Recipients)]) {
         let (Some(vhost), Some(login)) = (self.vhost.clone(), &self.login) else { return };
         if !vhost.tracing || !firehose::is_traced(message) {
             return;
         }
-        let names = routed.iter().filter_map(|target| vhost.names.get(&target.id));
+        let routed = routed.iter().flat_map(|(_, recipients)| recipients.iter());
+        let names = routed.filter_map(|queue| vhost.names.get(&queue));
         let queues = names.map(|name| FieldValue::string(name.as_str())).collect();
         let (node, connection) = (&*self.topology.news.node, &*self.record);
         let place = Place { node, vhost: &login.vhost, connection, channel: channel.number };
         let copy = firehose::published(message, more_keys, queues, place);
-        for target in firehose::targets(&vhost, &copy.message, self.random.next_bits()) {
-            self.send_publish(target, copy.clone());
+        for recipients in firehose::targets(&vhost, &copy.message, self.random.next_bits()) {
+            self.send_publish(&recipients, copy.clone());
         }
     }
 
@@ -375,7 +390,7 @@ impl Session {
     ) -> Result<(), Exception> {
         self.broker.replies.deliver(&token, request.message);
         if let Some(sequence) = request.sequence {
-            events.push(Event::Routed { channel: request.channel, sequence, queues: 0 });
+            events.push(Event::Routed { channel: request.channel, sequence, verdicts: 0 });
         }
         Ok(())
     }
@@ -402,7 +417,7 @@ fn unroutable(channel: ChannelRef, publish: Publish, mandatory: bool, events: &m
         events.push(Event::Return { channel, message: publish.message });
     }
     if let Origin::Channel { sequence, .. } = origin {
-        events.push(Event::Routed { channel, sequence, queues: 0 });
+        events.push(Event::Routed { channel, sequence, verdicts: 0 });
     }
 }
 

@@ -8,9 +8,9 @@ use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp
 use crate::model::message::Message;
 use crate::model::request::{DeliverEvent, Event};
 use crate::queue::{DeathHistory, Delivery, Effect, Origin, Publish, Reason, Verdict, dead_letter};
-use crate::routing::{Facts, QueueTarget};
+use crate::routing::Facts;
 
-use super::super::envelope::{Envelope, LoadRequest, Source};
+use super::super::envelope::{Envelope, LoadRequest, Source, by_shard};
 use super::super::journal::Held;
 use super::super::link::Link;
 use super::super::topology::Topology;
@@ -96,31 +96,30 @@ impl Shard {
         let facts = Facts::new(&properties, random);
         let routed = vhost.routing.route(target.exchange.as_str().as_bytes(), &keys, &facts, &mut targets);
         if routed.is_ok() {
-            for target in targets.queues().iter().copied() {
+            targets.retain(|target| {
                 let name = vhost.names.get(&target.id);
-                if name.is_some_and(|name| dead_letter::is_cycle(&letter.deaths, name, reason)) {
-                    continue;
-                }
-                let publish = Publish {
-                    message: letter.message.clone(),
-                    expiration_ms: None,
-                    origin: Origin::Untracked,
-                    deaths: Some(Arc::clone(&letter.deaths)),
-                };
-                self.forward(target, publish, source.cloned());
+                !name.is_some_and(|name| dead_letter::is_cycle(&letter.deaths, name, reason))
+            });
+            let publish = Publish {
+                message: letter.message,
+                expiration_ms: None,
+                origin: Origin::Untracked,
+                deaths: Some(letter.deaths),
+            };
+            for (shard, recipients) in by_shard(targets.queues()) {
+                self.forward(shard, recipients.envelope(publish.clone(), source.cloned()));
             }
         }
         self.targets = targets;
     }
 
     /// Puts a message the broker itself publishes on its way.
-    pub(super) fn forward(&mut self, target: QueueTarget, publish: Publish, source: Option<Arc<Source>>) {
-        let envelope = Envelope::Enqueue { queue: target.id, publish, source };
-        if target.shard == self.index {
+    pub(super) fn forward(&mut self, shard: u16, envelope: Envelope) {
+        if shard == self.index {
             self.inbox.push_back(envelope);
         } else {
-            debug_assert!(target.shard < self.shards);
-            self.output.remote.push((target.shard, envelope));
+            debug_assert!(shard < self.shards);
+            self.output.remote.push((shard, envelope));
         }
     }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::log::{Head, LogId, Range};
-use crate::model::ids::{MessageIndex, QueueId, Timestamp};
+use crate::model::ids::{ChannelRef, MessageIndex, QueueId, Timestamp};
 use crate::model::message::Message;
 use crate::queue::{Command, DeathHistory, Effect, Origin, Publish, Reply, Verdict};
 
-use super::super::envelope::Source;
+use super::super::envelope::{Envelope, FanOut, Replayed, Source};
 use super::super::link::LinkGate;
 use super::super::stored;
 use super::super::topology::Topology;
@@ -18,15 +18,68 @@ use super::{Shard, numbers};
 /// small budget less.
 const RECORDING_MIN: u64 = 1024 * 1024;
 
+/// What became of a publish.
+enum Put {
+    /// Its record outlives the broker, so the confirm waits for it.
+    Durably,
+    Otherwise,
+    /// The queue was deleted meanwhile, which counts as taken.
+    Nowhere,
+}
+
 impl Shard {
     pub(super) fn enqueue(&mut self, queue: QueueId, publish: Publish, now: Timestamp, topology: &Topology) {
-        let Some(owned) = self.queues.get_mut(&queue) else {
-            // A publish to a queue deleted meanwhile counts as taken.
-            if let Origin::Channel { channel, sequence } = publish.origin {
-                self.confirm(channel, sequence, Verdict::Confirmed);
+        let origin = publish.origin;
+        match self.put(queue, publish, now) {
+            Put::Durably => self.hold_confirm(),
+            Put::Otherwise => {}
+            Put::Nowhere => return self.confirm_origin(origin, Verdict::Confirmed),
+        }
+        self.after(queue, now, topology);
+    }
+
+    /// Gives the message to one queue after the other until all have it or the turn has done enough.
+    pub(super) fn fan_out(&mut self, mut fan_out: FanOut, now: Timestamp, topology: &Topology) {
+        while let Some(queue) = fan_out.queues.get(fan_out.done as usize).copied() {
+            if self.has_done_enough() {
+                return self.inbox.push_front(Envelope::FanOut(fan_out));
             }
-            return;
-        };
+            self.work += 1;
+            fan_out.done += 1;
+            let put = self.put(queue, fan_out.publish.clone(), now);
+            fan_out.logged |= matches!(put, Put::Durably);
+            if !matches!(put, Put::Nowhere) {
+                fan_out.rejected |= self.take_confirm().is_some_and(|(.., verdict)| verdict == Verdict::Rejected);
+                self.after(queue, now, topology);
+            }
+        }
+        let verdict = if fan_out.rejected { Verdict::Rejected } else { Verdict::Confirmed };
+        match fan_out.publish.origin {
+            Origin::Channel { channel, sequence } if fan_out.logged => {
+                self.confirm_durably(channel, sequence, verdict);
+            }
+            origin => self.confirm_origin(origin, verdict),
+        }
+        self.settle_source(fan_out.source);
+    }
+
+    /// Gives a queue what a recent-history exchange remembers, until it has all or the turn has done enough.
+    pub(super) fn replay(&mut self, mut replayed: Replayed, now: Timestamp, topology: &Topology) {
+        while let Some(publish) = replayed.history.get(replayed.done).cloned() {
+            if self.has_done_enough() {
+                return self.inbox.push_front(Envelope::Replayed(replayed));
+            }
+            self.work += 1;
+            replayed.done += 1;
+            self.enqueue(replayed.queue, publish, now, topology);
+        }
+    }
+
+    /// Has the queue's machine take a message, and adds its record to the turn's batch. What comes of it is left in the
+    /// effects, for `after`.
+    #[inline]
+    fn put(&mut self, queue: QueueId, publish: Publish, now: Timestamp) -> Put {
+        let Some(owned) = self.queues.get_mut(&queue) else { return Put::Nowhere };
         let durably = owned.definition.durable && publish.message.is_persistent();
         let logged = (durably || owned.recording).then(|| (publish.message.clone(), publish.deaths.clone()));
         let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
@@ -50,10 +103,10 @@ impl Shard {
             }
             self.append(&head, message, deaths);
             if durably {
-                self.hold_confirm();
+                return Put::Durably;
             }
         }
-        self.after(queue, now, topology);
+        Put::Otherwise
     }
 
     /// Adds the record of a message to the turn's batch; a body that several queues got one after the other is there once.
@@ -76,12 +129,33 @@ impl Shard {
     }
 
     /// The confirm among the effects of the last publish waits for the log.
-    pub(super) fn hold_confirm(&mut self) {
-        let at = self.effects.iter().position(|effect| matches!(effect, Effect::Confirm { .. }));
-        let Some(Effect::Confirm { channel, sequence, verdict }) = at.map(|at| self.effects.remove(at)) else { return };
+    fn hold_confirm(&mut self) {
+        if let Some((channel, sequence, verdict)) = self.take_confirm() {
+            self.confirm_durably(channel, sequence, verdict);
+        }
+    }
+
+    /// Takes the confirm out of the effects of the last publish.
+    fn take_confirm(&mut self) -> Option<(ChannelRef, u64, Verdict)> {
+        let at = self.effects.iter().position(|effect| matches!(effect, Effect::Confirm { .. }))?;
+        match self.effects.remove(at) {
+            Effect::Confirm { channel, sequence, verdict } => Some((channel, sequence, verdict)),
+            _ => None,
+        }
+    }
+
+    /// Adds a verdict to the connection's events that wait for the log.
+    fn confirm_durably(&mut self, channel: ChannelRef, sequence: u64, verdict: Verdict) {
         if let Some(link) = self.links.get_mut(&channel.connection) {
             touch(&mut self.touched, link, channel.connection);
             join_confirm(&mut link.held, channel, sequence, verdict);
+        }
+    }
+
+    /// Tells whoever waits for a publish.
+    fn confirm_origin(&mut self, origin: Origin, verdict: Verdict) {
+        if let Origin::Channel { channel, sequence } = origin {
+            self.confirm(channel, sequence, verdict);
         }
     }
 

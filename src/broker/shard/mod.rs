@@ -28,14 +28,14 @@ use crate::queue::Counts;
 use crate::queue::{Command, DeathHistory, Effect, Fifo, IndexRange, Publish};
 use crate::routing::Targets;
 
-use super::envelope::{AskKind, Envelope, LoadRequest};
+use super::envelope::{AskKind, Envelope, LoadRequest, Replayed};
 use super::events::Notice;
 use super::journal::Submission;
 use super::link::{Link, LinkGate};
 use super::outbox::Outbox;
 use super::topology::Topology;
 
-/// Envelopes handled in one turn; the rest waits for the next.
+/// Envelopes handled in one turn, a message for many queues counting once for each; the rest waits for the next.
 const TURN_MAX: usize = 16 * 1024;
 /// Bytes for the log after which a turn ends, so that no batch takes long to write.
 const TURN_LOG_BYTES: usize = 1024 * 1024;
@@ -97,6 +97,8 @@ pub(super) struct Shard {
     queues: IdMap<QueueId, OwnedQueue>,
     links: IdMap<ConnectionId, Link>,
     turn: u64,
+    /// What the turn has done, as `TURN_MAX` counts.
+    work: usize,
     /// Links with events to hand out.
     touched: Vec<ConnectionId>,
     alarms: BTreeSet<(Timestamp, QueueId)>,
@@ -119,7 +121,7 @@ pub(super) struct Shard {
     effects: Vec<Effect>,
     /// Connections whose channel-wide limits have room again since the last command.
     resumed: Vec<ConnectionId>,
-    histories: HashMap<(VhostName, ExchangeName), VecDeque<Publish>>,
+    histories: HashMap<(VhostName, ExchangeName), Arc<VecDeque<Publish>>>,
     targets: Targets,
     scratch: Vec<u8>,
 }
@@ -134,6 +136,7 @@ impl Shard {
             queues: IdMap::default(),
             links: IdMap::default(),
             turn: 0,
+            work: 0,
             touched: Vec::new(),
             alarms: BTreeSet::new(),
             dirty: Vec::new(),
@@ -156,24 +159,28 @@ impl Shard {
     /// Handles the inbox, up to a bound, and whatever time is due.
     pub(super) fn turn(&mut self, now: Timestamp, topology: &Topology) {
         self.expire(now, topology);
-        for _ in 0..TURN_MAX {
+        self.work = 0;
+        while !self.has_done_enough() {
             let Some(envelope) = self.inbox.pop_front() else { break };
+            self.work += 1;
             self.handle(envelope, now, topology);
             // Empty unless some channel has a limit of its own.
             while let Some(connection) = self.resumed.pop() {
                 self.output.resumed.push(connection);
                 self.resume(connection, now, topology);
             }
-            if self.batch.length() > TURN_LOG_BYTES {
-                break;
-            }
         }
         self.end_turn(now);
         self.page_out();
         self.hand_out();
-        self.cut_short = !self.batch.is_empty() && !self.inbox.is_empty();
+        self.cut_short = (self.cut_short || !self.batch.is_empty()) && !self.inbox.is_empty();
         self.last_logged = None;
         mem::swap(&mut self.output.submission.batch, &mut self.batch);
+    }
+
+    /// Whether the rest is for the next turn.
+    fn has_done_enough(&self) -> bool {
+        self.work >= TURN_MAX || self.batch.length() > TURN_LOG_BYTES
     }
 
     /// Bytes of memory that the messages in the queues take, roughly; a body in several queues counts in each.
@@ -198,6 +205,7 @@ impl Shard {
                 self.enqueue(queue, publish, now, topology);
                 self.settle_source(source);
             }
+            Envelope::FanOut(fan_out) => self.fan_out(fan_out, now, topology),
             Envelope::Command { queue, command, ask } => self.command(queue, command, ask, now, topology),
             Envelope::Create { queue, ask } => self.create(queue, ask, now),
             Envelope::Attach { connection, outbox, record } => {
@@ -274,18 +282,19 @@ impl Shard {
                 self.output.events.push((outbox, vec![Event::Internal(Internal::Consumers { consumers })]));
             }
             Envelope::Remember { vhost, exchange, publish, length } => {
-                let history = self.histories.entry((vhost, exchange)).or_default();
+                let history = Arc::make_mut(self.histories.entry((vhost, exchange)).or_default());
                 history.push_back(publish);
                 while history.len() > length.min(HISTORY_MAX) {
                     history.pop_front();
                 }
             }
             Envelope::Replay { vhost, exchange, target } => {
-                let history = self.histories.get(&(vhost, exchange)).cloned().unwrap_or_default();
-                for publish in history {
-                    self.forward(target, publish, None);
+                if let Some(history) = self.histories.get(&(vhost, exchange)).cloned() {
+                    let replayed = Replayed { queue: target.id, history, done: 0 };
+                    self.forward(target.shard, Envelope::Replayed(replayed));
                 }
             }
+            Envelope::Replayed(replayed) => self.replay(replayed, now, topology),
             Envelope::Forget { vhost, exchange } => {
                 self.histories.remove(&(vhost, exchange));
             }

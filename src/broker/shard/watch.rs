@@ -54,8 +54,8 @@ impl Shard {
         }
         let place = Place { node: &topology.news.node, vhost: name, connection: &link.record, channel };
         let copy = firehose::delivered(message, owned.definition.name.as_str(), redelivered, place);
-        for target in firehose::targets(vhost, &copy.message, now.0.rotate_left(17) ^ queue.0) {
-            self.forward(target, copy.clone(), None);
+        for (shard, recipients) in firehose::targets(vhost, &copy.message, now.0.rotate_left(17) ^ queue.0) {
+            self.forward(shard, recipients.envelope(copy.clone(), None));
         }
     }
 

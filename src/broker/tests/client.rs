@@ -231,12 +231,12 @@ impl Client {
                     self.verdict(channel, sequence, confirmed, oracle);
                 }
             }
-            Event::Routed { channel, sequence, queues } => {
+            Event::Routed { channel, sequence, verdicts } => {
                 let channel = self.channel(channel);
                 let owed = channel.owed.get_mut(&sequence).expect("routed once, before any verdict");
                 assert_eq!(owed.0, 1);
-                owed.0 = queues;
-                if queues == 0 {
+                owed.0 = verdicts;
+                if verdicts == 0 {
                     let (.., number) = channel.owed.remove(&sequence).unwrap();
                     assert!(oracle.expected[&number].is_empty());
                 }

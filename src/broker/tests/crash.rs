@@ -255,13 +255,13 @@ impl World {
                     self.confirmed((self.peers[peer].id, sequence));
                 }
             }
-            Event::Routed { sequence, queues, .. } => {
+            Event::Routed { sequence, verdicts, .. } => {
                 let key = (self.peers[peer].id, sequence);
-                if queues == 0 {
+                if verdicts == 0 {
                     self.oracle.awaited.remove(&key);
                     self.oracle.owed.remove(&key);
                 } else {
-                    self.oracle.owed.insert(key, queues);
+                    self.oracle.owed.insert(key, verdicts);
                 }
             }
             Event::Deliver(delivery) => {

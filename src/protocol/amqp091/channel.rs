@@ -565,16 +565,16 @@ impl Channel {
         content::deliver(output, front, (tag, delivery.redelivered), &delivery.message, limit);
     }
 
-    /// Some queue's verdict on publishes.
+    /// A verdict on publishes.
     pub(super) fn confirm(&mut self, first: u64, last: u64, confirmed: bool) {
         if let Some(confirms) = self.confirms() {
             confirms.settle(first, last, confirmed);
         }
     }
 
-    pub(super) fn routed(&mut self, sequence: u64, queues: u32) {
+    pub(super) fn routed(&mut self, sequence: u64, verdicts: u32) {
         if let Some(confirms) = self.confirms() {
-            confirms.routed(sequence, queues);
+            confirms.routed(sequence, verdicts);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Publisher confirms of one channel: which publishes wait for how many queues, and what may be told the client.
+//! Publisher confirms of one channel: which publishes wait for how many verdicts, and what may be told the client.
 //!
 //! ```text
 //! publish ──► expect(1) ──► routed(n)? ──► settle(first..=last) ──► flush: ack multiple up to the first gap
@@ -17,7 +17,7 @@ pub(super) struct Acknowledgement {
 #[derive(Clone, Copy, Debug)]
 enum Entry {
     Waiting {
-        queues: u32,
+        verdicts: u32,
         rejected: bool,
     },
     /// Settled and not told yet.
@@ -45,33 +45,33 @@ impl Default for Confirms {
 }
 
 impl Confirms {
-    /// Numbers the next publish; it waits for one queue until `routed` says otherwise.
+    /// Numbers the next publish; it waits for one verdict until `routed` says otherwise.
     pub(super) fn expect(&mut self) -> u64 {
         let sequence = self.next;
         self.next += 1;
         self.waiting += 1;
-        self.window.push_back(Entry::Waiting { queues: 1, rejected: false });
+        self.window.push_back(Entry::Waiting { verdicts: 1, rejected: false });
         sequence
     }
 
-    /// The publish went to `queues` queues; none settles it.
-    pub(super) fn routed(&mut self, sequence: u64, queues: u32) {
-        if queues == 0 {
+    /// The publish has this many verdicts to come; none settles it.
+    pub(super) fn routed(&mut self, sequence: u64, verdicts: u32) {
+        if verdicts == 0 {
             return self.settle(sequence, sequence, true);
         }
-        if let Some(Entry::Waiting { queues: waiting, .. }) = self.entry(sequence) {
-            *waiting = queues;
+        if let Some(Entry::Waiting { verdicts: waiting, .. }) = self.entry(sequence) {
+            *waiting = verdicts;
         }
     }
 
-    /// One queue's verdict on each of `first..=last`.
+    /// One verdict on each of `first..=last`.
     pub(super) fn settle(&mut self, first: u64, last: u64, confirmed: bool) {
         for sequence in first..=last {
             let Some(entry) = self.entry(sequence) else { continue };
-            let Entry::Waiting { queues, rejected } = entry else { continue };
-            *queues -= 1;
+            let Entry::Waiting { verdicts, rejected } = entry else { continue };
+            *verdicts -= 1;
             *rejected |= !confirmed;
-            if *queues == 0 {
+            if *verdicts == 0 {
                 *entry = Entry::Settled { rejected: *rejected };
                 self.waiting -= 1;
                 self.settled.push(sequence);
@@ -79,7 +79,7 @@ impl Confirms {
         }
     }
 
-    /// Publishes that some queue has not settled.
+    /// Publishes that some verdict is missing of.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fan_out_waits_for_every_queue_and_one_rejection_rejects() {
+    fn a_fan_out_waits_for_every_verdict_and_one_rejection_rejects() {
         let mut confirms = Confirms::default();
         let sequence = confirms.expect();
         confirms.routed(sequence, 3);

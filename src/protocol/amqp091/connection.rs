@@ -597,9 +597,9 @@ impl Connection {
                     self.note_confirming(channel.number);
                 }
             }
-            Event::Routed { channel, sequence, queues } => {
+            Event::Routed { channel, sequence, verdicts } => {
                 if let Some(open) = self.open_channel(channel) {
-                    open.routed(sequence, queues);
+                    open.routed(sequence, verdicts);
                     self.note_confirming(channel.number);
                 }
             }

@@ -1,0 +1,211 @@
+//! One message for many queues: an envelope and a verdict for each shard, and turns of bounded length.
+
+use std::sync::Arc;
+
+use super::super::envelope::Envelope;
+use super::super::{Broker, Limits};
+use super::client::{Client, Mode, Oracle};
+use super::{NOW, broker};
+use crate::model::entity::Destination;
+use crate::model::ids::{ChannelRef, QueueId};
+use crate::model::message::{Envelope as Address, Message, Properties};
+use crate::model::names::{QueueName, RoutingKey};
+use crate::model::request::{Ask, BindingRequest, DeclareQueue, Event, PublishRequest, Request};
+use crate::model::table::{FieldTable, FieldValue};
+
+/// A broker and a client with a channel in confirm mode.
+struct Bench {
+    broker: Arc<Broker>,
+    client: Client,
+    channel: ChannelRef,
+    sequence: u64,
+}
+
+impl Bench {
+    fn new(shards: u16) -> Self {
+        let broker = broker(shards, Limits::default());
+        let mut client = Client::new(&broker);
+        client.open(1, Mode::Plain);
+        let channel = client.channels[&1].reference;
+        Self { broker, client, channel, sequence: 0 }
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        self.client.ask(1, ask);
+        while self.client.work(&mut Oracle::default()) || self.broker.write_log().unwrap() {}
+        assert!(self.client.channels[&1].asked.is_none());
+    }
+
+    fn declare(&mut self, queue: &str, durable: bool, arguments: &[(&str, FieldValue)]) {
+        let mut table = FieldTable::default();
+        arguments.iter().for_each(|(key, value)| table.push(key, value.clone()));
+        let (queue, passive, exclusive, auto_delete) = (QueueName::new(queue), false, false, false);
+        self.ask(Ask::DeclareQueue(DeclareQueue { queue, passive, durable, exclusive, auto_delete, arguments: table }));
+    }
+
+    fn bind(&mut self, queue: &str) {
+        self.ask(Ask::Bind(BindingRequest {
+            source: "amq.fanout".into(),
+            destination: Destination::Queue(queue.into()),
+            key: RoutingKey::new(b""),
+            arguments: FieldTable::default(),
+        }));
+    }
+
+    /// Queues bound to the fanout exchange.
+    fn queues(&mut self, count: usize) {
+        for number in 0..count {
+            self.declare(&format!("q{number}"), false, &[]);
+            self.bind(&format!("q{number}"));
+        }
+    }
+
+    /// A publish and what the session says at once.
+    fn publish(&mut self, exchange: &str, key: &str, raw: &[u8]) -> Vec<Event> {
+        let properties = Properties::parse(raw).unwrap();
+        let address = Address { exchange: exchange.as_bytes(), routing_key: key.as_bytes() };
+        let message = Message::new(&mut Vec::new(), address, &properties, b"");
+        self.sequence += 1;
+        let (channel, sequence) = (self.channel, Some(self.sequence));
+        let publish = PublishRequest { channel, message, mandatory: true, sequence, transactional: false };
+        let mut events = Vec::new();
+        self.client.session.submit(&mut vec![Request::Publish(publish)], &mut events, NOW);
+        events
+    }
+
+    /// Verdicts as they came: the range of publishes, and whether they were confirmed.
+    fn verdicts(&self) -> Vec<(u64, u64, bool)> {
+        let mut events = Vec::new();
+        self.client.outbox.take(&mut events);
+        let verdict = |event| match event {
+            Event::Confirm { first, last, confirmed, .. } => (first, last, confirmed),
+            other => panic!("{other:?}"),
+        };
+        events.into_iter().map(verdict).collect()
+    }
+
+    fn ready(&self, queue: &str) -> u64 {
+        let topology = self.broker.topology.load();
+        let id: QueueId = topology.vhost(&"/".into()).unwrap().queues.get(queue).unwrap().id;
+        let shard = super::super::metadata::shard_of(id, self.broker.shard_count());
+        self.broker.shards[usize::from(shard)].state.lock().counts(id).unwrap().ready
+    }
+
+    /// What waits in each shard's mailbox with a message in it.
+    fn messages_on_their_way(&self) -> Vec<usize> {
+        let is_message = |envelope: &Envelope| matches!(envelope, Envelope::Enqueue { .. } | Envelope::FanOut(_));
+        self.broker.shards.iter().map(|cell| cell.mailbox.count(is_message)).collect()
+    }
+}
+
+const NO_PROPERTIES: &[u8] = &[0, 0];
+/// delivery-mode 2
+const PERSISTENT: &[u8] = &[0x10, 0, 2];
+
+#[test]
+fn a_message_for_many_queues_is_one_envelope_and_one_verdict_a_shard() {
+    let mut bench = Bench::new(3);
+    bench.queues(300);
+    let broker = Arc::clone(&bench.broker);
+    let guards: Vec<_> = broker.shards.iter().map(|cell| cell.state.lock()).collect();
+    let events = bench.publish("amq.fanout", "", NO_PROPERTIES);
+    assert!(matches!(events[..], [Event::Routed { sequence: 1, verdicts: 3, .. }]), "{events:?}");
+    assert_eq!(bench.messages_on_their_way(), [1, 1, 1]);
+    drop(guards);
+    (0..3).for_each(|shard| broker.drive(shard, NOW));
+    assert_eq!(bench.verdicts(), [(1, 1, true); 3]);
+    assert!((0..300).all(|number| bench.ready(&format!("q{number}")) == 1));
+}
+
+#[test]
+fn what_a_message_costs_grows_with_its_queues() {
+    let mut bench = Bench::new(1);
+    bench.queues(1000);
+    let broker = Arc::clone(&bench.broker);
+    let guard = broker.shards[0].state.lock();
+    let (before, _) = bench.client.outbox.credits();
+    bench.publish("amq.fanout", "", NO_PROPERTIES);
+    let (after, _) = bench.client.outbox.credits();
+    assert!(before - after > 64 * 1000, "a place in each queue is counted: {}", before - after);
+    drop(guard);
+    broker.drive(0, NOW);
+    assert_eq!(bench.client.outbox.credits().0, before);
+}
+
+#[test]
+fn a_fan_out_ends_with_the_turn_and_goes_on_in_the_next() {
+    let mut bench = Bench::new(1);
+    bench.queues(100);
+    let broker = Arc::clone(&bench.broker);
+    let mut shard = broker.shards[0].state.lock();
+    for _ in 0..250 {
+        bench.publish("amq.fanout", "", NO_PROPERTIES);
+    }
+    broker.shards[0].mailbox.take_all(&mut shard.inbox);
+    let topology = broker.topology.load();
+    let (mut done, mut turns) = (0, 0);
+    while !shard.inbox.is_empty() {
+        shard.turn(NOW, &topology);
+        broker.dispatch(0, &mut shard);
+        let total: u64 = topology
+            .vhost(&"/".into())
+            .unwrap()
+            .queues
+            .values()
+            .map(|queue| shard.counts(queue.id).unwrap().ready)
+            .sum();
+        assert!(total - done <= 16 * 1024, "a turn of {} messages", total - done);
+        (done, turns) = (total, turns + 1);
+    }
+    assert_eq!((done, turns), (25_000, 2));
+    drop(shard);
+    let verdicts: Vec<u64> = bench.verdicts().into_iter().flat_map(|(first, last, _)| first..=last).collect();
+    assert_eq!(verdicts, (1..=250).collect::<Vec<u64>>());
+}
+
+#[test]
+fn one_queue_that_refuses_a_message_refuses_it_for_all() {
+    let mut bench = Bench::new(1);
+    bench.queues(3);
+    let limits = [("x-max-length", FieldValue::I32(1)), ("x-overflow", FieldValue::string("reject-publish"))];
+    bench.declare("full", false, &limits);
+    bench.bind("full");
+    assert!(bench.publish("amq.fanout", "", NO_PROPERTIES).is_empty(), "one verdict needs no announcement");
+    bench.publish("amq.fanout", "", NO_PROPERTIES);
+    bench.publish("", "q0", NO_PROPERTIES);
+    assert_eq!(bench.verdicts(), [(1, 1, true), (2, 2, false), (3, 3, true)]);
+    assert_eq!((bench.ready("full"), bench.ready("q1"), bench.ready("q0")), (1, 2, 3));
+}
+
+#[test]
+fn the_verdict_waits_for_the_log_when_one_of_the_queues_does() {
+    let mut bench = Bench::new(1);
+    bench.queues(2);
+    bench.declare("durable", true, &[]);
+    bench.bind("durable");
+    bench.publish("amq.fanout", "", PERSISTENT);
+    assert_eq!(bench.verdicts(), []);
+    assert!(bench.broker.write_log().unwrap());
+    assert_eq!(bench.verdicts(), [(1, 1, true)]);
+}
+
+#[test]
+fn a_dead_letter_for_many_queues_is_one_envelope_a_shard() {
+    let mut bench = Bench::new(3);
+    bench.queues(60);
+    let dead = [("x-message-ttl", FieldValue::I32(0)), ("x-dead-letter-exchange", FieldValue::string("amq.fanout"))];
+    bench.declare("dead", false, &dead);
+    let broker = Arc::clone(&bench.broker);
+    let topology = broker.topology.load();
+    let home = topology.vhost(&"/".into()).unwrap().queues.get("dead").unwrap().id;
+    let home = usize::from(super::super::metadata::shard_of(home, 3));
+    let guards: Vec<_> = broker.shards.iter().enumerate().filter(|(at, _)| *at != home).collect();
+    let guards: Vec<_> = guards.into_iter().map(|(_, cell)| cell.state.lock()).collect();
+    bench.publish("", "dead", NO_PROPERTIES);
+    let mut expected = [1, 1, 1];
+    expected[home] = 0;
+    assert_eq!(bench.messages_on_their_way(), expected);
+    drop(guards);
+    (0..3).for_each(|shard| broker.drive(shard, NOW));
+    assert!((0..60).all(|number| bench.ready(&format!("q{number}")) == 1));
+}
