@@ -19,8 +19,10 @@ pub const USAGE: u8 = 64;
 
 const MORE: &str = "\
 Configuration: a flag goes before the environment, the environment before the file, the file before
-the default. The file is the one that --config or WARREN_CONFIG names, else /etc/warren/broker.toml
-if there is one. Every key has an environment variable: amqp.heartbeat is WARREN_AMQP__HEARTBEAT.
+the default. The file is the one that --config or WARREN_CONFIG names, a broker.toml or a rabbitmq.conf.
+Without one, they are RabbitMQ's in /etc/rabbitmq (rabbitmq.conf, conf.d/*.conf, enabled_plugins) and
+/etc/warren/broker.toml, which goes before them, as far as they are there.
+Every key has an environment variable: amqp.heartbeat is WARREN_AMQP__HEARTBEAT.
 `warren config default` prints a file with every key, documented.
 
 Output: when the broker accepts connections it prints one line to standard output, which begins with
@@ -125,6 +127,14 @@ pub enum ConfigCommand {
     /// Print the effective values and where each came from: default, file:line, environment
     /// variable or flag. Passwords are masked. Takes the flags of `serve`.
     Show(Settings),
+    /// Print the broker.toml that means the same as RabbitMQ's files; what has no effect is a comment in it.
+    ///
+    /// `$(NAME)` in them is replaced by the variable of that name, as it is when they are read.
+    Convert {
+        /// A rabbitmq.conf, a directory of *.conf, an enabled_plugins; of several, the last one counts [default: those that
+        /// `serve` would read].
+        files: Vec<PathBuf>,
+    },
     /// Print a broker.toml with every key, its documentation and its default, commented out.
     Default,
     /// Print the same as a page of Markdown.
@@ -134,8 +144,8 @@ pub enum ConfigCommand {
 /// The flags that set configuration values.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Settings {
-    /// The configuration file [default: the one WARREN_CONFIG names, else /etc/warren/broker.toml
-    /// if there is one].
+    /// The configuration file, a broker.toml or a rabbitmq.conf by its name, or a directory of *.conf [default:
+    /// the one WARREN_CONFIG names, else those in /etc/rabbitmq and /etc/warren/broker.toml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[arg(long, value_name = "DIR", help = key_help("node.data_dir"))]
@@ -146,20 +156,15 @@ pub struct Settings {
     amqp_port: Option<String>,
     #[arg(long, value_name = "N", allow_negative_numbers = true, help = key_help("amqp.tls_port"))]
     amqps_port: Option<String>,
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help = port_help("management"))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help = key_help("management.port"))]
     management_port: Option<String>,
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help = port_help("prometheus"))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help = key_help("prometheus.port"))]
     prometheus_port: Option<String>,
     #[arg(long, value_name = "text|json", help = key_help("log.format"))]
     log_format: Option<String>,
     /// Any key: `--set amqp.heartbeat=30s`. May be given more than once; goes before other flags.
     #[arg(long, value_name = "SECTION.KEY=VALUE", value_parser = parse_set)]
     set: Vec<(String, String)>,
-}
-
-fn port_help(section: &str) -> String {
-    let text = key_help(&format!("{section}.port"));
-    format!("Reserved for the {section} listener of a later version. {text}")
 }
 
 fn parse_set(text: &str) -> Result<(String, String), String> {
@@ -227,6 +232,10 @@ pub fn run_config(command: ConfigCommand, environment: Vec<(String, String)>) ->
             Ok(loaded) => print(&config::show(&loaded)),
             Err(errors) => refuse(&errors),
         },
+        ConfigCommand::Convert { files } => match config::convert(&files, &environment) {
+            Ok(text) => print(&text),
+            Err(errors) => refuse(&errors),
+        },
         ConfigCommand::Default => print(&config::default_file()),
         ConfigCommand::Reference => print(&config::reference()),
     }
@@ -234,13 +243,14 @@ pub fn run_config(command: ConfigCommand, environment: Vec<(String, String)>) ->
 
 fn check(file: Option<PathBuf>, environment: Vec<(String, String)>) -> ExitCode {
     let sources = Sources { file, environment, flags: Vec::new() };
-    let name = sources.file().map_or_else(|| "defaults".into(), |(file, _)| file);
     match Config::load(&sources) {
         Ok(loaded) => {
             for warning in loaded.warnings {
                 eprintln!("warning: {warning}");
             }
-            print(&format!("{}: ok\n", name.display()))
+            let files: Vec<String> = loaded.files.iter().map(|file| file.display().to_string()).collect();
+            let name = if files.is_empty() { "defaults".to_owned() } else { files.join(", ") };
+            print(&format!("{name}: ok\n"))
         }
         Err(errors) => refuse(&errors),
     }

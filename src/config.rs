@@ -1,13 +1,13 @@
 //! Configuration: `broker.toml`, the environment and the command line become one checked
 //! [`Config`].
 //!
-//! Precedence is flag, environment, file, default. Every key is optional. Anything that cannot be
+//! Precedence is flag, environment, `broker.toml`, RabbitMQ's files, default. Every key is optional. Anything that cannot be
 //! used stops the start, and all of it is told at once. The keys are listed in one place, the
 //! schema in `config/schema.rs`: whoever adds one adds it there, with its documentation, and
 //! replaces the shipped `broker.toml` with the output of `warren config default`.
 //!
 //! ```text
-//! Sources -> sources.rs (raw values with their places) -> kind.rs (typed and in range)
+//! Sources -> sources.rs, rabbitmq.rs (raw values with their places) -> kind.rs (typed and in range)
 //!         -> rules.rs (against each other) -> Loaded
 //! ```
 
@@ -18,6 +18,7 @@ mod nearest;
 mod network;
 mod origin;
 mod quantity;
+mod rabbitmq;
 mod raw;
 mod reference;
 mod resource_servers;
@@ -30,11 +31,13 @@ mod units;
 mod users;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 pub use document::{default_file, key_help, show};
 pub use machine::machine_memory;
 pub use origin::{ConfigError, Origin};
+pub use rabbitmq::convert;
 pub use reference::reference;
 pub use schema::{
     Amqp, Compatibility, Config, Defaults, Definitions, Limits, Log, Management, Memory, Node, OAuth2, Prometheus,
@@ -55,8 +58,11 @@ use raw::{Raw, RawValue};
 pub struct Loaded {
     pub config: Config,
     pub origins: Origins,
-    /// What is worth a line in the log: risky values, variables of RabbitMQ that were taken over.
+    /// What is worth a line in the log: risky values, what of RabbitMQ's files and variables was taken over, and what
+    /// was not.
     pub warnings: Vec<String>,
+    /// The files that were read, in their order.
+    pub files: Vec<PathBuf>,
 }
 
 /// Where each value came from.
@@ -114,12 +120,13 @@ impl Config {
     pub fn load(sources: &Sources) -> Result<Loaded, Vec<ConfigError>> {
         let mut problems = Problems::default();
         let mut warnings = Vec::new();
-        let mut settings = match sources.file() {
-            Some((file, named)) => sources::file_settings(&file, &named, &mut problems),
-            None => Vec::new(),
-        };
+        let read = sources.files(&mut problems);
+        let mut settings = read.settings;
+        warnings.extend(read.notes);
         let environment = &sources.environment;
-        settings.extend(sources::environment_settings(environment, &mut warnings, &mut problems));
+        let given = rabbitmq::Given { reads_usual_files: read.is_usual, used: &|name| read.used.contains(name) };
+        settings.extend(rabbitmq::environment_settings(environment, &given, &mut warnings));
+        settings.extend(sources::environment_settings(environment, &mut problems));
         settings.extend(sources::flag_settings(&sources.flags, &mut problems));
 
         let mut config = Self::default();
@@ -131,23 +138,42 @@ impl Config {
         rules::complete(&mut config, &mut origins, &mut problems);
         if problems.is_empty() {
             warnings.extend(rules::warnings(&config));
-            Ok(Loaded { config, origins, warnings })
+            Ok(Loaded { config, origins, warnings, files: read.files })
         } else {
             Err(problems.into_errors())
         }
     }
 
-    /// The `cluster_name` that clients are told.
+    /// The name of the node, as the API and events tell it.
     #[must_use]
-    pub fn cluster_name(&self) -> String {
+    pub fn node_name(&self) -> String {
         format!("rabbit@{}", self.node.name)
     }
 
-    /// Where to listen for AMQP over TLS, if there is a certificate and the listener is not off.
+    /// The `cluster_name` that clients are told.
     #[must_use]
-    pub fn amqps_address(&self) -> Option<SocketAddr> {
-        let port = self.amqp.tls_port.filter(|_| self.tls.is_configured())?;
-        Some(SocketAddr::new(self.amqp.bind, port))
+    pub fn cluster_name(&self) -> String {
+        if self.node.cluster_name.is_empty() { self.node_name() } else { self.node.cluster_name.clone() }
+    }
+
+    /// Where to listen for AMQP over TLS, if there is a certificate.
+    #[must_use]
+    pub fn amqps_addresses(&self) -> Vec<Listening> {
+        let (amqp, tls) = (&self.amqp, &self.tls);
+        let keys = ["amqp.tls_port", "amqp.tls_listen"];
+        if tls.is_configured() { addresses(keys, amqp.bind, amqp.tls_port, &amqp.tls_listen) } else { Vec::new() }
+    }
+
+    /// The certificates of the management API: its own, or those of all listeners.
+    #[must_use]
+    pub fn management_tls(&self) -> Tls {
+        self.tls.with_own(self.management.certificate_file.as_ref(), self.management.key_file.as_ref())
+    }
+
+    /// The certificates of the metrics.
+    #[must_use]
+    pub fn prometheus_tls(&self) -> Tls {
+        self.tls.with_own(self.prometheus.certificate_file.as_ref(), self.prometheus.key_file.as_ref())
     }
 
     /// The virtual hosts of the first start.
@@ -157,32 +183,47 @@ impl Config {
         first.chain(&self.defaults.vhosts).cloned().collect()
     }
 
-    /// The users of the first start, each with a password: the default user, who may do everything
-    /// in every virtual host, and those of `[[users]]`.
+    /// The users of the first start, each with a password: the default user, with the same
+    /// permissions in every virtual host, and those of `[[users]]`.
     #[must_use]
     pub fn first_users(&self) -> Vec<User> {
-        let everything = |vhost: String| Permission {
+        let permission = |vhost: String| Permission {
             vhost,
-            configure: ".*".to_owned(),
-            write: ".*".to_owned(),
-            read: ".*".to_owned(),
+            configure: self.defaults.configure.clone(),
+            write: self.defaults.write.clone(),
+            read: self.defaults.read.clone(),
         };
         let default_user = (!self.defaults.user.is_empty()).then(|| User {
             name: self.defaults.user.clone(),
             password: Some(self.defaults.password.clone()),
             password_file: None,
-            tags: vec!["administrator".to_owned()],
-            permissions: self.first_vhosts().into_iter().map(everything).collect(),
+            tags: self.defaults.tags.clone(),
+            permissions: self.first_vhosts().into_iter().map(permission).collect(),
         });
         default_user.into_iter().chain(self.users.iter().cloned()).collect()
     }
 }
 
+/// One address to listen on, and the key that named it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listening {
+    pub key: &'static str,
+    /// Port 0 is a free one.
+    pub address: SocketAddr,
+}
+
+/// The address of a port, unless it is off, and the further ones. `keys` are those of the port and of the list.
+fn addresses(keys: [&'static str; 2], bind: IpAddr, port: Option<u16>, further: &[SocketAddr]) -> Vec<Listening> {
+    let first = port.map(|port| Listening { key: keys[0], address: SocketAddr::new(bind, port) });
+    let further = further.iter().map(|address| Listening { key: keys[1], address: *address });
+    first.into_iter().chain(further).collect()
+}
+
 impl Amqp {
-    /// Where to listen, unless the listener is off. Port 0 is a free one.
+    /// Where to listen without TLS.
     #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.port.map(|port| SocketAddr::new(self.bind, port))
+    pub fn addresses(&self) -> Vec<Listening> {
+        addresses(["amqp.port", "amqp.listen"], self.bind, self.port, &self.listen)
     }
 
     /// The heartbeat as connection.tune counts it, in seconds.
@@ -193,30 +234,30 @@ impl Amqp {
 }
 
 impl Management {
-    /// Where to listen, unless the listener is off. Port 0 is a free one.
+    /// Where to listen without TLS.
     #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.port.map(|port| SocketAddr::new(self.bind, port))
+    pub fn addresses(&self) -> Vec<Listening> {
+        addresses(["management.port", "management.listen"], self.bind, self.port, &self.listen)
     }
 
     /// Where to listen with TLS, once there are certificates.
     #[must_use]
-    pub fn tls_address(&self) -> Option<SocketAddr> {
-        self.tls_port.map(|port| SocketAddr::new(self.bind, port))
+    pub fn tls_addresses(&self) -> Vec<Listening> {
+        addresses(["management.tls_port", "management.tls_listen"], self.bind, self.tls_port, &self.tls_listen)
     }
 }
 
 impl Prometheus {
-    /// Where to listen, unless the listener is off. Port 0 is a free one.
+    /// Where to listen without TLS.
     #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.port.map(|port| SocketAddr::new(self.bind, port))
+    pub fn addresses(&self) -> Vec<Listening> {
+        addresses(["prometheus.port", "prometheus.listen"], self.bind, self.port, &self.listen)
     }
 
     /// Where to listen with TLS, once there are certificates.
     #[must_use]
-    pub fn tls_address(&self) -> Option<SocketAddr> {
-        self.tls_port.map(|port| SocketAddr::new(self.bind, port))
+    pub fn tls_addresses(&self) -> Vec<Listening> {
+        addresses(["prometheus.tls_port", "prometheus.tls_listen"], self.bind, self.tls_port, &self.tls_listen)
     }
 }
 
@@ -225,6 +266,20 @@ impl Tls {
     #[must_use]
     pub fn is_configured(&self) -> bool {
         self.certificate_file.is_some() || !self.certificates.is_empty()
+    }
+
+    /// The same with another certificate in place of all, if there is one. HTTP clients are not asked for theirs.
+    fn with_own(&self, certificate_file: Option<&PathBuf>, key_file: Option<&PathBuf>) -> Self {
+        match certificate_file {
+            Some(_) => Self {
+                certificate_file: certificate_file.cloned(),
+                key_file: key_file.cloned(),
+                certificates: Vec::new(),
+                verify: TlsVerify::None,
+                ..self.clone()
+            },
+            None => self.clone(),
+        }
     }
 }
 

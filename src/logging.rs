@@ -50,6 +50,8 @@ impl Logging {
         let file = match &log.file {
             None => None,
             Some(path) => {
+                // What comes of a directory that cannot be made is told when the file cannot be opened in it.
+                let _ = path.parent().map(std::fs::create_dir_all);
                 let opened = LogFile::open(path, log.rotation_size, log.rotation_count);
                 let opened = opened.map_err(|error| LogFileError { path: path.clone(), error })?;
                 Some((path.clone(), Arc::new(Mutex::new(opened))))

@@ -68,7 +68,7 @@ fn errors(text: &str) -> Vec<String> {
 #[test]
 fn defaults() {
     let config = config("");
-    assert_eq!(config.amqp.address().unwrap().to_string(), "127.0.0.1:5672");
+    assert_eq!(config.amqp.addresses()[0].address.to_string(), "127.0.0.1:5672");
     assert_eq!(config.amqp.heartbeat, Duration::from_secs(60));
     assert_eq!(config.amqp.heartbeat_seconds(), 60);
     assert_eq!((config.amqp.frame_max, config.amqp.channel_max), (131_072, 2047));
@@ -78,7 +78,7 @@ fn defaults() {
     assert_eq!((config.management.port, config.prometheus.port), (Some(15672), Some(15692)));
     assert_eq!((config.limits.connections, config.limits.queues_per_vhost), (None, None));
     assert_eq!(config.memory.high_watermark, HighWatermark::Percent(60));
-    assert_eq!((config.amqp.tls_port, config.amqps_address()), (Some(5671), None));
+    assert_eq!((config.amqp.tls_port, config.amqps_addresses()), (Some(5671), vec![]));
     assert!(!config.tls.is_configured() && !config.amqp.proxy_protocol);
     assert_eq!(config.storage.sync, Sync::Always);
     assert_eq!((config.storage.wal_file_size, config.storage.segment_size), (8 << 20, 64 << 20));
@@ -124,7 +124,7 @@ fn values_of_every_kind_from_a_file() {
         "server::connection" = "debug"
     "#;
     let config = config(text);
-    assert_eq!((&*config.node.name, config.amqp.address()), ("one", None));
+    assert_eq!((&*config.node.name, config.amqp.addresses()), ("one", vec![]));
     assert_eq!((config.amqp.heartbeat, config.amqp.frame_max), (Duration::ZERO, 4096));
     assert_eq!(config.amqp.mechanisms, [Mechanism::Anonymous]);
     assert_eq!(config.amqp.server_properties["odd key"], "x");
@@ -137,12 +137,13 @@ fn values_of_every_kind_from_a_file() {
 const MESSAGES: &[(&str, &str)] = &[
     ("amqp.heartbeats = \"60s\"", "unknown key amqp.heartbeats; did you mean amqp.heartbeat?"),
     ("amqp.prot = 1", "unknown key amqp.prot; did you mean amqp.port?"),
-    ("limits.queues = 1", "unknown key limits.queues; did you mean limits.queues_per_vhost?"),
+    ("limits.queue = 1", "unknown key limits.queue; did you mean limits.queues?"),
     ("amqp.consumer_timeout = \"1s\"", "unknown key amqp.consumer_timeout; did you mean queues.consumer_timeout?"),
     ("heartbeat = \"60s\"", "unknown key heartbeat; did you mean amqp.heartbeat?"),
     (
         "prometheus.path = \"x\"",
-        "unknown key prometheus.path; [prometheus] has bind, port, tls_port, return_per_object_metrics",
+        "unknown key prometheus.path; [prometheus] has bind, port, tls_port, listen, tls_listen, certificate_file, \
+             key_file, return_per_object_metrics",
     ),
     ("ampq.port = 1", "unknown section [ampq]; did you mean [amqp]?"),
     (
@@ -389,7 +390,7 @@ fn variables_of_rabbitmq_are_taken_over_with_a_note() {
     let defaults = &loaded.config.defaults;
     assert_eq!((&*defaults.user, defaults.password.expose(), &*defaults.vhost), ("u", "p", "w"));
     assert_eq!(loaded.config.amqp.port, Some(7));
-    assert_eq!(loaded.warnings.len(), 4);
+    assert_eq!(loaded.warnings.len(), 5);
     assert_eq!(loaded.warnings[3], "RABBITMQ_NODE_PORT sets amqp.port; WARREN_AMQP__PORT does so too");
     let empty = load_with("", &[("RABBITMQ_DEFAULT_USER", ""), ("RABBITMQ_LOGS", "")], &[]).unwrap();
     assert_eq!((empty.config.amqp.port, empty.warnings.len()), (Some(5672), 0), "empty is not set");
@@ -429,14 +430,26 @@ fn variables_of_rabbitmq_are_translated() {
 
 #[test]
 fn variables_of_rabbitmq_without_effect_are_told() {
-    let loaded =
-        load_with("", &[("RABBITMQ_CONFIG_FILE", "/etc/rabbitmq/rabbitmq"), ("RABBITMQ_LOG_BASE", "/log")], &[]);
-    let warnings = loaded.unwrap().warnings;
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert_eq!(
-        warnings[0],
-        "RABBITMQ_CONFIG_FILE has no effect: a rabbitmq.conf is not read; WARREN_CONFIG names a broker.toml"
-    );
+    let environment = [
+        ("RABBITMQ_CONFIG_FILE", "/etc/rabbitmq/rabbitmq"),
+        ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-rabbit"),
+        ("RABBITMQ_CTL_ERL_ARGS", "-x"),
+        ("RABBITMQ_LOGS", "syslog:"),
+        ("RABBITMQ_ZED", "1"),
+        ("RABBITMQ_ANYTHING", "1"),
+        ("RABBITMQ_EMPTY", ""),
+        ("RABBITMQ_SERVICE_HOST", "10.0.0.1"),
+        ("RABBITMQ_PORT_5672_TCP", "tcp://10.0.0.1:5672"),
+    ];
+    let warnings = load_with("", &environment, &[]).unwrap().warnings;
+    let expected = [
+        "RABBITMQ_LOGS has no effect: the log goes to standard error and to a file",
+        "RABBITMQ_CONFIG_FILE has no effect: the configuration's file is named otherwise",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS has no effect: there is no Erlang runtime",
+        "RABBITMQ_CTL_ERL_ARGS has no effect: there is no Erlang runtime",
+        "RABBITMQ_ANYTHING, RABBITMQ_ZED have no effect: there is nothing of that name here",
+    ];
+    assert_eq!(warnings, expected);
 }
 
 #[test]
@@ -687,7 +700,7 @@ fn mistakes_in_users() {
 #[test]
 fn tls_and_its_port() {
     let with = |rest: &str| config(&format!("tls.certificate_file = \"c\"\ntls.key_file = \"k\"\n{rest}"));
-    let address = |config: Config| config.amqps_address().map(|address| address.to_string());
+    let address = |config: Config| config.amqps_addresses().first().map(|one| one.address.to_string());
     assert_eq!(address(with("")).as_deref(), Some("127.0.0.1:5671"));
     assert_eq!(address(with("amqp.bind = \"::\"\namqp.tls_port = 0")).as_deref(), Some("[::]:0"));
     assert_eq!(address(with("amqp.tls_port = -1")), None);

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Prepares a container's broker: who runs it, and what a container needs that the broker's own defaults do not have.
-# The broker itself reads WARREN_* and RABBITMQ_DEFAULT_USER, RABBITMQ_DEFAULT_PASS, RABBITMQ_DEFAULT_VHOST,
-# RABBITMQ_NODENAME, RABBITMQ_NODE_PORT, RABBITMQ_NODE_IP_ADDRESS, RABBITMQ_LOG and RABBITMQ_LOGS.
+# The broker itself reads WARREN_*, RabbitMQ's variables, and RabbitMQ's files in /etc/rabbitmq: rabbitmq.conf, conf.d/*.conf
+# and enabled_plugins.
 set -euo pipefail
 
 # Anything but a broker's start runs as it is: rabbitmqctl, bash, ...
@@ -30,39 +30,14 @@ refuse_variables() {
     if [[ -n $refused ]]; then
         echo 'error: deprecated environment variables detected' >&2
         echo >&2
-        echo 'Please use /etc/warren/broker.toml or the WARREN_ variables instead: "warren config default" prints every key' >&2
+        echo 'Please use /etc/rabbitmq/rabbitmq.conf, /etc/warren/broker.toml or the WARREN_ variables instead' >&2
         exit 1
     fi
 }
 
-# A rabbitmq.conf says how the broker is to be protected: to start as if it were not there would not be safe.
-refuse_rabbitmq_conf() {
-    local file
-    for file in /etc/rabbitmq/rabbitmq.conf /etc/rabbitmq/rabbitmq.config /etc/rabbitmq/advanced.config \
-        /etc/rabbitmq/conf.d/*.conf; do
-        [[ -e $file ]] || continue
-        echo "error: $file is there, and a configuration of RabbitMQ is not read" >&2
-        echo 'Put its settings into /etc/warren/broker.toml: "warren config reference" ends with a table of the keys' >&2
-        exit 1
-    done
-}
-
-# The file that the broker is to read: WARREN_CONFIG, else RABBITMQ_CONFIG_FILE(S), else a broker.toml in /etc/rabbitmq.
+# A broker.toml among RabbitMQ's files, where there is none of the broker's own and no variable names one.
 choose_config() {
-    local variable file
-    [[ -z ${WARREN_CONFIG:-} ]] || return 0
-    for variable in RABBITMQ_CONFIG_FILE RABBITMQ_CONFIG_FILES; do
-        file=${!variable:-}
-        [[ -n $file ]] || continue
-        if [[ $file != *.toml ]]; then
-            echo "error: $variable is $file, and a configuration of RabbitMQ is not read; name a broker.toml" >&2
-            exit 1
-        fi
-        export WARREN_CONFIG=$file
-        unset "$variable"
-        return
-    done
-    if [[ ! -e /etc/warren/broker.toml && -e /etc/rabbitmq/broker.toml ]]; then
+    if [[ -z ${WARREN_CONFIG:-} && ! -e /etc/warren/broker.toml && -e /etc/rabbitmq/broker.toml ]]; then
         export WARREN_CONFIG=/etc/rabbitmq/broker.toml
     fi
 }
@@ -81,7 +56,6 @@ container_default() { # section, key, value
 if [[ $# == 0 || $1 == -* ]]; then set -- rabbitmq-server "$@"; fi
 if ! starts_broker "$@"; then exec "$@"; fi
 refuse_variables
-refuse_rabbitmq_conf
 choose_config
 if [[ $(id -u) == 0 ]]; then
     # Volumes come with any owner.

@@ -108,7 +108,9 @@ pub struct Limits {
     pub connections_per_user: usize,
     pub channels: usize,
     pub channels_per_user: usize,
+    pub queues: usize,
     pub queues_per_vhost: usize,
+    pub exchanges: usize,
     pub exchanges_per_vhost: usize,
 }
 

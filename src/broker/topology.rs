@@ -60,6 +60,18 @@ impl Topology {
         self.users.get(name)
     }
 
+    /// The queues of all vhosts.
+    #[must_use]
+    pub(super) fn queue_count(&self) -> usize {
+        self.vhosts.values().map(|vhost| vhost.queues.size()).sum()
+    }
+
+    /// The exchanges of all vhosts.
+    #[must_use]
+    pub(super) fn exchange_count(&self) -> usize {
+        self.vhosts.values().map(|vhost| vhost.exchanges.size()).sum()
+    }
+
     /// All vhosts, by name.
     #[must_use]
     pub fn vhosts(&self) -> Vec<(&VhostName, &Arc<VhostTopology>)> {

@@ -14,10 +14,11 @@ const PREAMBLE: &str = "\
 # the # away and write another value. What is named below as an environment variable or with --set
 # goes before this file: flag, then environment, then file, then default.
 #
-# The broker reads the file that --config or WARREN_CONFIG names, else /etc/warren/broker.toml if
-# there is one. A key that does not exist or a value that is not allowed stops the start.
+# The broker reads the file that --config or WARREN_CONFIG names, else /etc/warren/broker.toml and
+# RabbitMQ's files in /etc/rabbitmq, as far as they are there. A key that does not exist or a value that is not allowed stops the start.
 #
 #     warren config check FILE     all mistakes in a file
+#     warren config convert FILE   a rabbitmq.conf as such a file as this
 #     warren config show           the values in effect, and where each came from
 #
 # Durations have a unit: ms, s, m, h, d. Sizes have one too: KiB, MiB, GiB, TiB (1024 each step) or

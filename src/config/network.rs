@@ -1,6 +1,6 @@
-//! Networks of trusted hosts: `10.0.0.0/8`.
+//! Networks of trusted hosts, `10.0.0.0/8`, and addresses with ports to listen on, `127.0.0.1:5673`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::kind::{Kind, Secrets, toml_text};
 use super::origin::Problems;
@@ -29,6 +29,29 @@ impl Kind for Subnet {
 
     fn expects(&self) -> String {
         "an IP address or a network such as \"10.0.0.0/8\"".to_owned()
+    }
+}
+
+/// An address of this host and a port, that a listener binds. Port 0 is a free one.
+pub(crate) struct Endpoint;
+
+impl Kind for Endpoint {
+    type Value = SocketAddr;
+
+    fn read(&self, key: &str, raw: &Raw, problems: &mut Problems) -> Option<SocketAddr> {
+        let address = raw.text().and_then(|text| text.parse().ok());
+        if address.is_none() {
+            self.refuse(key, raw, problems);
+        }
+        address
+    }
+
+    fn write(&self, value: &SocketAddr, _: Secrets) -> String {
+        toml_text(&value.to_string())
+    }
+
+    fn expects(&self) -> String {
+        "an IP address with a port such as \"127.0.0.1:5673\" or \"[::1]:5673\"".to_owned()
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub enum Origin {
     /// Nobody set it.
     Default,
-    /// A line of a configuration file; lines count from 1.
+    /// A line of a configuration file; lines count from 1, and 0 is the file as a whole.
     File { file: Arc<str>, line: usize },
     /// An environment variable, by its name.
     Environment(String),
@@ -32,6 +32,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => formatter.write_str("default"),
+            Self::File { file, line: 0 } => formatter.write_str(file),
             Self::File { file, line } => write!(formatter, "{file}:{line}"),
             Self::Environment(name) => formatter.write_str(name),
             Self::Flag(flag) => formatter.write_str(flag),

@@ -10,12 +10,14 @@ This page is the output of `warren config reference`. The same text as a file to
 `warren config default` prints.
 
 Every key is optional. A value comes from, first to last: a flag, the environment, the file, the default. The file is the
-one that `--config` or `WARREN_CONFIG` names, else `/etc/warren/broker.toml` if there is one. A key that does not exist or a
-value that is not allowed stops the start with exit code 64, and all mistakes are told at once.
+one that `--config` or `WARREN_CONFIG` names; without one, `/etc/warren/broker.toml` and [RabbitMQ's files](#rabbitmqs-files)
+are read if they are there. A key that does not exist or a value that is not allowed stops the start with exit code 64, and
+all mistakes are told at once.
 
 | Command | |
 | --- | --- |
 | `warren config check FILE` | all mistakes in a file; exit code 64 if there are any |
+| `warren config convert rabbitmq.conf` | the `broker.toml` that means the same |
 | `warren config show` | the values in effect, and where each came from |
 | `warren config default` | a `broker.toml` with every key, commented out |
 | `warren config reference` | this page |
@@ -29,25 +31,26 @@ Durations have a unit: `ms`, `s`, `m`, `h`, `d`. Sizes have one too: `KiB`, `MiB
 ";
 
 const RABBITMQ: &str = "
-## Keys of rabbitmq.conf
+## RabbitMQ's files
 
-A `rabbitmq.conf` is not read. These keys have one here; a key of `rabbitmq.conf` that stands in `broker.toml` stops the
-start, and the message names the key to use. Numbers need a unit here: RabbitMQ's `heartbeat = 60` is `\"60s\"`, its
-`consumer_timeout = 1800000` is `\"30m\"`.
+`rabbitmq.conf`, `conf.d/*.conf` and `enabled_plugins` are read as they are: with `--config rabbitmq.conf` (or a directory of
+`*.conf`), and without a file named, in `/etc/rabbitmq` or where `RABBITMQ_CONFIG_FILE`, `RABBITMQ_CONFIG_FILES` and
+`RABBITMQ_ENABLED_PLUGINS_FILE` say. `broker.toml` goes before them. `warren config convert rabbitmq.conf` prints the
+`broker.toml` that means the same.
+
+Of a key that stands in several places the last one counts. `#` begins a comment, single quotes keep one in a value, and
+double quotes are a part of the value, as in RabbitMQ. `$(NAME)` is the value of a key or of an environment variable; so is
+`${NAME}`, if there is such a variable. With such a file, AMQP, the management API and the metrics listen on all addresses
+unless it says otherwise, as RabbitMQ does; where there is an `enabled_plugins` without `rabbitmq_management` or
+`rabbitmq_prometheus`, these listen for this host alone. Files of Erlang terms, `advanced.config` and `rabbitmq.config`, are
+refused unless they are empty.
+
+Each key is applied, or named once in the log as without effect, or refused with what to write instead. A `*` below is any
+part of a key, `**` any number of them; a key that is not below is refused.
 
 | rabbitmq.conf | broker.toml |
 | --- | --- |
 ";
-
-/// Keys whose last part is what rabbitmq.conf calls them.
-const SAME_NAMES: [&str; 6] = [
-    "amqp.heartbeat",
-    "amqp.frame_max",
-    "amqp.channel_max",
-    "amqp.max_message_size",
-    "amqp.handshake_timeout",
-    "queues.consumer_timeout",
-];
 
 /// The page.
 #[must_use]
@@ -65,9 +68,7 @@ pub fn reference() -> String {
         push_key(&mut text, key, &config);
     }
     text.push_str(RABBITMQ);
-    for (old, path) in old_names() {
-        text.push_str(&format!("| `{old}` | [`{path}`](#{}) |\n", anchor(path)));
-    }
+    text.push_str(&super::rabbitmq::rows());
     text
 }
 
@@ -89,39 +90,15 @@ fn prose(lines: &[&str]) -> String {
     lines.join("\n")
 }
 
-/// The names of rabbitmq.conf in their order, each with the key it is here.
-fn old_names() -> Vec<(&'static str, &'static str)> {
-    let renamed = KEYS.iter().flat_map(|key| key.rabbitmq.iter().map(|old| (*old, key.path)));
-    let same = KEYS.iter().filter(|key| SAME_NAMES.contains(&key.path));
-    let mut names: Vec<_> = renamed.chain(same.map(|key| (key.name, key.path))).collect();
-    names.sort_unstable();
-    names
-}
-
-/// The anchor that Markdown gives a heading: lower case, without the dots.
-fn anchor(path: &str) -> String {
-    path.replace('.', "").to_ascii_lowercase()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_of_the_same_name_exist() {
-        for path in SAME_NAMES {
-            assert!(Key::find(path).is_some(), "{path}");
-        }
-    }
 
     #[test]
     fn every_key_has_a_heading_that_links_reach() {
         let text = reference();
         for key in KEYS {
             assert_eq!(text.matches(&format!("\n### {}\n", key.path)).count(), 1, "{}", key.path);
-        }
-        for (old, path) in old_names() {
-            assert!(text.contains(&format!("| `{old}` | [`{path}`](#")), "{old}");
         }
     }
 }

@@ -192,6 +192,23 @@ fn check_tls(config: &Config, origins: &Origins, problems: &mut Problems) {
     if config.amqp.tls_port.is_some() && is_named("amqp.tls_port") && !tls.is_configured() {
         tell("amqp.tls_port", "is set but tls.certificate_file is empty");
     }
+    if !config.amqp.tls_listen.is_empty() && !tls.is_configured() {
+        tell("amqp.tls_listen", "is set but tls.certificate_file is empty");
+    }
+    for (section, own) in [
+        ("management", [&config.management.certificate_file, &config.management.key_file]),
+        ("prometheus", [&config.prometheus.certificate_file, &config.prometheus.key_file]),
+    ] {
+        match own {
+            [Some(_), None] => {
+                tell(&format!("{section}.certificate_file"), &format!("is set but {section}.key_file is empty"))
+            }
+            [None, Some(_)] => {
+                tell(&format!("{section}.key_file"), &format!("is set but {section}.certificate_file is empty"))
+            }
+            _ => {}
+        }
+    }
     if tls.verify == TlsVerify::Peer && tls.ca_file.is_none() {
         tell("tls.verify", "is \"peer\" but tls.ca_file is empty: no client certificate could be trusted");
     }
@@ -284,15 +301,21 @@ pub(crate) fn warnings(config: &Config) -> Vec<String> {
             "tokens and the secret can be read on the way, and whoever changes the answers can log in as anybody";
         warnings.push(format!("oauth2.introspection_endpoint is not https: {risk}"));
     }
-    if config.amqp.port.is_none() && config.amqps_address().is_none() {
+    let listening: Vec<_> = config.amqp.addresses().into_iter().chain(config.amqps_addresses()).collect();
+    let open = listening.iter().find(|one| !one.address.ip().is_loopback());
+    if listening.is_empty() {
         warnings.push("amqp.port is -1: no client can connect".to_owned());
-    } else if !config.amqp.bind.is_loopback() && !user.is_empty() && config.defaults.password == default_password {
+    } else if let Some(open) = open
+        && !user.is_empty()
+        && config.defaults.password == default_password
+    {
         let rest = if loopback_only {
             format!("{user} stays limited to this host")
         } else {
             "anybody can log in; set defaults.password".to_owned()
         };
-        warnings.push(format!("amqp.bind is open to the network while user {user} has its default password; {rest}"));
+        let key = if open.key.ends_with("listen") { open.key } else { "amqp.bind" };
+        warnings.push(format!("{key} is open to the network while user {user} has its default password; {rest}"));
     }
     warnings
 }

@@ -3,7 +3,7 @@
 //! `config show`, the documented `broker.toml` and the suggestions for wrong names come from it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::kind::{
     Address, Boolean, Directory, Expression, Kind, List, Number, OneOf, OptionalFile, OptionalPassword, Password, Port,
     Secrets, Table, Text, ZeroIsNone,
 };
-use super::network::Subnet;
+use super::network::{Endpoint, Subnet};
 use super::origin::{Origin, Problems};
 use super::quantity::{FreeSpace, Size, Time, Watermark};
 use super::raw::Raw;
@@ -176,10 +176,12 @@ const CREDIT: Size<u64> = Size::between(4 * KIB, GIB);
 schema! {
     /// This broker.
     node: Node {
-        /// Its name. Clients are told `rabbit@<name>` as cluster_name.
-        /// Empty: the host name.
-        #[rabbitmq("cluster_name")]
+        /// Its name: in the API and in logs the node is `rabbit@<name>`. Empty: the host name.
         name: String = "", Text::NAME_OR_EMPTY;
+
+        /// The cluster_name that clients and the API tell, until another one is set by an operator. Empty: the node's.
+        #[rabbitmq("cluster_name")]
+        cluster_name: String = "", Text::NAME_OR_EMPTY;
 
         /// Where the broker keeps its data. Made when it is missing.
         data_dir: PathBuf = "./data", Directory;
@@ -200,6 +202,14 @@ schema! {
         /// 0 takes a free one, -1 turns the listener off.
         #[rabbitmq("listeners.ssl.default", "listeners.ssl.1")]
         tls_port: Option<u16> = "5671", Port;
+
+        /// Further addresses to listen on, each with its port: ["10.0.0.1:5672", "[::1]:5673"].
+        #[rabbitmq("listeners.tcp.2")]
+        listen: Vec<SocketAddr> = "", List::of(Endpoint);
+
+        /// The same for clients that use TLS.
+        #[rabbitmq("listeners.ssl.2")]
+        tls_listen: Vec<SocketAddr> = "", List::of(Endpoint);
 
         /// Whether connections begin with the header of the PROXY protocol, version 1 or 2, which
         /// tells the client's own address. Then those without one are refused; on a TLS port it
@@ -330,6 +340,21 @@ schema! {
         #[rabbitmq("management.ssl.port")]
         tls_port: Option<u16> = "15671", Port;
 
+        /// Further addresses to listen on, each with its port: ["10.0.0.1:15672", "[::1]:15672"].
+        listen: Vec<SocketAddr> = "", List::of(Endpoint);
+
+        /// The same with TLS.
+        #[rabbitmq("management.ssl.ip")]
+        tls_listen: Vec<SocketAddr> = "", List::of(Endpoint);
+
+        /// The certificate of these TLS listeners, followed by the intermediate ones. Empty: those of [tls].
+        #[rabbitmq("management.ssl.certfile")]
+        certificate_file: Option<PathBuf> = "", OptionalFile;
+
+        /// That certificate's private key, not encrypted.
+        #[rabbitmq("management.ssl.keyfile")]
+        key_file: Option<PathBuf> = "", OptionalFile;
+
         /// The largest body of a request.
         #[rabbitmq("management.http.max_body_size")]
         max_body_size: u64 = "10MB", Size::between(KIB, GIB);
@@ -382,6 +407,21 @@ schema! {
         #[rabbitmq("prometheus.ssl.port")]
         tls_port: Option<u16> = "15691", Port;
 
+        /// Further addresses to listen on, each with its port: ["10.0.0.1:15692", "[::1]:15692"].
+        listen: Vec<SocketAddr> = "", List::of(Endpoint);
+
+        /// The same with TLS.
+        #[rabbitmq("prometheus.ssl.ip")]
+        tls_listen: Vec<SocketAddr> = "", List::of(Endpoint);
+
+        /// The certificate of these TLS listeners, followed by the intermediate ones. Empty: those of [tls].
+        #[rabbitmq("prometheus.ssl.certfile")]
+        certificate_file: Option<PathBuf> = "", OptionalFile;
+
+        /// That certificate's private key, not encrypted.
+        #[rabbitmq("prometheus.ssl.keyfile")]
+        key_file: Option<PathBuf> = "", OptionalFile;
+
         /// Whether /metrics has a series for each queue, channel and so on, as /metrics/per-object does in any case.
         return_per_object_metrics: bool = "false", Boolean;
     }
@@ -402,12 +442,18 @@ schema! {
         /// Channels of all connections of one user.
         channels_per_user: Option<u32> = "0", LIMIT;
 
-        /// Queues in one virtual host.
+        /// Queues in all virtual hosts together.
         #[rabbitmq("cluster_queue_limit")]
+        queues: Option<u32> = "0", LIMIT;
+
+        /// Queues in one virtual host.
         queues_per_vhost: Option<u32> = "0", LIMIT;
 
-        /// Exchanges in one virtual host.
+        /// Exchanges in all virtual hosts together, those that every virtual host has among them.
         #[rabbitmq("cluster_exchange_limit")]
+        exchanges: Option<u32> = "0", LIMIT;
+
+        /// Exchanges in one virtual host.
         exchanges_per_vhost: Option<u32> = "0", LIMIT;
     }
 
@@ -503,8 +549,8 @@ schema! {
 
     /// What a broker has from its first start.
     defaults: Defaults {
-        /// The first user: administrator, with every permission in defaults.vhost and
-        /// defaults.vhosts. Empty: none.
+        /// The first user, with defaults.tags, and defaults.configure, defaults.write and defaults.read as permissions
+        /// in defaults.vhost and defaults.vhosts. Empty: none.
         #[rabbitmq("default_user")]
         user: String = "guest", Text::NAME_OR_EMPTY;
 
@@ -515,6 +561,22 @@ schema! {
         /// A file with the first user's password, in place of defaults.password. A line end after
         /// it does not count.
         password_file: Option<PathBuf> = "", OptionalFile;
+
+        /// The first user's tags.
+        #[rabbitmq("default_user_tags.administrator")]
+        tags: Vec<String> = "administrator", List::of(Text::NAME);
+
+        /// What the first user may declare and delete: a regular expression over names of exchanges and queues.
+        #[rabbitmq("default_permissions.configure")]
+        configure: String = ".*", Expression;
+
+        /// What the first user may publish to and bind.
+        #[rabbitmq("default_permissions.write")]
+        write: String = ".*", Expression;
+
+        /// What the first user may consume from and bind to.
+        #[rabbitmq("default_permissions.read")]
+        read: String = ".*", Expression;
 
         /// The first virtual host.
         #[rabbitmq("default_vhost")]

@@ -1,18 +1,21 @@
 //! The places values come from: a file, the environment, flags. Each gives values to keys, lowest
 //! precedence first; names that are no key are told here.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::nearest::nearest;
 use super::origin::{Origin, Problems};
+use super::rabbitmq;
 use super::raw::{Entry, Raw, RawValue, parse_file};
 use super::schema::{KEYS, Key, SECTIONS};
 
 /// What a broker is started with.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// The file given with `--config`. Without it, `WARREN_CONFIG` names the file, and without
-    /// that it is [`DEFAULT_FILE`] if there is one.
+    /// The file given with `--config`, a `broker.toml` or a `rabbitmq.conf` by its name, or a directory of `*.conf`. Without
+    /// it, `WARREN_CONFIG` names the file; without that they are those of RabbitMQ in `/etc/rabbitmq`, or where its
+    /// variables say, and [`DEFAULT_FILE`], each if it is there.
     pub file: Option<PathBuf>,
     /// Environment variables; those that do not concern the broker are passed over.
     pub environment: Vec<(String, String)>,
@@ -36,50 +39,63 @@ pub const DEFAULT_FILE: &str = "/etc/warren/broker.toml";
 /// A key with a value for it.
 pub(crate) type Setting = (&'static Key, Raw);
 
-/// One of RabbitMQ's variables that scripts and container images set.
-struct RabbitmqVariable {
-    name: &'static str,
-    /// The key it sets here.
-    path: &'static str,
-    /// Its value as that key takes it; None where it says nothing that the key could take over.
-    translate: fn(&str) -> Option<String>,
-}
-
-const RABBITMQ_VARIABLES: [RabbitmqVariable; 8] = [
-    variable("RABBITMQ_DEFAULT_USER", "defaults.user", unchanged),
-    variable("RABBITMQ_DEFAULT_PASS", "defaults.password", unchanged),
-    variable("RABBITMQ_DEFAULT_VHOST", "defaults.vhost", unchanged),
-    variable("RABBITMQ_NODE_PORT", "amqp.port", unchanged),
-    variable("RABBITMQ_NODE_IP_ADDRESS", "amqp.bind", address),
-    variable("RABBITMQ_NODENAME", "node.name", host_of_node),
-    variable("RABBITMQ_LOG", "log.level", log_level),
-    variable("RABBITMQ_LOGS", "log.file", log_file),
-];
-
-/// RabbitMQ's variables that say something and have no effect: what to use in their place.
-const UNUSED_VARIABLES: [(&str, &str); 6] = [
-    ("RABBITMQ_CONFIG_FILE", "a rabbitmq.conf is not read; WARREN_CONFIG names a broker.toml"),
-    ("RABBITMQ_CONFIG_FILES", "a rabbitmq.conf is not read; WARREN_CONFIG names a broker.toml"),
-    ("RABBITMQ_ADVANCED_CONFIG_FILE", "an advanced.config is not read; WARREN_CONFIG names a broker.toml"),
-    ("RABBITMQ_MNESIA_BASE", "node.data_dir (WARREN_NODE__DATA_DIR) is where the data is kept"),
-    ("RABBITMQ_MNESIA_DIR", "node.data_dir (WARREN_NODE__DATA_DIR) is where the data is kept"),
-    ("RABBITMQ_LOG_BASE", "log.file (WARREN_LOG__FILE) is the file that the log goes to besides standard error"),
-];
-
 impl Sources {
-    /// The file to read, and the variable that names it if one does.
-    #[must_use]
-    pub fn file(&self) -> Option<(PathBuf, Origin)> {
+    /// The file that the command line or a variable names, and the variable if one does.
+    fn named(&self) -> Option<(PathBuf, Origin)> {
         if let Some(file) = &self.file {
             return Some((file.clone(), Origin::Default));
         }
-        let variable = self.environment.iter().find(|(name, _)| name == "WARREN_CONFIG");
-        if let Some((name, file)) = variable.filter(|(_, file)| !file.is_empty()) {
-            return Some((PathBuf::from(file), Origin::Environment(name.clone())));
-        }
-        let file = Path::new(DEFAULT_FILE);
-        file.exists().then(|| (file.to_owned(), Origin::Default))
+        let given = |name: &str| self.environment.iter().find(|(variable, file)| variable == name && !file.is_empty());
+        let toml = given("RABBITMQ_CONFIG_FILE").filter(|(_, file)| file.ends_with(".toml"));
+        let (name, file) = given("WARREN_CONFIG").or(toml)?;
+        Some((PathBuf::from(file), Origin::Environment(name.clone())))
     }
+
+    /// All that files say, lowest precedence first: those of RabbitMQ, then the broker's own. A file that is named is the
+    /// only one.
+    pub(crate) fn files(&self, problems: &mut Problems) -> Read {
+        let environment = &self.environment;
+        let mut read = Read::default();
+        let (rabbitmq, own) = match self.named() {
+            Some((file, named)) if rabbitmq::is_rabbitmq(&file) => {
+                if !file.exists() {
+                    problems.other(&named, format!("cannot read {}: there is no such file", file.display()));
+                    return read;
+                }
+                (rabbitmq::Files::named(&[file], problems), None)
+            }
+            Some(own) => (rabbitmq::Files::default(), Some(own)),
+            None => {
+                read.is_usual = true;
+                let own = Path::new(DEFAULT_FILE);
+                let own = own.exists().then(|| (own.to_owned(), Origin::Default));
+                (rabbitmq::Files::usual(environment, problems), own)
+            }
+        };
+        let translation = rabbitmq::translate(&rabbitmq, environment, problems);
+        read.files = rabbitmq.all();
+        read.settings = translation.settings;
+        read.notes = translation.notes;
+        read.used = translation.used;
+        if let Some((file, named)) = own {
+            read.settings.extend(file_settings(&file, &named, problems));
+            read.files.push(file);
+        }
+        read
+    }
+}
+
+/// What files say.
+#[derive(Default)]
+pub(crate) struct Read {
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) settings: Vec<Setting>,
+    /// What is worth a line in the log.
+    pub(crate) notes: Vec<String>,
+    /// Variables that they refer to.
+    pub(crate) used: BTreeSet<String>,
+    /// No file was named.
+    pub(crate) is_usual: bool,
 }
 
 /// Values from a file.
@@ -204,23 +220,9 @@ fn unknown_key(path: &str) -> String {
     }
 }
 
-/// Values from environment variables, RabbitMQ's first; `notes` tells of those.
-pub(crate) fn environment_settings(
-    environment: &[(String, String)],
-    notes: &mut Vec<String>,
-    problems: &mut Problems,
-) -> Vec<Setting> {
+/// Values from the broker's own environment variables.
+pub(crate) fn environment_settings(environment: &[(String, String)], problems: &mut Problems) -> Vec<Setting> {
     let mut settings = Vec::new();
-    let given = |name: &str| environment.iter().find(|(variable, text)| variable == name && !text.is_empty());
-    for RabbitmqVariable { name, path, translate } in RABBITMQ_VARIABLES {
-        let text = given(name).and_then(|(_, text)| translate(text));
-        if let (Some(text), Some(key)) = (text, Key::find(path)) {
-            notes.push(format!("{name} sets {path}; {} does so too", key.environment()));
-            settings.push((key, Raw::plain(Origin::Environment(name.to_owned()), text)));
-        }
-    }
-    let unused = UNUSED_VARIABLES.iter().filter(|(name, _)| given(name).is_some());
-    notes.extend(unused.map(|(name, instead)| format!("{name} has no effect: {instead}")));
     for (name, text) in environment {
         let Some(rest) = name.strip_prefix("WARREN_") else {
             continue;
@@ -234,42 +236,6 @@ pub(crate) fn environment_settings(
         }
     }
     settings
-}
-
-const fn variable(name: &'static str, path: &'static str, translate: fn(&str) -> Option<String>) -> RabbitmqVariable {
-    RabbitmqVariable { name, path, translate }
-}
-
-fn unchanged(text: &str) -> Option<String> {
-    Some(text.to_owned())
-}
-
-/// RabbitMQ's `auto` is its default.
-fn address(text: &str) -> Option<String> {
-    (text != "auto").then(|| text.to_owned())
-}
-
-/// What stands behind the @ of `rabbit@host`. Without an @ RabbitMQ adds the host name, which is the default here.
-fn host_of_node(text: &str) -> Option<String> {
-    let (_, host) = text.split_once('@')?;
-    (!host.is_empty()).then(|| host.to_owned())
-}
-
-/// The level for all categories in RabbitMQ's `debug,connection=info,+color`: the part that names none.
-fn log_level(text: &str) -> Option<String> {
-    let level = text.split(',').map(str::trim).find(|part| !part.contains('=') && !part.starts_with(['+', '-']))?;
-    let level = match level {
-        "warning" => "warn",
-        "notice" => "info",
-        "critical" | "alert" | "emergency" | "none" => "error",
-        other => other,
-    };
-    (!level.is_empty()).then(|| level.to_owned())
-}
-
-/// RabbitMQ's `-` is standard error, where the log goes in any case.
-fn log_file(text: &str) -> Option<String> {
-    (text != "-").then(|| text.to_owned())
 }
 
 fn unknown_variable(name: &str, rest: &str, problems: &mut Problems) {

@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+use crate::model::plugin::{self, State};
+
 use super::call::Call;
 use super::error::{CtlError, code};
 use super::format::Formatter;
@@ -29,7 +31,7 @@ pub(crate) const VERBS: &[Verb] = &[
         Group::Plugins,
         "enable",
         "[<plugin> ...] [--offline] [--online] [--all]",
-        "Accepted for what is built in",
+        "Accepted for what is built in; what is not fails, and why",
         enable,
     )
     .of(PLUGINS),
@@ -168,12 +170,22 @@ fn configure(call: &Call<'_>, title: &str) -> Done {
     }
     call.node_banner(|node| format!("{title} on node {node}:\n{}", asked.join("\n")));
     let plugins = enabled(call)?;
-    for name in asked.iter().filter(|name| !plugins.iter().any(|plugin| plugin.name == **name)) {
-        // As RabbitMQ's tool, which takes names it does not know: images and scripts enable what they might need.
-        eprintln!("warning: the broker has nothing of plugin {name}");
+    let missing = asked.iter().filter(|name| !plugins.iter().any(|plugin| plugin.name == **name));
+    let missing: Vec<String> = missing.map(|name| format!("{name} cannot be enabled: {}", why_missing(name))).collect();
+    if !missing.is_empty() {
+        return Err(CtlError::failed(code::UNAVAILABLE, missing.join("\n")));
     }
     unchanged(call, &plugins);
     Ok(())
+}
+
+/// Why the broker does not list a plugin.
+fn why_missing(name: &str) -> &'static str {
+    match plugin::find(name).map(|plugin| plugin.state) {
+        Some(State::Missing(reason)) => reason,
+        Some(State::BuiltIn) => "the broker that was asked does not have it",
+        None => "there is no such plugin; rabbitmq-plugins list has those that are built in",
+    }
 }
 
 fn disable(call: &Call<'_>) -> Done {

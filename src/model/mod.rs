@@ -8,6 +8,7 @@ pub mod hash;
 pub mod ids;
 pub mod message;
 pub mod names;
+pub mod plugin;
 pub mod policy;
 pub mod random;
 pub mod request;

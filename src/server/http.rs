@@ -16,13 +16,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
+use crate::config::Listening;
 use crate::management::{Management, Origin, serve};
 
-use super::ServerError;
 use super::tls::{Acceptor, Tls};
+use super::{ServerError, listener};
 
 /// HTTP connections at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 1024;
+/// Connections that the system keeps waiting until they are accepted.
+const BACKLOG: u32 = 1024;
 /// How long a client may take to send its request's head, and to say nothing between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Waits after an accept that failed for want of something, so as not to spin.
@@ -39,36 +42,34 @@ pub(super) enum Site {
 }
 
 /// Listens on a TCP port; returns the address it got.
-pub(super) async fn start(
+pub(super) fn start(
     management: &Arc<Management>,
     site: Site,
-    address: SocketAddr,
+    listening: Listening,
     stopped: watch::Receiver<bool>,
 ) -> Result<SocketAddr, ServerError> {
-    listen(management, site, address, None, stopped).await
+    listen(management, site, listening, None, stopped)
 }
 
 /// The same with TLS.
-pub(super) async fn start_tls(
+pub(super) fn start_tls(
     management: &Arc<Management>,
     site: Site,
-    address: SocketAddr,
+    listening: Listening,
     tls: &Arc<Tls>,
     stopped: watch::Receiver<bool>,
 ) -> Result<SocketAddr, ServerError> {
-    listen(management, site, address, Some(Acceptor::new(tls)), stopped).await
+    listen(management, site, listening, Some(Acceptor::new(tls)), stopped)
 }
 
-async fn listen(
+fn listen(
     management: &Arc<Management>,
     site: Site,
-    address: SocketAddr,
+    listening: Listening,
     acceptor: Option<Acceptor>,
     stopped: watch::Receiver<bool>,
 ) -> Result<SocketAddr, ServerError> {
-    let failed = |error| ServerError::ListenHttp { address, error };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
+    let (listener, bound) = listener::open(listening, BACKLOG)?;
     tokio::spawn(accept(Arc::clone(management), site, listener, acceptor.map(Arc::new), stopped));
     Ok(bound)
 }

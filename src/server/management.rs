@@ -15,7 +15,7 @@ use crate::management::{Browsers, Management, PasswordRules, Sampler, Settings, 
 use super::http::{self, Site};
 use super::process::Process;
 use super::settings::millis;
-use super::tls::Tls;
+use super::tls::Certificates;
 use super::{ServerError, Shared};
 
 /// How often the charts' past is written to the disk.
@@ -31,7 +31,7 @@ pub(super) async fn open(shared: &Shared, config: &Config, process: &Arc<Process
             product: config.compatibility.product.clone(),
             version: config.compatibility.version.clone(),
             cluster_name: config.cluster_name(),
-            node_name: config.cluster_name(),
+            node_name: config.node_name(),
             body_max: usize::try_from(config.management.max_body_size).unwrap_or(usize::MAX),
             default_queue_type: config.queues.default_type.name(),
             consumer_timeout_ms: config.queues.consumer_timeout.map(millis),
@@ -93,31 +93,33 @@ fn files_of(path: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 /// Starts the listeners and the task that takes samples.
-pub(super) async fn start(
+pub(super) fn start(
     management: &Arc<Management>,
     config: &Config,
     process: &Arc<Process>,
-    tls: Option<&Arc<Tls>>,
+    certificates: &Certificates,
     stopped: &watch::Receiver<bool>,
     ready: &mut String,
 ) -> Result<(), ServerError> {
     http::start_local(management, &config.node.data_dir, stopped.clone())?;
-    if let Some(address) = config.management.address() {
-        let bound = http::start(management, Site::Management, address, stopped.clone()).await?;
-        process.add_listener("http", bound, false);
-        ready.push_str(&format!(" management={bound}"));
-    }
-    if let Some(address) = config.prometheus.address() {
-        let bound = http::start(management, Site::Metrics, address, stopped.clone()).await?;
-        process.add_listener("http/prometheus", bound, false);
-        ready.push_str(&format!(" prometheus={bound}"));
-    }
-    for (site, address, protocol, name) in [
-        (Site::Management, config.management.tls_address(), "https", "management-tls"),
-        (Site::Metrics, config.prometheus.tls_address(), "https/prometheus", "prometheus-tls"),
+    for (site, addresses, protocol, name) in [
+        (Site::Management, config.management.addresses(), "http", "management"),
+        (Site::Metrics, config.prometheus.addresses(), "http/prometheus", "prometheus"),
     ] {
-        if let (Some(address), Some(tls)) = (address, tls) {
-            let bound = http::start_tls(management, site, address, tls, stopped.clone()).await?;
+        for listening in addresses {
+            let bound = http::start(management, site, listening, stopped.clone())?;
+            process.add_listener(protocol, bound, false);
+            ready.push_str(&format!(" {name}={bound}"));
+        }
+    }
+    let (api, metrics) = (&certificates.management, &certificates.prometheus);
+    for (site, addresses, tls, protocol, name) in [
+        (Site::Management, config.management.tls_addresses(), api, "https", "management-tls"),
+        (Site::Metrics, config.prometheus.tls_addresses(), metrics, "https/prometheus", "prometheus-tls"),
+    ] {
+        let Some(tls) = tls else { continue };
+        for listening in addresses {
+            let bound = http::start_tls(management, site, listening, tls, stopped.clone())?;
             process.add_listener(protocol, bound, true);
             ready.push_str(&format!(" {name}={bound}"));
         }

@@ -48,7 +48,7 @@ use clock::Clock;
 use process::Process;
 
 use opening::Opening;
-use tls::{Tls, TlsError};
+use tls::{Certificates, Tls, TlsError};
 
 /// What makes the broker stop by itself, or not start.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +59,6 @@ pub enum ServerError {
     Listen { key: &'static str, address: SocketAddr, error: std::io::Error },
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("cannot listen on {address}: {error}")]
-    ListenHttp { address: SocketAddr, error: std::io::Error },
     #[error("{}: {error}", path.display())]
     ListenLocal { path: PathBuf, error: std::io::Error },
     #[error("definitions.load: {}: {error}", path.display())]
@@ -151,7 +149,7 @@ async fn serve(loaded: &Loaded, logging: &Arc<Logging>) -> Result<(), ServerErro
     let path = &config.node.data_dir;
     raise_open_files();
     // First of all: a broker that cannot serve is not to look at its data.
-    let tls = Tls::open(&config.tls)?;
+    let certificates = Certificates::open(config)?;
     let shared = open(config, Clock::start())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Signals)?;
@@ -159,13 +157,13 @@ async fn serve(loaded: &Loaded, logging: &Arc<Logging>) -> Result<(), ServerErro
     let writer = log_threads::start(&shared, settings::log(config).sync, &failed).map_err(ServerError::Thread)?;
     shards::start(&shared);
     alarms::start(&shared, &config.memory, &config.storage, path);
-    tls::watch(tls.clone()).map_err(ServerError::Signals)?;
+    tls::watch(&certificates).map_err(ServerError::Signals)?;
     let (stop, stopped) = watch::channel(false);
-    let process = Arc::new(Process::new(&shared, loaded, logging, tls.clone()));
+    let process = Arc::new(Process::new(&shared, loaded, logging, certificates.clone()));
     let management = management::open(&shared, config, &process).await;
     management::import(&management, config).await?;
-    let mut ready = listen(&shared, config, tls.clone(), &process, &stopped)?;
-    management::start(&management, config, &process, tls.as_ref(), &stopped, &mut ready).await?;
+    let mut ready = listen(&shared, config, certificates.amqp.as_ref(), &process, &stopped)?;
+    management::start(&management, config, &process, &certificates, &stopped, &mut ready)?;
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "{ready}");
     announce(&ready);
     let supervisor = notify::Supervisor::from_environment();
@@ -198,21 +196,21 @@ async fn serve(loaded: &Loaded, logging: &Arc<Logging>) -> Result<(), ServerErro
 fn listen(
     shared: &Arc<Shared>,
     config: &Config,
-    tls: Option<Arc<Tls>>,
+    tls: Option<&Arc<Tls>>,
     process: &Process,
     stopped: &watch::Receiver<bool>,
 ) -> Result<String, ServerError> {
     let backlog = config.amqp.backlog;
     let mut ready = String::from("ready");
-    if let Some(address) = config.amqp.address() {
+    for listening in config.amqp.addresses() {
         let opening = Opening::new(config, None);
-        let bound = listener::start(shared, "amqp.port", opening, address, backlog, stopped.clone())?;
+        let bound = listener::start(shared, listening, opening, backlog, stopped.clone())?;
         process.add_listener("amqp", bound, false);
         ready.push_str(&format!(" amqp={bound}"));
     }
-    if let (Some(address), Some(tls)) = (config.amqps_address(), tls) {
-        let opening = Opening::new(config, Some(tls));
-        let bound = listener::start(shared, "amqp.tls_port", opening, address, backlog, stopped.clone())?;
+    for listening in config.amqps_addresses() {
+        let opening = Opening::new(config, tls.cloned());
+        let bound = listener::start(shared, listening, opening, backlog, stopped.clone())?;
         process.add_listener("amqp/ssl", bound, true);
         ready.push_str(&format!(" amqps={bound}"));
     }

@@ -16,14 +16,15 @@ use crate::management::{Certificate, Listener, Node, NodeFacts};
 use crate::model::ids::Timestamp;
 
 use super::Shared;
-use super::tls::Tls;
+use super::tls::Certificates;
 
 /// See the module's documentation.
 pub(super) struct Process {
     shared: Arc<Shared>,
     configuration: Value,
     data_directory: String,
-    tls: Option<Arc<Tls>>,
+    config_files: Vec<String>,
+    tls: Certificates,
     started: Timestamp,
     listeners: Mutex<Vec<Listener>>,
     logging: Arc<Logging>,
@@ -32,10 +33,11 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(shared: &Arc<Shared>, loaded: &Loaded, logging: &Arc<Logging>, tls: Option<Arc<Tls>>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, loaded: &Loaded, logging: &Arc<Logging>, tls: Certificates) -> Self {
         Self {
             shared: Arc::clone(shared),
             configuration: describe(loaded),
+            config_files: loaded.files.iter().map(|file| file.display().to_string()).collect(),
             data_directory: loaded.config.node.data_dir.display().to_string(),
             started: shared.clock.now(),
             tls,
@@ -77,7 +79,7 @@ impl Node for Process {
             processors: std::thread::available_parallelism().map_or(1, |count| count.get() as u64),
             process_id: std::process::id(),
             data_directory: self.data_directory.clone(),
-            config_files: Vec::new(),
+            config_files: self.config_files.clone(),
             log_files: self.logging.places(),
         }
     }
@@ -89,10 +91,9 @@ impl Node for Process {
     }
 
     fn certificates(&self) -> Vec<Certificate> {
-        let certificates = self.tls.as_ref().map(|tls| tls.certificates()).unwrap_or_default();
+        let certificates = self.tls.all().into_iter().flat_map(|tls| tls.certificates());
         let not_after = |seconds: i64| u64::try_from(seconds).unwrap_or_default().saturating_mul(1000);
         certificates
-            .into_iter()
             .map(|certificate| Certificate { file: certificate.file, not_after_ms: not_after(certificate.valid_until) })
             .collect()
     }

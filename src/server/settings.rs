@@ -21,7 +21,7 @@ pub(super) fn broker(config: &Config) -> broker::Settings {
         consumer_timeout_ms: config.queues.consumer_timeout.map(millis),
         expire_at_head_only: config.queues.expire == Expiry::Head,
         transient_nonexclusive_queues: config.compatibility.transient_nonexclusive_queues,
-        node_name: config.cluster_name(),
+        node_name: config.node_name(),
         loopback_users: config.defaults.loopback_only.iter().map(|name| UserName::new(name)).collect(),
         memory_budget: config.storage.memory_budget,
         anonymous_user: (anonymous && !config.defaults.user.is_empty()).then(|| UserName::new(&config.defaults.user)),
@@ -30,7 +30,9 @@ pub(super) fn broker(config: &Config) -> broker::Settings {
             connections_per_user: limit(config.limits.connections_per_user),
             channels: limit(config.limits.channels_per_node),
             channels_per_user: limit(config.limits.channels_per_user),
+            queues: limit(config.limits.queues),
             queues_per_vhost: limit(config.limits.queues_per_vhost),
+            exchanges: limit(config.limits.exchanges),
             exchanges_per_vhost: limit(config.limits.exchanges_per_vhost),
         },
     }

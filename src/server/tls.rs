@@ -17,12 +17,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustls::{ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::config::{self, LoginFrom, TlsVerify};
+use crate::config::{self, Config, LoginFrom, TlsVerify};
 use crate::model::names::UserName;
 use crate::model::tls::{ServerCertificate, TlsFacts};
 
@@ -31,8 +31,43 @@ pub(super) use files::TlsError;
 /// The certificates in use, and how they are to be read again.
 pub(super) struct Tls {
     settings: config::Tls,
+    /// The section of the configuration that has the keys of the first certificate.
+    section: &'static str,
     current: ArcSwap<Current>,
     handshakes: Handshakes,
+}
+
+/// The certificates of each protocol. Where a protocol has none of its own, it shares those of `[tls]`.
+#[derive(Clone)]
+pub(super) struct Certificates {
+    pub(super) amqp: Option<Arc<Tls>>,
+    pub(super) management: Option<Arc<Tls>>,
+    pub(super) prometheus: Option<Arc<Tls>>,
+}
+
+impl Certificates {
+    /// # Errors
+    /// As [`Tls::open`].
+    pub(super) fn open(config: &Config) -> Result<Self, TlsError> {
+        let amqp = Tls::open(&config.tls, "tls")?;
+        let own = |settings: &config::Tls, section| {
+            if *settings == config.tls { Ok(amqp.clone()) } else { Tls::open(settings, section) }
+        };
+        let management = own(&config.management_tls(), "management")?;
+        let prometheus = own(&config.prometheus_tls(), "prometheus")?;
+        Ok(Self { amqp, management, prometheus })
+    }
+
+    /// Each of them once.
+    pub(super) fn all(&self) -> Vec<Arc<Tls>> {
+        let mut all: Vec<Arc<Tls>> = Vec::new();
+        for tls in [&self.amqp, &self.management, &self.prometheus].into_iter().flatten() {
+            if !all.iter().any(|other| Arc::ptr_eq(other, tls)) {
+                all.push(Arc::clone(tls));
+            }
+        }
+        all
+    }
 }
 
 /// What one reading of the files gave.
@@ -51,17 +86,18 @@ pub(super) struct Handshakes {
 }
 
 impl Tls {
-    /// Reads the files; None if no certificate is configured.
+    /// Reads the files; None if no certificate is configured. `section` has the keys of the first one.
     ///
     /// # Errors
     /// When one of them cannot be used: which, and what is wrong with it.
-    pub(super) fn open(settings: &config::Tls) -> Result<Option<Arc<Self>>, TlsError> {
+    pub(super) fn open(settings: &config::Tls, section: &'static str) -> Result<Option<Arc<Self>>, TlsError> {
         if !settings.is_configured() {
             return Ok(None);
         }
-        let current = Current::read(settings)?;
+        let current = Current::read(settings, section)?;
         Ok(Some(Arc::new(Self {
             settings: settings.clone(),
+            section,
             current: ArcSwap::from_pointee(current),
             handshakes: Handshakes::default(),
         })))
@@ -91,7 +127,7 @@ impl Tls {
     /// # Errors
     /// As in [`Self::open`]; then nothing has changed.
     pub(super) fn reload(&self) -> Result<(), TlsError> {
-        self.current.store(Arc::new(Current::read(&self.settings)?));
+        self.current.store(Arc::new(Current::read(&self.settings, self.section)?));
         Ok(())
     }
 
@@ -128,10 +164,10 @@ impl Tls {
 }
 
 impl Current {
-    fn read(settings: &config::Tls) -> Result<Self, TlsError> {
+    fn read(settings: &config::Tls, section: &str) -> Result<Self, TlsError> {
         // Taken before the files are read: a change in between is seen the next time.
         let fingerprint = files::Fingerprint::of(settings);
-        let files::ServerConfigs { amqp, https, certificates } = files::read(settings)?;
+        let files::ServerConfigs { amqp, https, certificates } = files::read(settings, section)?;
         Ok(Self { amqp, https, certificates, fingerprint })
     }
 }
@@ -140,34 +176,41 @@ impl Current {
 ///
 /// # Errors
 /// When the signal cannot be received.
-pub(super) fn watch(tls: Option<Arc<Tls>>) -> io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        let interval = tls.as_ref().and_then(|tls| tls.settings.reload_interval);
-        // What was tried last and could not be used: it is told once, not every few seconds.
-        let mut refused = None;
-        loop {
-            let asked = tokio::select! {
-                signal = hangup.recv() => match signal {
-                    Some(()) => true,
-                    None => return,
-                },
-                () = pause(interval) => false,
-            };
-            match &tls {
-                Some(tls) => {
-                    let tls = Arc::clone(tls);
-                    let before = refused.take();
-                    match spawn_blocking(move || look(&tls, asked, before)).await {
-                        Ok(after) => refused = after,
-                        Err(_) => return,
-                    }
-                }
-                None => tracing::info!("SIGHUP: there are no TLS files to read again"),
-            }
-        }
-    });
+pub(super) fn watch(certificates: &Certificates) -> io::Result<()> {
+    let all = certificates.all();
+    if all.is_empty() {
+        tokio::spawn(watch_one(signal(SignalKind::hangup())?, None));
+    }
+    for tls in all {
+        tokio::spawn(watch_one(signal(SignalKind::hangup())?, Some(tls)));
+    }
     Ok(())
+}
+
+async fn watch_one(mut hangup: Signal, tls: Option<Arc<Tls>>) {
+    let interval = tls.as_ref().and_then(|tls| tls.settings.reload_interval);
+    // What was tried last and could not be used: it is told once, not every few seconds.
+    let mut refused = None;
+    loop {
+        let asked = tokio::select! {
+            signal = hangup.recv() => match signal {
+                Some(()) => true,
+                None => return,
+            },
+            () = pause(interval) => false,
+        };
+        match &tls {
+            Some(tls) => {
+                let tls = Arc::clone(tls);
+                let before = refused.take();
+                match spawn_blocking(move || look(&tls, asked, before)).await {
+                    Ok(after) => refused = after,
+                    Err(_) => return,
+                }
+            }
+            None => tracing::info!("SIGHUP: there are no TLS files to read again"),
+        }
+    }
 }
 
 /// One look at the files. `refused` are those that could not be used the last time; returns those of this time.

@@ -156,6 +156,31 @@ fn queues_of_a_virtual_host_are_limited() {
 }
 
 #[test]
+fn queues_and_exchanges_of_all_virtual_hosts_are_limited() {
+    // Both virtual hosts begin with seven exchanges each.
+    let settings = "[limits]\nqueues = 2\nexchanges = 15\n[defaults]\nvhosts = [\"other\"]\n";
+    let Some(broker) = own_broker(settings) else { return };
+    let mut client = broker.connect();
+    let mut other = broker.connect_as("guest", "guest", "other");
+    client.declare_queue(1, "one", 0, &none());
+    other.declare_queue(1, "two", 0, &none());
+    client.send(1, &queue::declare("three", 0, &none()));
+    let text = "PRECONDITION_FAILED - cannot declare queue 'three': queue limit in cluster (2) is reached";
+    client.expect_channel_close(1, 406, text, (50, 10));
+    client.open_channel(1);
+    client.declare_queue(1, "one", 0, &none());
+    other.call(1, &queue::delete("two", 0));
+    client.declare_queue(1, "three", 0, &none());
+    client.call(1, &exchange::declare("x", "fanout", 0, &none()));
+    other.send(1, &exchange::declare("y", "fanout", 0, &none()));
+    let text = "PRECONDITION_FAILED - cannot declare exchange 'y': exchange limit of 15 is reached";
+    other.expect_channel_close(1, 406, text, (40, 10));
+    other.open_channel(1);
+    client.call(1, &exchange::delete("x", 0));
+    other.call(1, &exchange::declare("y", "fanout", 0, &none()));
+}
+
+#[test]
 fn exchanges_of_a_virtual_host_are_limited() {
     // The predeclared ones count: the default exchange and six more.
     let Some(broker) = own_broker("[limits]\nexchanges_per_vhost = 9\n") else { return };

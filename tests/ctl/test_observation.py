@@ -284,7 +284,13 @@ class Node(CtlTest):
         self.fails(69, "Plugin ctl_none is not enabled", "is_enabled", "ctl_none", tool=tool)
         for verb in ("enable", "set"):
             self.works(verb, "rabbitmq_management", tool=tool, out=".*Plugin configuration unchanged.\n")
-        self.assertRegex(self.ctl("enable", "ctl_none", tool=tool).err, "nothing of plugin ctl_none")
+        self.fails(69, "ctl_none cannot be enabled: there is no such plugin", "enable", "ctl_none", tool=tool)
+        self.fails(69, "rabbitmq_shovel cannot be enabled: there are no shovels in this version", "enable", "rabbitmq_management",
+                   "rabbitmq_shovel", tool=tool)
+        for name in ("consistent_hash_exchange", "event_exchange", "recent_history_exchange", "auth_backend_oauth2",
+                     "auth_mechanism_ssl", "management_agent", "prometheus"):
+            self.works("is_enabled", f"rabbitmq_{name}", tool=tool)
+            self.works("enable", f"rabbitmq_{name}", tool=tool)
         self.assertEqual(self.ctl("disable", "rabbitmq_management", tool=tool).code, 0)
         self.works("directories", tool=tool)
         self.fails(64, "not found", "list", tool="rabbitmqctl")

@@ -281,13 +281,31 @@ def check_refusals(container):
             broker.ends(1)
             assert f"error: {variable} is set but deprecated" in broker.output(), broker.output()
     with container.start(RABBITMQ_CONFIG_FILE="/etc/rabbitmq/my.conf") as broker:
-        broker.ends(1)
-        assert "RABBITMQ_CONFIG_FILE is /etc/rabbitmq/my.conf" in broker.output(), broker.output()
-    container.write("/etc/rabbitmq/rabbitmq.conf", "listeners.tcp = none\n")
+        broker.ends(64)
+        assert "RABBITMQ_CONFIG_FILE: cannot read /etc/rabbitmq/my.conf" in broker.output(), broker.output()
+    container.write("/etc/rabbitmq/advanced.config", "[{rabbit, [{tcp_listeners, []}]}].\n")
     with container.start() as broker:
-        broker.ends(1)
-        assert "/etc/rabbitmq/rabbitmq.conf is there" in broker.output(), broker.output()
-    container.remove("/etc/rabbitmq/rabbitmq.conf")
+        broker.ends(64)
+        assert "/etc/rabbitmq/advanced.config:1: is Erlang" in broker.output(), broker.output()
+    container.remove("/etc/rabbitmq/advanced.config")
+
+
+def check_rabbitmqs_files(container):
+    """The files of a deployment of the official image, mounted as they are."""
+    container.write("/etc/rabbitmq/rabbitmq.conf", "default_user = shop\ndefault_pass = secret\nlisteners.tcp.1 = 0.0.0.0:5676\n"
+                    "management.tcp.ip = 0.0.0.0\nlog.file = shop.log\n")
+    container.write("/etc/rabbitmq/conf.d/20-more.conf", "channel_max = 9\ncluster_formation.node_type = disc\n")
+    container.write("/etc/rabbitmq/enabled_plugins", "[rabbitmq_management].\n")
+    with container.start() as broker:
+        ready = broker.ready()
+        assert "amqp=0.0.0.0:5676" in ready and "management=0.0.0.0:15672" in ready and "prometheus=127.0.0.1:15692" in ready, ready
+        amqp.login((STRANGER, 5676), "shop", "secret", source=(STRANGER, 0))
+        broker.stop()
+        assert "cluster_formation.node_type has no effect" in broker.output(), broker.output()
+    assert os.path.exists(container.chroot.inside("/var/log/rabbitmq/shop.log"))
+    for file in ("rabbitmq.conf", "conf.d/20-more.conf", "enabled_plugins"):
+        container.remove(f"/etc/rabbitmq/{file}")
+    container.empty_volume()
 
 
 def check_other_commands(container):
@@ -305,7 +323,8 @@ def check_container(chroot, binary, log):
     image = dockerfile.build(text, REPOSITORY, chroot, {("build", "/src/target/release/warren"): binary})
     check_image(image)
     container = Container(chroot, image, log)
-    for check in (check_default_user, check_guest_and_file, check_other_user, check_refusals, check_other_commands):
+    for check in (check_default_user, check_guest_and_file, check_other_user, check_refusals, check_rabbitmqs_files,
+                  check_other_commands):
         check(container)
         print(f"    {check.__name__}")
 

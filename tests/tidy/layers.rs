@@ -36,8 +36,8 @@ const LAYERS: [Layer; 17] = [
     layer("server", 5),
     // A client of the broker: it knows the wire, not the broker's insides.
     narrow("perf", 3, &[]),
-    // A client of the management API, as little acquainted with the insides.
-    narrow("ctl", 3, &[]),
+    // A client of the management API, as little acquainted with the insides: it has the list of plugins in common.
+    narrow("ctl", 3, &["model"]),
     layer("main", 6),
 ];
 

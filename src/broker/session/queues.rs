@@ -23,6 +23,13 @@ use super::bindings::sorted;
 /// The longest prefix of generated names a client may choose.
 const NAME_PREFIX_MAX: usize = 64;
 
+/// Why a queue was not made.
+enum Undeclared {
+    Exists(Arc<Queue>),
+    LimitOfAll(usize),
+    LimitOfVhost(u64),
+}
+
 impl Session {
     pub(super) fn declare_queue(
         &mut self,
@@ -206,7 +213,7 @@ impl Session {
         options: QueueOptions,
     ) -> Result<Option<Answer>, Exception> {
         let vhost = self.login()?.vhost.clone();
-        let node_max = self.broker.settings.limits.queues_per_vhost;
+        let (all_max, node_max) = (self.broker.settings.limits.queues, self.broker.settings.limits.queues_per_vhost);
         // The session must be known to the shard, and what it sent before must be there before the queue.
         let shards = self.broker.shard_count();
         (0..shards).for_each(|shard| self.attach(shard));
@@ -218,13 +225,16 @@ impl Session {
         let outcome = broker.define_and_post(|metadata, envelopes| {
             let snapshot = metadata.vhost(&vhost);
             if let Some(existing) = snapshot.and_then(|snapshot| snapshot.queues.get(&declare.queue)) {
-                return Err((Some(Arc::clone(existing)), 0));
+                return Err(Undeclared::Exists(Arc::clone(existing)));
+            }
+            if all_max != 0 && metadata.topology().queue_count() >= all_max {
+                return Err(Undeclared::LimitOfAll(all_max));
             }
             let vhost_max = snapshot.and_then(|snapshot| snapshot.limits.max_queues);
             let node_max = (node_max != 0).then_some(node_max as u64);
             let max = vhost_max.into_iter().chain(node_max).min().unwrap_or(u64::MAX);
             if snapshot.is_none_or(|snapshot| snapshot.queues.size() as u64 >= max) {
-                return Err((None, max));
+                return Err(Undeclared::LimitOfVhost(max));
             }
             let id = metadata.new_queue_id();
             let queue = metadata.add_queue(Queue {
@@ -253,8 +263,12 @@ impl Session {
                 broker.drive(shard, self.now);
                 Ok(None)
             }
-            Err((Some(existing), _)) => self.redeclare(channel, &existing, &declare, queue_type),
-            Err((None, max)) => Err(Exception::precondition_failed(format!(
+            Err(Undeclared::Exists(existing)) => self.redeclare(channel, &existing, &declare, queue_type),
+            Err(Undeclared::LimitOfAll(max)) => Err(Exception::precondition_failed(format!(
+                "cannot declare queue '{}': queue limit in cluster ({max}) is reached",
+                declare.queue
+            ))),
+            Err(Undeclared::LimitOfVhost(max)) => Err(Exception::precondition_failed(format!(
                 "cannot declare queue '{}': queue limit in vhost '{vhost}' ({max}) is reached",
                 declare.queue
             ))),

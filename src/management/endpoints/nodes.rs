@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::model::plugin;
 use crate::model::statistics::{ChurnNumber, LogNumber};
 
 use super::super::answer::{Answer, Failure};
@@ -60,7 +61,7 @@ fn render(call: &Call) -> Result<Map<String, Value>, Failure> {
     put("db_dir", facts.data_directory.as_str().into());
     put("config_files", json!(facts.config_files));
     put("net_ticktime", 60.into());
-    put("enabled_plugins", json!(["rabbitmq_management", "rabbitmq_prometheus"]));
+    put("enabled_plugins", plugin::built_ins().collect::<Vec<_>>().into());
     put("mem_calculation_strategy", "rss".into());
     put("ra_open_file_metrics", json!({"ra_log_wal": 0, "ra_log_segment_writer": 0}));
     put("rabbitmq_version", settings.version.as_str().into());

@@ -101,7 +101,7 @@ struct Pair<'a> {
 
 impl Fingerprint {
     pub(super) fn of(settings: &config::Tls) -> Self {
-        let pairs = pairs(settings);
+        let pairs = pairs(settings, "");
         let paths = pairs.iter().flat_map(|pair| [pair.certificate.path, pair.key.path]);
         let look = |path: &Path| {
             let found = std::fs::metadata(path).ok()?;
@@ -112,10 +112,10 @@ impl Fingerprint {
     }
 }
 
-/// Reads all files. Logs what it found.
-pub(super) fn read(settings: &config::Tls) -> Result<ServerConfigs, TlsError> {
+/// Reads all files. Logs what it found. `section` is the one that has the keys of the first certificate.
+pub(super) fn read(settings: &config::Tls, section: &str) -> Result<ServerConfigs, TlsError> {
     let provider = Arc::new(provider(settings)?);
-    let pairs = pairs(settings);
+    let pairs = pairs(settings, section);
     let read = pairs.iter().map(|pair| read_pair(pair, &provider)).collect::<Result<Vec<_>, _>>()?;
     let (named, said) = read.into_iter().unzip();
     let resolver = Arc::new(ByServerName(named));
@@ -151,12 +151,12 @@ pub(super) fn read(settings: &config::Tls) -> Result<ServerConfigs, TlsError> {
 }
 
 /// The certificate of clients without a server name comes first.
-fn pairs(settings: &config::Tls) -> Vec<Pair<'_>> {
+fn pairs<'a>(settings: &'a config::Tls, section: &str) -> Vec<Pair<'a>> {
     let source = |key: String, path| Source { key, path };
     let first = settings.certificate_file.as_deref().zip(settings.key_file.as_deref());
     let first = first.map(|(certificate, key)| Pair {
-        certificate: source("tls.certificate_file".to_owned(), certificate),
-        key: source("tls.key_file".to_owned(), key),
+        certificate: source(format!("{section}.certificate_file"), certificate),
+        key: source(format!("{section}.key_file"), key),
         server_names: &[],
     });
     let further = settings.certificates.iter().enumerate().map(|(index, pair)| Pair {

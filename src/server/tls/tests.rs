@@ -63,7 +63,7 @@ fn settings(certificate: &Path, key: &Path) -> config::Tls {
 }
 
 fn refusal(settings: &config::Tls) -> String {
-    Tls::open(settings).err().expect("the files are refused").to_string()
+    Tls::open(settings, "tls").err().expect("the files are refused").to_string()
 }
 
 fn everything() -> TlsFacts {
@@ -107,7 +107,7 @@ fn a_certificate_is_a_login() {
         settings.verify = TlsVerify::Peer;
         settings.ca_file = Some(certificate.clone());
         change(&mut settings);
-        Tls::open(&settings).expect("good files").expect("TLS is on").external_login(facts)
+        Tls::open(&settings, "tls").expect("good files").expect("TLS is on").external_login(facts)
     };
     let named = |name: &str| Some(Ok(name.into()));
     let facts = everything();
@@ -203,7 +203,7 @@ async fn ping(address: std::net::SocketAddr, authority: &Path) -> io::Result<Vec
 async fn an_acceptor_uses_the_certificates_of_the_moment() {
     let directory = Directory::new();
     let (certificate, key) = directory.certificate("server", "localhost");
-    let tls = Tls::open(&settings(&certificate, &key)).expect("good files").expect("TLS is on");
+    let tls = Tls::open(&settings(&certificate, &key), "tls").expect("good files").expect("TLS is on");
     let served = tls.certificates();
     assert_eq!(served.len(), 1);
     assert_eq!(served[0].subject, "CN=localhost");
