@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use warren::broker::{Broker, Limits, Outbox, PasswordHash, Permission, Session, Settings, User};
 use warren::log::memory::MemoryDisk;
-use warren::log::{Options, SyncMode};
+use warren::log::{Keeping, Options, SyncMode};
 use warren::model::entity::QueueType;
 use warren::model::ids::Timestamp;
 use warren::model::names::{UserName, VhostName};
@@ -78,7 +78,8 @@ fn broker() -> Arc<Broker> {
         memory_budget: 64 << 20,
         limits: Limits::default(),
     };
-    let options = Options { sync: SyncMode::Always, wal_file_bytes: 1 << 20, segment_bytes: 1 << 20 };
+    let options =
+        Options { sync: SyncMode::Always, wal_file_bytes: 1 << 20, segment_bytes: 1 << 20, keeping: Keeping::USUAL };
     let broker =
         Broker::open(settings, Arc::new(MemoryDisk::default()), options, NOW).expect("an empty disk can be opened");
     let vhost = VhostName::new("/");

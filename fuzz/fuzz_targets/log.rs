@@ -8,9 +8,12 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use warren::log::memory::MemoryDisk;
-use warren::log::{Batch, Head, Log, LogId, Opened, Options, Range, Severity, SyncMode};
+use warren::log::{Batch, Head, Keeping, Log, LogId, Opened, Options, Range, Severity, SyncMode};
 
-const OPTIONS: Options = Options { sync: SyncMode::Always, wal_file_bytes: 8192, segment_bytes: 16 * 1024 };
+/// WAL files become parts of segments, and what lies alone in them is copied.
+const KEEPING: Keeping = Keeping { share_min: 1, stretch_min: 400, batch_min: 0 };
+const OPTIONS: Options =
+    Options { sync: SyncMode::Always, wal_file_bytes: 8192, segment_bytes: 64 * 1024, keeping: KEEPING };
 const LOGS: [u64; 3] = [16, 17, 18];
 const ENTRIES: u64 = 30;
 /// Entries of each log up to here are settled.

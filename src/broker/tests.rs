@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::{Broker, Limits, PasswordHash, Permission, Settings, User};
 use crate::log::memory::MemoryDisk;
-use crate::log::{Options, SyncMode};
+use crate::log::{Keeping, Options, SyncMode};
 use crate::model::entity::QueueType;
 use crate::model::ids::Timestamp;
 use crate::model::vhost::VhostMetadata;
@@ -24,7 +24,12 @@ const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A broker with the vhost `/` and the user guest, on a disk of its own.
 fn broker(shards: u16, limits: Limits) -> Arc<Broker> {
-    let options = Options { sync: SyncMode::Always, wal_file_bytes: 64 * 1024, segment_bytes: 1024 * 1024 };
+    let options = Options {
+        sync: SyncMode::Always,
+        wal_file_bytes: 64 * 1024,
+        segment_bytes: 1024 * 1024,
+        keeping: Keeping::USUAL,
+    };
     let settings = Settings { limits, ..settings(shards) };
     let broker = Broker::open(settings, Arc::new(MemoryDisk::default()), options, NOW).unwrap();
     define_guest(&broker);

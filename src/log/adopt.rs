@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::LogId;
 use super::index::{Index, LogState};
-use super::segment::{self, Checkpoint, ChunkSummary, Footer, Load, Place};
+use super::segment::{self, Checkpoint, ChunkSummary, Footer, Load, Part, Place};
 use super::storage::Storage;
-use super::{LogError, Report};
+use super::wal::{self, WalFile};
+use super::{LogError, Report, Severity};
 
-/// What footers say of chunks, by segment and offset.
-pub(super) type Summaries = BTreeMap<(u64, u64), ChunkSummary>;
+/// What footers say of chunks, by segment, which of its files, and offset.
+pub(super) type Summaries = BTreeMap<(u64, Part, u64), ChunkSummary>;
 
 /// What the segments are.
 #[derive(Debug, Default)]
@@ -55,7 +56,7 @@ pub(super) fn segments(disk: &dyn Storage, reports: &mut Vec<Report>) -> Result<
 /// Notes what a footer says of chunks.
 pub(super) fn summarise(summaries: &mut Summaries, footer: &Footer) {
     for chunk in footer.logs.iter().flat_map(|log| &log.chunks) {
-        summaries.insert((footer.identity.number, chunk.place.offset), *chunk);
+        summaries.insert((footer.identity.number, chunk.place.part, chunk.place.offset), *chunk);
     }
 }
 
@@ -123,8 +124,42 @@ pub(super) fn is_dense(place: &Place) -> bool {
     place.last - place.first + 1 == u64::from(place.count)
 }
 
+/// Puts WAL files back that were to become part of segments which are not there: those were never finished, or are gone.
+fn put_back(disk: &dyn Storage, reports: &mut Vec<Report>) -> Result<(), LogError> {
+    let directory = || segment::DIRECTORY.to_owned();
+    let names = disk.list(segment::DIRECTORY);
+    let names = names.map_err(|error| LogError::Io { path: directory(), action: "list", error })?;
+    let there: BTreeSet<u64> = names.iter().filter_map(|name| segment::number_of(name)).collect();
+    let alone = names.iter().filter_map(|name| segment::wal_number_of(name));
+    let mut moved = false;
+    for number in alone.filter(|number| !there.contains(number)) {
+        let from = segment::wal_path(number);
+        let found = WalFile::open_kept(disk, &from);
+        let found = found.map_err(|error| LogError::Io { path: from.clone(), action: "open", error })?;
+        let to = match found {
+            Some(file) => wal::path(file.sequence),
+            None => {
+                let text = format!("{from}: damaged: it cannot be told what it was");
+                reports.push(Report { severity: Severity::Loss, text });
+                format!("{}/{number:020}.wal", segment::DAMAGED)
+            }
+        };
+        let renamed = disk.rename(&from, &to);
+        let synced =
+            renamed.and_then(|()| disk.sync_directory(to.rsplit_once('/').map_or("", |(directory, _)| directory)));
+        synced.map_err(|error| LogError::Io { path: from, action: "rename", error })?;
+        moved = true;
+    }
+    if moved {
+        let synced = disk.sync_directory(segment::DIRECTORY);
+        synced.map_err(|error| LogError::Io { path: directory(), action: "sync", error })?;
+    }
+    Ok(())
+}
+
 /// Loads the segments that count, ascending; with the number of the next one.
 fn load(disk: &dyn Storage, reports: &mut Vec<Report>) -> Result<(Vec<Load>, u64), LogError> {
+    put_back(disk, reports)?;
     let failed = |action| move |error| LogError::Io { path: segment::DIRECTORY.to_owned(), action, error };
     let mut loads = Vec::new();
     let mut next = 1;
@@ -151,10 +186,9 @@ fn load(disk: &dyn Storage, reports: &mut Vec<Report>) -> Result<(Vec<Load>, u64
     let replaced: BTreeSet<u64> = loads.iter().flat_map(replaces).collect();
     let (replaced, mut loads): (Vec<Load>, Vec<Load>) =
         loads.into_iter().partition(|load| replaced.contains(&load.footer.identity.number));
-    for load in replaced {
-        let path = segment::path(load.footer.identity.number);
-        disk.remove(&path).map_err(|error| LogError::Io { path, action: "remove", error })?;
-        removed = true;
+    let replaced: Vec<u64> = replaced.iter().map(|load| load.footer.identity.number).collect();
+    if !replaced.is_empty() {
+        segment::remove(disk, &replaced)?;
     }
     if removed {
         disk.sync_directory(segment::DIRECTORY).map_err(failed("sync"))?;

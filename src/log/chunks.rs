@@ -69,7 +69,7 @@ pub(super) fn recovered(
         };
         let mut chunks = Vec::new();
         for extent in extents {
-            let summary = summaries.get(&(extent.segment, extent.place.offset));
+            let summary = summaries.get(&(extent.segment, extent.place.part, extent.place.offset));
             describe(shared, log, &extent, summary, &mut chunks, reports)?;
         }
         logs.push(RecoveredLog { log, next_index, delivered, chunks });

@@ -152,18 +152,20 @@ impl Shared {
             let (together, behind) = rest.split_at(adjacent(rest));
             let start = head.place.offset;
             let end = together.last().map_or(start, |extent| extent.place.offset + u64::from(extent.place.length));
-            let file = self.open_segment(head.segment)?;
-            let failed = |error| LogError::Io { path: segment::path(head.segment), action: "read", error };
+            let (number, part) = (head.segment, head.place.part);
+            let file = self.open_segment(number, part)?;
+            let failed = |error| LogError::Io { path: segment::part_path(number, part), action: "read", error };
             let bytes: Bytes = segment::read_up_to(&file, start, (end - start) as usize).map_err(failed)?.into();
             for extent in together {
                 let from = (extent.place.offset - start) as usize;
                 let chunk = bytes.slice(from.min(bytes.len())..(from + extent.place.length as usize).min(bytes.len()));
-                let damage = segment::chunk_records(&chunk, log, &extent.place, &mut |header, range| {
-                    if (first..=last).contains(&header.head.index) {
-                        let payload = chunk.slice(range.start + header.payload_start..range.end);
-                        read.entries.push(Stored { head: header.head, payload });
-                    }
-                });
+                let damage =
+                    segment::chunk_records(&*self.disk, number, &chunk, log, &extent.place, &mut |header, range| {
+                        if (first..=last).contains(&header.head.index) {
+                            let payload = chunk.slice(range.start + header.payload_start..range.end);
+                            read.entries.push(Stored { head: header.head, payload });
+                        }
+                    })?;
                 read.reports.extend(damage.and_then(|damage| self.note_damage(log, extent, damage)));
             }
             rest = behind;
@@ -197,20 +199,20 @@ impl Shared {
     }
 
     fn prepare(&self, maintenance: &mut Maintenance) -> Step {
-        let spare = {
+        let (spare, fresh) = {
             let mut state = self.state.lock();
             let is_enough = state.wal.prepared.len() >= PREPARED;
             if is_enough || (state.wal.count() >= FILES && state.wal.spare.is_empty()) {
                 return Ok(None);
             }
-            state.wal.spare.pop()
+            (state.wal.spare.pop(), state.wal.fresh())
         };
         let sequence = maintenance.next_sequence;
         maintenance.next_sequence += 1;
         let bytes = self.options.wal_file_bytes;
         let prepared = match spare {
             Some(file) => file.recycle(&*self.disk, sequence, bytes),
-            None => WalFile::make(&*self.disk, sequence, bytes),
+            None => WalFile::make(&*self.disk, sequence, bytes, fresh),
         };
         let file = prepared.map_err(|error| match error {
             PrepareError::NoSpace { path } => CommitError::NoSpace { path },
@@ -228,11 +230,17 @@ impl Shared {
         let number = maintenance.next_segment;
         maintenance.next_segment += 1;
         let done = flush::flush(self, number, Some(Source::of(&full)), &full.touched)?;
-        self.state.lock().wal.full.pop_front();
-        if full.file.damaged || !done.reports.is_empty() {
-            flush::keep_damaged(self, &full.file)?;
-        } else {
-            self.state.lock().wal.spare.push(full.file);
+        let is_damaged = full.file.damaged || !done.reports.is_empty();
+        let mut state = self.state.lock();
+        state.wal.full.pop_front();
+        state.wal.are_batches_large = done.is_kept;
+        match (done.is_kept, is_damaged) {
+            (true, _) => {}
+            (false, false) => state.wal.spare.push(full.file),
+            (false, true) => {
+                drop(state);
+                flush::keep_damaged(self, &full.file)?;
+            }
         }
         Ok(Some(Maintained { worked: true, flushed: done.flushed, reports: done.reports }))
     }
@@ -272,6 +280,7 @@ fn adjacent(extents: &[Extent]) -> usize {
     let Some(head) = extents.first() else { return 0 };
     let follows = |pair: &&[Extent]| {
         pair[0].segment == pair[1].segment
+            && pair[0].place.part == pair[1].place.part
             && ends(&pair[0]) == pair[1].place.offset
             && ends(&pair[1]) - head.place.offset <= READ_BYTES
     };

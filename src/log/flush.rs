@@ -1,16 +1,15 @@
-//! Flushing a WAL file: what still lives in it goes to a segment, with a checkpoint of each log it touched.
+//! Flushing a WAL file: what still lives in it goes to a segment, with a checkpoint of each log it touched. A file of which
+//! most lives is not copied but becomes part of the segment, as it is.
 
 use std::collections::BTreeMap;
-
-use bytes::Bytes;
 
 use super::batch::Range;
 use super::entry::{self, Header, Kind, LogId};
 use super::index::Survivors;
-use super::segment::{self, Footer, Identity, SegmentWriter, Written, put_entry};
+use super::segment::{self, Fate, Footer, Identity, Layout, Lying, Reading, SegmentWriter, Written, put_entry};
 use super::state::{Appended, Full, Shared};
-use super::wal::{self, BatchPlace, WalFile};
-use super::{CommitError, LogError, Report, Severity};
+use super::wal::{self, BatchPlace, Record, WalFile};
+use super::{CommitError, Keeping, LogError, Report, Severity};
 use crate::model::hash::IdMap;
 
 /// Logs looked at while the lock is held.
@@ -25,11 +24,15 @@ pub(super) struct Flushed {
     /// Logs, and the index up to which all their entries are in segments.
     pub(super) flushed: Vec<(LogId, u64)>,
     pub(super) reports: Vec<Report>,
+    /// The WAL file is part of the segment now.
+    pub(super) is_kept: bool,
 }
 
 /// A WAL file, and what there is to read in it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Source<'a> {
+    /// What recovery found, or one with more runs of entries than could be remembered. It is copied: where a sync had failed
+    /// before the process died, what is read here may never get to the disk.
     All(&'a WalFile),
     /// Those batches in which something lives.
     Appended(&'a WalFile, &'a [Appended]),
@@ -54,15 +57,61 @@ impl<'a> Source<'a> {
             Self::All(_) => Vec::new(),
             Self::Appended(_, appended) => gathered.places(appended),
         };
-        let mut visit = |header: &Header, payload: &Bytes| {
-            gathered.take(header, payload);
-            Ok(())
-        };
+        let mut visit = |record: &Record| gathered.take(&record.header, &record.payload);
         match self {
             Self::All(file) => wal::records(file, &mut visit),
             Self::Appended(file, _) => wal::records_of(file, &alive, &mut visit),
         }
     }
+
+    /// Whether it is worth to look if the file can become part of the segment.
+    fn may_be_kept(&self, survivors: &IdMap<LogId, Survivors>, keeping: Keeping) -> bool {
+        match self {
+            Self::All(_) => false,
+            Self::Appended(file, appended) => {
+                let mut batches: Vec<u64> = appended.iter().map(|run| run.place.offset).collect();
+                batches.dedup();
+                let live = |run: &Appended| {
+                    let Range { first, last } = run.range;
+                    let alive = survivors.get(&run.log).map_or(0, |alive| alive.count_in(first, last));
+                    u128::from(run.bytes) * u128::from(alive) / u128::from(last - first + 1)
+                };
+                let live: u128 = appended.iter().map(live).sum();
+                !file.damaged
+                    && live * 100 >= u128::from(file.length) * u128::from(keeping.share_min)
+                    && file.length >= keeping.batch_min.saturating_mul(batches.len() as u64)
+            }
+        }
+    }
+}
+
+/// Looks where a file's entries lie; none when the file is to be copied.
+fn layout(
+    source: Source<'_>,
+    survivors: &IdMap<LogId, Survivors>,
+    keeping: Keeping,
+) -> Result<Option<Layout>, LogError> {
+    if !source.may_be_kept(survivors, keeping) {
+        return Ok(None);
+    }
+    let mut lying = Vec::new();
+    let reports = wal::records(source.file(), &mut |record| {
+        let head = &record.header.head;
+        let alive = survivors.get(&head.log).is_some_and(|alive| alive.contains(head.index));
+        let fate = match record.header.kind {
+            Kind::Entry if alive => Fate::Stays,
+            Kind::Entry => Fate::Dead,
+            // Its payload is elsewhere.
+            Kind::Again if alive => Fate::Copied,
+            _ => return,
+        };
+        lying.push(Lying::new(record, fate));
+    })?;
+    let layout = Layout::of(lying, keeping.stretch_min);
+    let is_kept = reports.is_empty()
+        && layout.bytes > 0
+        && layout.bytes.saturating_mul(100) >= source.file().length.saturating_mul(keeping.share_min);
+    Ok(is_kept.then_some(layout))
 }
 
 /// Flushes a WAL file to the segment `number`; `touched` are the logs its records are about, with the highest index
@@ -80,18 +129,28 @@ pub(super) fn flush(
     touched.sort_unstable();
     let mut gathered = Gathered { survivors: survivors(shared, &touched), ..Gathered::default() };
     let mut reports = Vec::new();
+    let layout = match source {
+        Some(source) => layout(source, &gathered.survivors, shared.options.keeping)?,
+        None => None,
+    };
+    if let Some(layout) = &layout {
+        gathered.survivors = layout.copied.iter().map(|(log, indexes)| (*log, Survivors::of(indexes))).collect();
+    }
     let flushed = shared.state.lock().index.flushed;
     let sequence = source.map_or(0, |source| source.file().sequence);
-    if let Some(source) = source {
+    if let Some(source) = source.filter(|_| !gathered.survivors.is_empty()) {
         reports = source.read(&mut gathered)?;
     }
     gathered.sort();
     if !reports.is_empty() {
         lose(shared, &gathered);
     }
-    let identity = Identity { number, wal: sequence, flushed: flushed.max(sequence), ..Identity::default() };
-    let mut writer = SegmentWriter::new(&*shared.disk, identity, shared.reading())?;
-    gathered.write(&mut writer)?;
+    let (flushed, keeps_wal) = (flushed.max(sequence), layout.is_some());
+    let identity = Identity { number, wal: sequence, flushed, keeps_wal, ..Identity::default() };
+    let reading = if keeps_wal { Reading::Soon } else { shared.reading() };
+    let mut writer = SegmentWriter::new(&*shared.disk, identity, reading)?;
+    let is_kept = layout.is_some();
+    gathered.write(&mut writer, layout.unwrap_or_default())?;
     let mut logs = Vec::with_capacity(touched.len());
     for some in touched.chunks(LOGS_AT_ONCE) {
         let state = shared.state.lock();
@@ -105,12 +164,18 @@ pub(super) fn flush(
         }
     }
     drop(gathered);
-    let footer = writer.finish(logs, &mut || shared.sync_current())?;
+    let path = wal::path(sequence);
+    let kept = source.filter(|_| is_kept).map(|source| (path.as_str(), source.file().length));
+    let mut footer = writer.finish(logs, kept, &mut || shared.sync_current())?;
+    footer.damaged = is_kept && !reports.is_empty();
+    if let Some(source) = source.filter(|_| is_kept && shared.reading() == Reading::Later) {
+        source.file().file.release_cache();
+    }
     let mut state = shared.state.lock();
     state.index.install(number, &footer, &[], &touched);
     touched.retain(|(log, last)| *last > 0 && state.index.logs.contains_key(log));
     drop(state);
-    Ok(Flushed { footer, flushed: touched, reports })
+    Ok(Flushed { footer, flushed: touched, reports, is_kept })
 }
 
 /// Puts a damaged WAL file where it can be looked at.
@@ -202,13 +267,25 @@ impl Gathered {
         self.entries.dedup_by_key(|entry| (entry.log, entry.index));
     }
 
-    fn write(&self, writer: &mut SegmentWriter<'_>) -> Result<(), CommitError> {
+    /// Writes the entries, and what stays in the WAL file, by log and index.
+    fn write(&self, writer: &mut SegmentWriter<'_>, layout: Layout) -> Result<(), CommitError> {
+        let staying = layout.staying.into_iter();
+        let mut staying =
+            staying.flat_map(|(log, chunks)| chunks.into_iter().map(move |chunk| (log, chunk))).peekable();
         for entry in &self.entries {
+            while let Some((log, chunk)) =
+                staying.next_if(|(log, chunk)| (*log, chunk.place.first) < (entry.log, entry.index))
+            {
+                writer.refer(log, chunk)?;
+            }
             let block = self.blocks.get(entry.block as usize).map(Vec::as_slice).unwrap_or_default();
             let record = block.get(entry.offset as usize..).unwrap_or_default();
             if let Ok(header) = entry::read_header(record) {
                 writer.push(&header.head, record.get(..header.length).unwrap_or_default())?;
             }
+        }
+        for (log, chunk) in staying {
+            writer.refer(log, chunk)?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use roaring::RoaringTreemap;
 
 use super::batch::{Change, Range};
 use super::entry::LogId;
-use super::segment::{Checkpoint, Footer, LogFooter, Place};
+use super::segment::{Checkpoint, Footer, LogFooter, Part, Place};
 use crate::model::hash::IdMap;
 
 /// Chunks of a log that follow each other in one segment, with no index of another segment between.
@@ -74,7 +74,7 @@ impl LogState {
 /// A segment that is there.
 #[derive(Debug, Default)]
 pub(super) struct SegmentState {
-    /// Bytes of the file.
+    /// Bytes of its files.
     pub(super) length: u64,
     /// Bytes of all that is not records, and of records.
     footer: u64,
@@ -137,14 +137,29 @@ pub(super) struct Survivors {
 }
 
 impl Survivors {
+    /// Those indexes, ascending.
+    pub(super) fn of(indexes: &[u64]) -> Self {
+        let (first, last) = (indexes.first().copied().unwrap_or(1), indexes.last().copied().unwrap_or(0));
+        Self { first, last, set: Some(indexes.iter().copied().collect()) }
+    }
+
+    /// How many there are from `first` to `last`.
+    pub(super) fn count_in(&self, first: u64, last: u64) -> u64 {
+        let (first, last) = (first.max(self.first), last.min(self.last));
+        match &self.set {
+            _ if first > last => 0,
+            Some(set) => set.range_cardinality(first..=last),
+            None => last - first + 1,
+        }
+    }
+
     pub(super) fn contains(&self, index: u64) -> bool {
         self.first <= index && index <= self.last && self.set.as_ref().is_none_or(|set| set.contains(index))
     }
 
     /// Whether there is one from `first` to `last`.
     pub(super) fn any_in(&self, first: u64, last: u64) -> bool {
-        let (first, last) = (first.max(self.first), last.min(self.last));
-        first <= last && self.set.as_ref().is_none_or(|set| set.range_cardinality(first..=last) > 0)
+        self.count_in(first, last) > 0
     }
 
     /// The indexes, ascending.
@@ -360,10 +375,13 @@ impl Index {
 
     /// Notes a segment, without what it says of logs.
     pub(super) fn add_segment(&mut self, number: u64, footer: &Footer) {
-        let data = footer.logs.iter().flat_map(|log| &log.chunks).map(|chunk| u64::from(chunk.place.length)).sum();
+        let places = || footer.logs.iter().flat_map(|log| &log.chunks).map(|chunk| chunk.place);
+        let data = places().map(|place| u64::from(place.length)).sum();
+        let own = places().filter(|place| place.part == Part::Own).map(|place| u64::from(place.length)).sum();
         let mut state = SegmentState {
-            length: footer.file_length,
-            footer: footer.file_length.saturating_sub(data),
+            length: footer.file_length + footer.wal_length,
+            // What a WAL file has besides is of no use to anybody.
+            footer: footer.file_length.saturating_sub(own),
             data,
             damaged: footer.damaged,
             ..SegmentState::default()

@@ -498,6 +498,13 @@ impl File for Handle {
             content.changes.push(Change::Length(length));
         })
     }
+
+    fn allocate(&self, length: u64) -> io::Result<bool> {
+        if self.length()? < length {
+            self.set_length(length)?;
+        }
+        Ok(true)
+    }
 }
 
 impl Drop for Handle {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::entry::LogId;
 use super::index::{Candidate, Extent};
-use super::segment::{self, Damage, Identity, Place, SegmentWriter, Written};
+use super::segment::{self, Damage, Identity, Part, Place, SegmentWriter, Written};
 use super::state::Shared;
 use super::storage::File;
 use super::{CommitError, LogError, Report};
@@ -59,7 +59,7 @@ pub(super) fn merge(shared: &Shared, number: u64, inputs: &[u64]) -> Result<Vec<
     };
     let mut windows = Vec::with_capacity(inputs.len());
     for input in inputs {
-        windows.push(Window::new(*input, shared.open_segment(*input)?));
+        windows.push(Window::new(*input, shared.open_segment(*input, Part::Own)?));
     }
     let writer = SegmentWriter::new(&*shared.disk, identity, shared.reading())?;
     let mut copy = Copying { shared, windows, inputs, writer, reports: Vec::new() };
@@ -74,7 +74,7 @@ pub(super) fn merge(shared: &Shared, number: u64, inputs: &[u64]) -> Result<Vec<
     };
     // What is lost must not be in any checkpoint that counts.
     let which = if damaged.is_empty() { Checkpoints::Moved } else { Checkpoints::All };
-    let footer = writer.finish(checkpoints(shared, &logs, inputs, which), &mut || shared.sync_current())?;
+    let footer = writer.finish(checkpoints(shared, &logs, inputs, which), None, &mut || shared.sync_current())?;
     shared.state.lock().index.install(number, &footer, inputs, &[]);
     for number in &damaged {
         keep_damaged(shared, *number)?;
@@ -86,13 +86,8 @@ pub(super) fn merge(shared: &Shared, number: u64, inputs: &[u64]) -> Result<Vec<
 
 /// Removes segments' files, durably.
 pub(super) fn remove_files(shared: &Shared, numbers: &[u64]) -> Result<(), LogError> {
-    for number in numbers {
-        let path = segment::path(*number);
-        shared.disk.remove(&path).map_err(|error| LogError::Io { path, action: "remove", error })?;
-    }
     shared.handles.forget(numbers);
-    let path = segment::DIRECTORY;
-    shared.disk.sync_directory(path).map_err(|error| LogError::Io { path: path.to_owned(), action: "sync", error })
+    segment::remove(&*shared.disk, numbers)
 }
 
 /// Puts a damaged segment where it can be looked at.
@@ -155,16 +150,30 @@ impl Copying<'_> {
     fn chunk(&mut self, log: LogId, segment: u64, place: Place) -> Result<(), CommitError> {
         let alive = self.shared.state.lock().index.live_in(log, place.first, place.last);
         let Some(alive) = alive.filter(|alive| !alive.is_empty()) else { return Ok(()) };
-        let Some(window) = self.windows.iter_mut().find(|window| window.number == segment) else { return Ok(()) };
-        let bytes = window.read(place.offset, place.length as usize)?;
+        let stretch;
+        let bytes = match place.part {
+            Part::Own => {
+                let Some(window) = self.windows.iter_mut().find(|window| window.number == segment) else {
+                    return Ok(());
+                };
+                window.read(place.offset, place.length as usize)?
+            }
+            Part::Wal => {
+                // Chunks of one log are apart there.
+                let file = self.shared.open_segment(segment, Part::Wal)?;
+                let failed = |error| LogError::Io { path: segment::wal_path(segment), action: "read", error };
+                stretch = segment::read_up_to(&file, place.offset, place.length as usize).map_err(failed)?;
+                &stretch
+            }
+        };
         let mut found = Vec::new();
         let mut records = Vec::new();
-        let damage = segment::chunk_records(bytes, log, &place, &mut |header, range| {
+        let damage = segment::chunk_records(&*self.shared.disk, segment, bytes, log, &place, &mut |header, range| {
             if alive.contains(header.head.index) {
                 found.push(header.head.index);
                 records.push((header.head, range));
             }
-        });
+        })?;
         for (head, range) in records {
             self.writer.push(&head, bytes.get(range).unwrap_or_default())?;
         }

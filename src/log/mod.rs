@@ -61,6 +61,24 @@ pub struct Options {
     pub wal_file_bytes: u64,
     /// Bytes that merged segments grow to.
     pub segment_bytes: u64,
+    pub keeping: Keeping,
+}
+
+/// Which full WAL files become part of a segment as they are, so that what is in them is written once. All others are copied
+/// as far as they live, and used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// Percent of the file that live in stretches which are good to read.
+    pub share_min: u64,
+    /// Bytes of such a stretch.
+    pub stretch_min: u64,
+    /// Bytes of a batch on the average: files that were written in small ones are better used again, since a sync is cheaper
+    /// in them than in new ones.
+    pub batch_min: u64,
+}
+
+impl Keeping {
+    pub const USUAL: Self = Self { share_min: 75, stretch_min: 16 << 10, batch_min: 32 << 10 };
 }
 
 /// Why the log cannot go on. Whoever gets it stops the broker.

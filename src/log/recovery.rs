@@ -16,7 +16,7 @@ use super::index::Index;
 use super::segment;
 use super::state::{Maintenance, Shared, State, WalFiles};
 use super::storage::Storage;
-use super::wal::{self, PrepareError, WalFile, WalWriter};
+use super::wal::{self, Fresh, PrepareError, WalFile, WalWriter};
 use super::writer::Writer;
 use super::{CommitError, LogError, Options, RecoveredLog, Report, Severity};
 use crate::model::hash::IdMap;
@@ -181,7 +181,7 @@ fn first_file(shared: &Shared) -> Result<WalFile, LogError> {
     let bytes = shared.options.wal_file_bytes;
     let file = match spare {
         Some(file) => file.recycle(&*shared.disk, sequence, bytes),
-        None => WalFile::make(&*shared.disk, sequence, bytes),
+        None => WalFile::make(&*shared.disk, sequence, bytes, Fresh::Zeroed),
     };
     file.map_err(|error| match error {
         PrepareError::NoSpace { path } => no_space(path),

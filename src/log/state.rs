@@ -9,9 +9,9 @@ use super::batch::Range;
 use super::entry::LogId;
 use super::handles::Handles;
 use super::index::{Extent, Index};
-use super::segment::{self, Damage, Reading};
+use super::segment::{self, Damage, Part, Reading};
 use super::storage::{File, Storage};
-use super::wal::{self, BatchPlace, WalFile};
+use super::wal::{self, BatchPlace, Fresh, WalFile};
 use super::{CommitError, LogError, Options, Report, Severity, SyncMode};
 use crate::model::hash::IdMap;
 
@@ -58,6 +58,8 @@ pub(super) struct Appended {
     pub(super) place: BatchPlace,
     pub(super) log: LogId,
     pub(super) range: Range,
+    /// Of all of them.
+    pub(super) bytes: u64,
 }
 
 /// The WAL files there are.
@@ -68,6 +70,8 @@ pub(super) struct WalFiles {
     pub(super) full: VecDeque<Full>,
     pub(super) prepared: VecDeque<WalFile>,
     pub(super) spare: Vec<WalFile>,
+    /// New files are for large batches: the last one that was full is part of a segment now.
+    pub(super) are_batches_large: bool,
     /// The writer wanted a file, and there was none.
     pub(super) is_starved: bool,
     pub(super) is_sealed: bool,
@@ -102,6 +106,11 @@ impl WalFiles {
         let next = self.prepared.pop_front()?;
         self.begin(next.clone());
         Some(next)
+    }
+
+    /// How a new file comes by its space.
+    pub(super) fn fresh(&self) -> Fresh {
+        if self.are_batches_large { Fresh::Allocated } else { Fresh::Zeroed }
     }
 
     pub(super) fn is_sealed(&self) -> bool {
@@ -146,9 +155,9 @@ impl Shared {
         Ok(current.file.sync().map_err(failed)?)
     }
 
-    pub(super) fn open_segment(&self, number: u64) -> Result<Arc<dyn File>, LogError> {
-        let failed = |error| LogError::Io { path: segment::path(number), action: "open", error };
-        self.handles.get(&*self.disk, number).map_err(failed)
+    pub(super) fn open_segment(&self, number: u64, part: Part) -> Result<Arc<dyn File>, LogError> {
+        let failed = |error| LogError::Io { path: segment::part_path(number, part), action: "open", error };
+        self.handles.get(&*self.disk, number, part).map_err(failed)
     }
 
     /// Notes damage, so that the segment is rewritten, and says what the operator has to know:
@@ -161,7 +170,8 @@ impl Shared {
         if is_known && damage.lost == 0 {
             return None;
         }
-        let (path, place) = (segment::path(extent.segment), extent.place);
+        let place = extent.place;
+        let path = segment::part_path(extent.segment, place.part);
         let offset = place.offset + damage.offset as u64;
         let (lost, first, last) = (damage.lost, place.first, place.last);
         let text = format!(

@@ -38,4 +38,11 @@ pub trait File: fmt::Debug + Send + Sync {
     /// Bytes.
     fn length(&self) -> io::Result<u64>;
     fn set_length(&self, length: u64) -> io::Result<()>;
+    /// Takes the space of a file of that length, and makes it so long; what was not written there reads as zeros. False when
+    /// the disk cannot do that without writing.
+    fn allocate(&self, _length: u64) -> io::Result<bool> {
+        Ok(false)
+    }
+    /// Nobody reads the file for a while: the system need not keep in memory what it has on the disk.
+    fn release_cache(&self) {}
 }

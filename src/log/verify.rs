@@ -7,6 +7,7 @@ use std::sync::Arc;
 use roaring::RoaringTreemap;
 
 use super::entry::{Header, Kind, LogId};
+use super::segment::Part;
 use super::storage::{File, Storage};
 use super::{LogError, Report, Severity, segment, wal};
 
@@ -65,7 +66,7 @@ fn read(disk: &Arc<dyn Storage>, visit: &mut dyn FnMut(&str, &Header)) -> Result
         flushed = flushed.max(read_segment(disk, number, &mut verified, &mut contents, visit)?);
         verified.segments += 1;
     }
-    let unchanged = Unchanged(Arc::clone(disk));
+    let unchanged = Unchanged { disk: Arc::clone(disk), put_back: to_put_back(disk, &names) };
     let records = &mut verified.wal_records;
     let replay = wal::replay(&unchanged, flushed, &mut |sequence, header, payload| {
         *records += 1;
@@ -120,6 +121,8 @@ fn read_segment(
     // Nothing of a segment may be damaged, also what can be done without.
     verified.reports.extend(loaded.reports.into_iter().map(|report| Report { severity: Severity::Loss, ..report }));
     let file = disk.open(&path).map_err(failed)?;
+    let wal_path = segment::wal_path(number);
+    let kept = if loaded.footer.wal_length > 0 { Some(disk.open(&wal_path).map_err(failed)?) } else { None };
     for log in &loaded.footer.logs {
         if log.dropped {
             contents.remove(&log.log);
@@ -129,13 +132,17 @@ fn read_segment(
             known.expected.clone_from(&checkpoint.live);
         }
         for chunk in &log.chunks {
-            let bytes = segment::read_up_to(&file, chunk.place.offset, chunk.place.length as usize).map_err(failed)?;
+            let (path, file) = match (chunk.place.part, &kept) {
+                (Part::Wal, Some(kept)) => (&wal_path, kept),
+                _ => (&path, &file),
+            };
+            let bytes = segment::read_up_to(file, chunk.place.offset, chunk.place.length as usize).map_err(failed)?;
             let entries = &mut verified.segment_entries;
-            let damage = segment::chunk_records(&bytes, log.log, &chunk.place, &mut |header, _| {
+            let damage = segment::chunk_records(&**disk, number, &bytes, log.log, &chunk.place, &mut |header, _| {
                 *entries += 1;
                 known.present.insert(header.head.index);
-                visit(&path, header);
-            });
+                visit(path, header);
+            })?;
             if let Some(damage) = damage {
                 let offset = chunk.place.offset + damage.offset as u64;
                 let text = format!("{path}: damaged at offset {offset}: {} entries of log {}", damage.lost, log.log.0);
@@ -146,16 +153,35 @@ fn read_segment(
     Ok(loaded.footer.identity.flushed)
 }
 
+/// WAL files that recovery would put back: their paths as they would be, and as they are.
+fn to_put_back(disk: &Arc<dyn Storage>, names: &[String]) -> Vec<(String, String)> {
+    let there: Vec<u64> = names.iter().filter_map(|name| segment::number_of(name)).collect();
+    let alone = names.iter().filter_map(|name| segment::wal_number_of(name)).filter(|number| !there.contains(number));
+    let paths = alone.filter_map(|number| {
+        let path = segment::wal_path(number);
+        let file = wal::WalFile::open_kept(&**disk, &path).ok().flatten()?;
+        Some((wal::path(file.sequence), path))
+    });
+    paths.collect()
+}
+
 /// A disk that takes changes and does nothing about them.
 #[derive(Debug)]
-struct Unchanged(Arc<dyn Storage>);
+struct Unchanged {
+    disk: Arc<dyn Storage>,
+    put_back: Vec<(String, String)>,
+}
 
 #[derive(Debug)]
 struct UnchangedFile(Arc<dyn File>);
 
 impl Storage for Unchanged {
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
-        self.0.list(directory)
+        let mut names = self.disk.list(directory)?;
+        let back = self.put_back.iter().filter_map(|(path, _)| path.strip_prefix(directory)?.strip_prefix('/'));
+        names.extend(back.map(str::to_owned));
+        names.sort_unstable();
+        Ok(names)
     }
 
     fn create(&self, _path: &str) -> io::Result<Arc<dyn File>> {
@@ -163,7 +189,8 @@ impl Storage for Unchanged {
     }
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(UnchangedFile(self.0.open(path)?)))
+        let back = self.put_back.iter().find(|(back, _)| back == path);
+        Ok(Arc::new(UnchangedFile(self.disk.open(back.map_or(path, |(_, path)| path))?)))
     }
 
     fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
@@ -198,5 +225,9 @@ impl File for UnchangedFile {
 
     fn set_length(&self, _length: u64) -> io::Result<()> {
         Ok(())
+    }
+
+    fn allocate(&self, _length: u64) -> io::Result<bool> {
+        Ok(true)
     }
 }

@@ -105,8 +105,8 @@ impl Writer {
     fn note_appended(&mut self, place: BatchPlace, batches: &[&Batch]) {
         let Some(appended) = &mut self.appended else { return };
         for change in batches.iter().flat_map(|batch| &batch.changes) {
-            if let Change::Appended { log, range, .. } = *change {
-                appended.push(Appended { place, log, range });
+            if let Change::Appended { log, range, bytes } = *change {
+                appended.push(Appended { place, log, range, bytes });
             }
         }
         if appended.len() > APPENDED_MAX {

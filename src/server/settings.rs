@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::broker;
 use crate::config::{Config, DefaultQueueType, Expiry, Mechanism, Sync};
-use crate::log::{self, SyncMode};
+use crate::log::{self, Keeping, SyncMode};
 use crate::model::entity::QueueType;
 use crate::model::names::UserName;
 use crate::protocol::amqp091;
@@ -48,6 +48,7 @@ pub(super) fn log(config: &Config) -> log::Options {
         },
         wal_file_bytes: storage.wal_file_size,
         segment_bytes: storage.segment_size,
+        keeping: Keeping::USUAL,
     }
 }
 

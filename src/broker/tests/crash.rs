@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::super::{Broker, Outbox, Session};
 use super::{PEER, define_guest, settings};
 use crate::log::memory::MemoryDisk;
-use crate::log::{CommitError, Options, SyncMode};
+use crate::log::{CommitError, Keeping, Options, SyncMode};
 use crate::model::entity::Destination;
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, QueueId, Timestamp};
 use crate::model::message::{Body, Envelope, Message, Properties};
@@ -87,7 +87,10 @@ struct World {
     must_exist: bool,
 }
 
-const OPTIONS: Options = Options { sync: SyncMode::Always, wal_file_bytes: 64 * 1024, segment_bytes: 256 * 1024 };
+/// Files of which next to nothing lives become part of segments too, so that it happens often.
+const KEEPING: Keeping = Keeping { share_min: 2, stretch_min: 200, batch_min: 0 };
+const OPTIONS: Options =
+    Options { sync: SyncMode::Always, wal_file_bytes: 64 * 1024, segment_bytes: 256 * 1024, keeping: KEEPING };
 
 fn open(disk: &MemoryDisk, now: Timestamp) -> Arc<Broker> {
     let mut settings = settings(1);

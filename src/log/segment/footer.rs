@@ -17,15 +17,16 @@
 use roaring::RoaringTreemap;
 
 use super::{
-    CHUNK_ENTRIES, CHUNK_HEAD, Checkpoint, ChunkSummary, Footer, HEADER_MAGIC, Identity, LogFooter, Place, TRAILER,
-    TRAILER_MAGIC, VERSION,
+    CHUNK_ENTRIES, CHUNK_HEAD, Checkpoint, ChunkSummary, Footer, HEADER_MAGIC, Identity, LogFooter, PLAIN_VERSION,
+    Part, Place, TRAILER, TRAILER_MAGIC, VERSION,
 };
-use crate::log::entry::LogId;
+use crate::log::entry::{HEADER_LENGTH, LogId};
 
 const CHECKPOINT: u8 = 1;
 const DROPPED: u8 = 2;
 const MIXED: u8 = 1;
 const TRANSIENT: u8 = 2;
+const IN_WAL: u8 = 4;
 
 /// Bytes of a chunk's summary.
 const SUMMARY: usize = 48;
@@ -45,12 +46,13 @@ pub(super) struct Trailer {
     pub(super) offset: u64,
     pub(super) length: u64,
     pub(super) checksum: u32,
+    version: u32,
 }
 
 pub(super) fn put_header(out: &mut Vec<u8>, identity: &Identity) {
     let start = out.len();
     out.extend_from_slice(HEADER_MAGIC);
-    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&version(identity).to_le_bytes());
     out.extend_from_slice(&[0; 8]);
     put_identity(out, identity);
     let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
@@ -74,7 +76,7 @@ pub(super) fn read_header(bytes: &[u8]) -> Read<(Identity, usize)> {
         return Read::Newer(version);
     }
     let mut cursor = Cursor { bytes: &header[HEADER_START..] };
-    read_identity(&mut cursor).map_or(Read::Damaged, |identity| Read::Valid((identity, header.len())))
+    read_identity(&mut cursor, version).map_or(Read::Damaged, |identity| Read::Valid((identity, header.len())))
 }
 
 /// How long the header is, by its own word.
@@ -94,7 +96,7 @@ pub(super) fn put_footer(out: &mut Vec<u8>, identity: &Identity, logs: &[LogFoot
     let checksum = crc32c::crc32c(&out[start..]);
     let start = out.len();
     out.extend_from_slice(TRAILER_MAGIC);
-    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&version(identity).to_le_bytes());
     out.extend_from_slice(&checksum.to_le_bytes());
     out.extend_from_slice(&offset.to_le_bytes());
     out.extend_from_slice(&length.to_le_bytes());
@@ -121,7 +123,7 @@ pub(super) fn read_trailer(bytes: &[u8], file_length: u64) -> Read<Trailer> {
     if offset.checked_add(length).and_then(|end| end.checked_add(TRAILER as u64)) != Some(file_length) {
         return Read::Damaged;
     }
-    Read::Valid(Trailer { offset, length, checksum })
+    Read::Valid(Trailer { offset, length, checksum, version })
 }
 
 /// Reads a footer that begins at `offset` of the file. None when its checksum or something in it is wrong.
@@ -130,7 +132,7 @@ pub(super) fn read_footer(bytes: &[u8], trailer: &Trailer) -> Option<Footer> {
         return None;
     }
     let mut cursor = Cursor { bytes };
-    let identity = read_identity(&mut cursor)?;
+    let identity = read_identity(&mut cursor, trailer.version)?;
     let count = cursor.u32()? as usize;
     let mut logs: Vec<LogFooter> = Vec::with_capacity(count.min(bytes.len() / 13));
     for _ in 0..count {
@@ -141,7 +143,7 @@ pub(super) fn read_footer(bytes: &[u8], trailer: &Trailer) -> Option<Footer> {
         logs.push(log);
     }
     let file_length = trailer.offset + trailer.length + TRAILER as u64;
-    cursor.bytes.is_empty().then_some(Footer { identity, logs, file_length, damaged: false })
+    cursor.bytes.is_empty().then_some(Footer { identity, logs, file_length, wal_length: 0, damaged: false })
 }
 
 fn put_identity(out: &mut Vec<u8>, identity: &Identity) {
@@ -155,14 +157,18 @@ fn put_identity(out: &mut Vec<u8>, identity: &Identity) {
     }
 }
 
-fn read_identity(cursor: &mut Cursor<'_>) -> Option<Identity> {
+fn version(identity: &Identity) -> u32 {
+    if identity.keeps_wal { VERSION } else { PLAIN_VERSION }
+}
+
+fn read_identity(cursor: &mut Cursor<'_>, version: u32) -> Option<Identity> {
     let (number, wal, flushed) = (cursor.u64()?, cursor.u64()?, cursor.u64()?);
     let (salt, count) = (cursor.u32()?, cursor.u32()? as usize);
     let mut replaces = Vec::with_capacity(count.min(cursor.bytes.len() / 8));
     for _ in 0..count {
         replaces.push(cursor.u64()?);
     }
-    Some(Identity { number, wal, flushed, replaces, salt })
+    Some(Identity { number, wal, flushed, replaces, salt, keeps_wal: version > PLAIN_VERSION })
 }
 
 fn put_log(out: &mut Vec<u8>, log: &LogFooter) {
@@ -219,7 +225,8 @@ fn put_chunk(out: &mut Vec<u8>, chunk: &ChunkSummary) {
     out.extend_from_slice(&chunk.place.length.to_le_bytes());
     out.extend_from_slice(&chunk.place.count.to_le_bytes());
     out.push(chunk.class);
-    out.push(u8::from(chunk.mixed) * MIXED + u8::from(chunk.transient) * TRANSIENT);
+    let in_wal = chunk.place.part == Part::Wal;
+    out.push(u8::from(chunk.mixed) * MIXED + u8::from(chunk.transient) * TRANSIENT + u8::from(in_wal) * IN_WAL);
     out.extend_from_slice(&chunk.cost.to_le_bytes());
     out.extend_from_slice(&chunk.deadline.to_le_bytes());
 }
@@ -229,12 +236,13 @@ fn read_chunk(cursor: &mut Cursor<'_>, data_end: u64) -> Option<ChunkSummary> {
     let (length, count, class, flags) = (cursor.u32()?, cursor.u16()?, cursor.u8()?, cursor.u8()?);
     let (cost, deadline) = (cursor.u64()?, cursor.u64()?);
     let (mixed, transient) = (flags & MIXED != 0, flags & TRANSIENT != 0);
+    let (part, least) = if flags & IN_WAL == 0 { (Part::Own, CHUNK_HEAD) } else { (Part::Wal, HEADER_LENGTH - 1) };
     let possible = first <= last
         && (1..=CHUNK_ENTRIES).contains(&usize::from(count))
         && last - first >= u64::from(count) - 1
-        && length as usize > CHUNK_HEAD
-        && offset.checked_add(u64::from(length)).is_some_and(|end| end <= data_end);
-    let place = Place { first, last, offset, length, count };
+        && length as usize > least
+        && offset.checked_add(u64::from(length)).is_some_and(|end| end <= data_end || part == Part::Wal);
+    let place = Place { first, last, offset, length, count, part };
     possible.then_some(ChunkSummary { place, cost, deadline, class, mixed, transient })
 }
 

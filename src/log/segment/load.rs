@@ -4,8 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::footer::{Read, header_length, read_footer, read_header, read_trailer};
-use super::scan::{ChunkHead, Damage, chunk_records, record_at, search};
-use super::{CHUNK_BYTES, CHUNK_ENTRIES, ChunkSummary, Footer, Identity, LogFooter, Place, TRAILER, VERSION, path};
+use super::kept::{chunk_records, open as open_wal};
+use super::layout::{Fate, Layout, Lying};
+use super::scan::{ChunkHead, Damage, own_records, record_at, search};
+use super::{
+    CHUNK_BYTES, CHUNK_ENTRIES, ChunkSummary, Footer, Identity, LogFooter, Part, Place, TRAILER, VERSION, part_path,
+    path, wal_path,
+};
 use crate::log::entry::{Head, Header, Kind, LogId};
 use crate::log::storage::{File, Storage};
 use crate::log::{LogError, Report, Severity};
@@ -52,7 +57,16 @@ pub(in crate::log) fn load(disk: &dyn Storage, number: u64) -> Result<Load, LogE
         Read::Valid(_) | Read::Damaged => None,
     };
     let mut reports = Vec::new();
+    let wal_length = match disk.open(&wal_path(number)).and_then(|file| file.length()) {
+        Ok(length) => Some(length),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(LogError::Io { path: wal_path(number), action: "open", error }),
+    };
     if let Some(mut footer) = footer {
+        footer.wal_length = wal_length.unwrap_or(0);
+        if footer.identity.keeps_wal {
+            check_wal(disk, &mut footer, wal_length, &mut reports)?;
+        }
         if header.is_none_or(|(identity, _)| identity != footer.identity) {
             footer.damaged = true;
             let text = format!("{path}: the header is damaged, the footer is not: nothing is lost");
@@ -62,7 +76,12 @@ pub(in crate::log) fn load(disk: &dyn Storage, number: u64) -> Result<Load, LogE
     }
     let bytes = read_up_to(&file, 0, usize::try_from(length).unwrap_or(usize::MAX)).map_err(failed("read"))?;
     let (identity, start) = header.unwrap_or_else(|| (Identity { number, ..Identity::default() }, 0));
-    let footer = rebuild(identity, start, &bytes);
+    let mut footer = rebuild(identity, start, &bytes);
+    if let Some(length) = wal_length {
+        footer.wal_length = length;
+        rebuild_wal(disk, &mut footer, &mut reports)?;
+    }
+    let length = length + footer.wal_length;
     let entries: u64 = footer.logs.iter().flat_map(|log| &log.chunks).map(|chunk| u64::from(chunk.place.count)).sum();
     let text = format!(
         "{path}: the footer is damaged: {entries} entries were found in the {length} bytes; entries that were settled may \
@@ -94,11 +113,11 @@ pub(in crate::log) fn headers(
     log: LogId,
     place: &Place,
 ) -> Result<(Vec<Head>, Option<Damage>), LogError> {
-    let path = path(number);
+    let path = part_path(number, place.part);
     let bytes = disk.open(&path).and_then(|file| read_up_to(&file, place.offset, place.length as usize));
     let bytes = bytes.map_err(|error| LogError::Io { path, action: "read", error })?;
     let mut heads = Vec::with_capacity(usize::from(place.count));
-    let damage = chunk_records(&bytes, log, place, &mut |header, _| heads.push(header.head));
+    let damage = chunk_records(disk, number, &bytes, log, place, &mut |header, _| heads.push(header.head))?;
     Ok((heads, damage))
 }
 
@@ -143,6 +162,7 @@ fn rebuild(mut identity: Identity, start: usize, bytes: &[u8]) -> Footer {
             offset: at as u64,
             length: head.length as u32,
             count: head.count as u16,
+            part: Part::Own,
         };
         let end = (at + head.length).min(bytes.len());
         add_chunk(&mut logs, head.log, place, &bytes[at..end]);
@@ -156,7 +176,82 @@ fn rebuild(mut identity: Identity, start: usize, bytes: &[u8]) -> Footer {
         chunks.dedup_by(|chunk, before| chunk.place.first <= before.place.last);
         LogFooter { chunks, ..LogFooter::new(log) }
     });
-    Footer { identity, logs: logs.collect(), file_length: bytes.len() as u64, damaged: true }
+    Footer { identity, logs: logs.collect(), file_length: bytes.len() as u64, wal_length: 0, damaged: true }
+}
+
+/// Looks whether the WAL file that is part of a segment is there and as long as it was. What is not there is taken out of
+/// the footer.
+fn check_wal(
+    disk: &dyn Storage,
+    footer: &mut Footer,
+    length: Option<u64>,
+    reports: &mut Vec<Report>,
+) -> Result<(), LogError> {
+    let number = footer.identity.number;
+    let ends = |place: &Place| place.offset.saturating_add(u64::from(place.length));
+    let is_there = |place: &Place| place.part == Part::Own || length.is_some_and(|length| ends(place) <= length);
+    let mut lost = 0;
+    for log in &mut footer.logs {
+        for mut chunk in std::mem::take(&mut log.chunks) {
+            if is_there(&chunk.place) {
+                log.chunks.push(chunk);
+                continue;
+            }
+            let heads = if length.is_some() { headers(disk, number, log.log, &chunk.place)?.0 } else { Vec::new() };
+            lost += usize::from(chunk.place.count).saturating_sub(heads.len());
+            if let (Some(first), Some(last)) = (heads.first(), heads.last()) {
+                (chunk.place.first, chunk.place.last, chunk.place.count) =
+                    (first.index, last.index, heads.len() as u16);
+                // What the summary says of the others does not hold any more: the records are asked.
+                chunk.mixed = true;
+                log.chunks.push(chunk);
+            }
+        }
+    }
+    if lost > 0 {
+        footer.damaged = true;
+        let what = if length.is_some() { "is cut off" } else { "is missing" };
+        let text = format!("{}: the file {what}: {lost} entries are lost", wal_path(number));
+        reports.push(Report { severity: Severity::Loss, text });
+    }
+    Ok(())
+}
+
+/// Adds to a footer that was made again what the WAL file beside it has: all entries that were not copied.
+fn rebuild_wal(disk: &dyn Storage, footer: &mut Footer, reports: &mut Vec<Report>) -> Result<(), LogError> {
+    let Some(file) = open_wal(disk, footer.identity.number)? else {
+        let text = format!("{}: damaged: it cannot be told what it was", wal_path(footer.identity.number));
+        reports.push(Report { severity: Severity::Loss, text });
+        return Ok(());
+    };
+    let identity = &mut footer.identity;
+    (identity.wal, identity.flushed) = (file.sequence, identity.flushed.max(file.sequence));
+    identity.keeps_wal = true;
+    let is_copied = |header: &Header| {
+        let own = footer.logs.iter().find(|log| log.log == header.head.log);
+        own.is_some_and(|log| {
+            let index = header.head.index;
+            log.chunks.iter().any(|chunk| (chunk.place.first..=chunk.place.last).contains(&index))
+        })
+    };
+    let mut lying = Vec::new();
+    crate::log::wal::records_between(&file, 0..u64::MAX, &mut |record| match record.header.kind {
+        Kind::Entry | Kind::Again if is_copied(&record.header) => lying.push(Lying::new(record, Fate::Copied)),
+        Kind::Entry => lying.push(Lying::new(record, Fate::Stays)),
+        _ => {}
+    })?;
+    for (log, chunks) in Layout::of(lying, 0).staying {
+        match footer.logs.iter_mut().find(|known| known.log == log) {
+            Some(known) => {
+                known.chunks.extend(chunks);
+                known.chunks.sort_by_key(|chunk| chunk.place.first);
+                known.chunks.dedup_by(|chunk, before| chunk.place.first <= before.place.last);
+            }
+            None => footer.logs.push(LogFooter { chunks, ..LogFooter::new(log) }),
+        }
+    }
+    footer.logs.sort_by_key(|log| log.log);
+    Ok(())
 }
 
 fn is_possible(head: &ChunkHead, rest: usize) -> bool {
@@ -166,7 +261,7 @@ fn is_possible(head: &ChunkHead, rest: usize) -> bool {
 /// Adds a chunk as far as its records are good.
 fn add_chunk(logs: &mut BTreeMap<LogId, Vec<ChunkSummary>>, log: LogId, place: Place, bytes: &[u8]) {
     let (mut summary, mut count) = (None, 0);
-    chunk_records(bytes, log, &place, &mut |header, _| {
+    own_records(bytes, log, &place, &mut |header, _| {
         note(&mut summary, header, place);
         count += 1;
     });
@@ -184,8 +279,8 @@ fn loose_records(bytes: &[u8], range: std::ops::Range<usize>, logs: &mut BTreeMa
             continue;
         }
         let index = header.head.index;
-        let place =
-            Place { first: index, last: index, offset: record.start as u64, length: header.length as u32, count: 1 };
+        let (offset, length) = (record.start as u64, header.length as u32);
+        let place = Place { first: index, last: index, offset, length, count: 1, part: Part::Own };
         let mut summary = None;
         note(&mut summary, &header, place);
         logs.entry(header.head.log).or_default().extend(summary);

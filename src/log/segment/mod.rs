@@ -6,6 +6,9 @@
 //! footer    identity again; per log: checkpoint, chunk summaries
 //! trailer   magic, format version, where the footer is, its checksum
 //! ```
+//! - A WAL file of which most lives is not copied: it becomes the segment's second file, as it is, beside the first by name.
+//!   Those of its chunks are stretches of the WAL file in which there is little else. A segment without such a file is of
+//!   version 1, with one of version 2.
 //! - Chunks are sorted by log, and by index within a log; a chunk has at most 256 entries and 256 KiB, or one entry.
 //! - The footer is all that is read when the log is opened. When it is damaged it is made again from the chunks' heads and
 //!   records; the checkpoints are lost then.
@@ -13,14 +16,20 @@
 //!   of two checkpoints of a log that in the segment of the higher number counts.
 
 mod footer;
+mod kept;
+mod layout;
 mod load;
 mod scan;
 mod writer;
 
+use std::io;
+
 use roaring::RoaringTreemap;
 
+pub(super) use self::kept::chunk_records;
+pub(super) use self::layout::{Fate, Layout, Lying};
 pub(super) use self::load::{Load, headers, load, read_up_to};
-pub(super) use self::scan::{Damage, chunk_records};
+pub(super) use self::scan::Damage;
 pub(super) use self::writer::{Reading, SegmentWriter, Written, put_entry};
 use super::LogError;
 use super::entry::LogId;
@@ -32,7 +41,9 @@ pub(super) const DIRECTORY: &str = "segments";
 pub(super) const DAMAGED: &str = "damaged";
 
 /// The version of segments this code writes, and the newest it reads.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+/// The version of those without a WAL file.
+const PLAIN_VERSION: u32 = 1;
 /// Entries a chunk has at most.
 pub(super) const CHUNK_ENTRIES: usize = 256;
 /// Bytes of records a chunk has at most, unless it has one.
@@ -47,12 +58,22 @@ const CHUNK_HEAD: usize = 48;
 const TABLE_ENTRY: usize = 8;
 const TRAILER: usize = 40;
 
+/// The path of a segment's own file.
 pub(super) fn path(number: u64) -> String {
     format!("{DIRECTORY}/{number:020}.seg")
 }
 
-fn damaged_path(number: u64) -> String {
-    format!("{DAMAGED}/{number:020}.seg")
+/// The path of the WAL file that became part of a segment.
+pub(super) fn wal_path(number: u64) -> String {
+    format!("{DIRECTORY}/{number:020}.wal")
+}
+
+/// The path of one of a segment's files.
+pub(super) fn part_path(number: u64, part: Part) -> String {
+    match part {
+        Part::Own => path(number),
+        Part::Wal => wal_path(number),
+    }
 }
 
 fn temporary_path(number: u64) -> String {
@@ -65,11 +86,47 @@ pub(super) fn number_of(name: &str) -> Option<u64> {
     (digits.len() == 20).then(|| digits.parse().ok()).flatten()
 }
 
+/// The number in the name of a WAL file that became part of a segment.
+pub(super) fn wal_number_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".wal")?;
+    (digits.len() == 20).then(|| digits.parse().ok()).flatten()
+}
+
 /// Puts a damaged segment where it can be looked at, durably.
 pub(super) fn keep_damaged(disk: &dyn Storage, number: u64) -> Result<(), LogError> {
-    let kept = disk.rename(&path(number), &damaged_path(number));
-    let kept = kept.and_then(|()| disk.sync_directory(DAMAGED)).and_then(|()| disk.sync_directory(DIRECTORY));
-    kept.map_err(|error| LogError::Io { path: path(number), action: "move", error })
+    for path in [path(number), wal_path(number)] {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        match disk.rename(&path, &format!("{DAMAGED}/{name}")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(LogError::Io { path, action: "move", error });
+            }
+            _ => {}
+        }
+    }
+    let synced = disk.sync_directory(DAMAGED).and_then(|()| disk.sync_directory(DIRECTORY));
+    synced.map_err(|error| LogError::Io { path: path(number), action: "move", error })
+}
+
+/// Removes segments' files, durably. A WAL file goes after the file that names what is in it: one that is left alone is
+/// known to be of no use, since the segments say up to where the WAL is in them.
+pub(super) fn remove(disk: &dyn Storage, numbers: &[u64]) -> Result<(), LogError> {
+    let failed = |path: String, action| move |error| LogError::Io { path, action, error };
+    for number in numbers {
+        disk.remove(&path(*number)).map_err(failed(path(*number), "remove"))?;
+    }
+    disk.sync_directory(DIRECTORY).map_err(failed(DIRECTORY.to_owned(), "sync"))?;
+    let mut removed = false;
+    for number in numbers {
+        match disk.remove(&wal_path(*number)) {
+            Ok(()) => removed = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(wal_path(*number), "remove")(error)),
+        }
+    }
+    if removed {
+        disk.sync_directory(DIRECTORY).map_err(failed(DIRECTORY.to_owned(), "sync"))?;
+    }
+    Ok(())
 }
 
 /// What a segment says of itself.
@@ -84,6 +141,8 @@ pub(super) struct Identity {
     pub(super) replaces: Vec<u64>,
     /// In each chunk's head, so that no payload can pass for a chunk.
     pub(super) salt: u32,
+    /// The WAL file whose entries it took is part of it.
+    pub(super) keeps_wal: bool,
 }
 
 /// What is known of a log at some moment.
@@ -96,6 +155,15 @@ pub(super) struct Checkpoint {
     pub(super) live: RoaringTreemap,
 }
 
+/// Which of a segment's files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    #[default]
+    Own,
+    /// The WAL file that became part of it.
+    Wal,
+}
+
 /// A chunk of a segment: records of one log that lie together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -106,6 +174,7 @@ pub(super) struct Place {
     pub(super) length: u32,
     /// Entries, live or dead.
     pub(super) count: u16,
+    pub(super) part: Part,
 }
 
 /// What a footer says of a chunk.
@@ -151,6 +220,8 @@ pub(super) struct Footer {
     pub(super) logs: Vec<LogFooter>,
     /// Bytes of the file.
     pub(super) file_length: u64,
+    /// Bytes of the WAL file that is part of it.
+    pub(super) wal_length: u64,
     /// It had to be made again, or something else in the file is damaged.
     pub(super) damaged: bool,
 }

@@ -54,7 +54,7 @@ pub(in crate::log) type Visit<'a> = dyn FnMut(&Header, ops::Range<usize>) + 'a;
 ///
 /// With head and table each record is known by place and checksum. When both are damaged records are searched: only those
 /// count that are of the right log and in order.
-pub(in crate::log) fn chunk_records(bytes: &[u8], log: LogId, place: &Place, visit: &mut Visit<'_>) -> Option<Damage> {
+pub(super) fn own_records(bytes: &[u8], log: LogId, place: &Place, visit: &mut Visit<'_>) -> Option<Damage> {
     let fits = |head: &ChunkHead| {
         head.log == log && head.count == usize::from(place.count) && head.length == place.length as usize
     };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::footer::{put_footer, put_header};
 use super::{
     CHUNK_BYTES, CHUNK_ENTRIES, CHUNK_HEAD, CHUNK_MAGIC, Checkpoint, ChunkSummary, DIRECTORY, Footer, Identity,
-    LogFooter, Place, TABLE_ENTRY, path, temporary_path,
+    LogFooter, Part, Place, TABLE_ENTRY, path, temporary_path, wal_path,
 };
 use crate::log::entry::{HEADER_LENGTH, Head, Kind, LogId, put_header as put_record_header};
 use crate::log::storage::{File, Storage};
@@ -109,6 +109,7 @@ impl OpenChunk {
             offset,
             length: u32::try_from(length).unwrap_or(u32::MAX),
             count: self.count() as u16,
+            part: Part::Own,
         };
         let Self { cost, deadline, class, mixed, transient, .. } = *self;
         ChunkSummary { place, cost, deadline, class, mixed, transient }
@@ -181,11 +182,23 @@ impl<'a> SegmentWriter<'a> {
         if self.buffer.len() >= BUFFER { self.write() } else { Ok(()) }
     }
 
+    /// Adds a chunk that stays in the WAL file, behind all that were added by (log, index).
+    pub(in crate::log) fn refer(&mut self, log: LogId, chunk: ChunkSummary) -> Result<(), CommitError> {
+        self.end_chunk()?;
+        debug_assert!(self.identity.keeps_wal && chunk.place.part == Part::Wal, "the segment keeps a WAL file");
+        match self.logs.last_mut().filter(|last| last.log == log) {
+            Some(last) => last.chunks.push(chunk),
+            None => self.logs.push(LogFooter { chunks: vec![chunk], ..LogFooter::new(log) }),
+        }
+        Ok(())
+    }
+
     /// Ends the segment, makes it durable and gives it its name. `before_publishing` is called when everything is written
-    /// and nothing is to be seen yet.
+    /// and nothing is to be seen yet. `kept` is the path of the WAL file that becomes part of it, and its length.
     pub(in crate::log) fn finish(
         mut self,
         logs: Vec<Written>,
+        kept: Option<(&str, u64)>,
         before_publishing: &mut dyn FnMut() -> Result<(), CommitError>,
     ) -> Result<Footer, CommitError> {
         self.end_chunk()?;
@@ -196,13 +209,42 @@ impl<'a> SegmentWriter<'a> {
         before_publishing()?;
         let (temporary, path) = (temporary_path(self.identity.number), path(self.identity.number));
         self.file.sync().map_err(|error| io_failed(&temporary, "sync", error))?;
-        self.disk.rename(&temporary, &path).map_err(|error| io_failed(&path, "rename", error))?;
+        if let Some((from, _)) = kept {
+            self.take_wal(from)?;
+        }
+        if let Err(error) = self.disk.rename(&temporary, &path) {
+            if let Some((from, _)) = kept {
+                self.give_back_wal(from)?;
+            }
+            return Err(io_failed(&path, "rename", error));
+        }
         self.is_finished = true;
         // The file may have its name or not: nothing can be undone any more.
         let synced = self.disk.sync_directory(DIRECTORY);
         synced.map_err(|error| LogError::Io { path: DIRECTORY.to_owned(), action: "sync", error })?;
         let (identity, logs) = (std::mem::take(&mut self.identity), std::mem::take(&mut self.logs));
-        Ok(Footer { identity, logs, file_length: self.offset, damaged: false })
+        let wal_length = kept.map_or(0, |(_, length)| length);
+        Ok(Footer { identity, logs, file_length: self.offset, wal_length, damaged: false })
+    }
+
+    /// Puts the WAL file beside the segment, durably. As long as the segment has no name this changes nothing: recovery
+    /// puts the file back.
+    fn take_wal(&self, from: &str) -> Result<(), CommitError> {
+        let to = wal_path(self.identity.number);
+        self.disk.rename(from, &to).map_err(|error| io_failed(from, "rename", error))?;
+        Ok(self.sync_both(from)?)
+    }
+
+    fn give_back_wal(&self, to: &str) -> Result<(), LogError> {
+        let from = wal_path(self.identity.number);
+        self.disk.rename(&from, to).map_err(|error| LogError::Io { path: from, action: "rename", error })?;
+        self.sync_both(to)
+    }
+
+    fn sync_both(&self, path: &str) -> Result<(), LogError> {
+        let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+        let synced = self.disk.sync_directory(DIRECTORY).and_then(|()| self.disk.sync_directory(directory));
+        synced.map_err(|error| LogError::Io { path: path.to_owned(), action: "sync", error })
     }
 
     fn add_logs(&mut self, logs: Vec<Written>) {

@@ -9,10 +9,15 @@ mod property;
 use std::sync::Arc;
 
 use super::memory::MemoryDisk;
-use super::{Batch, CommitError, Head, Log, LogId, Maintained, Opened, Options, Severity, SyncMode, Writer};
+use super::{Batch, CommitError, Head, Keeping, Log, LogId, Maintained, Opened, Options, Severity, SyncMode, Writer};
 
 /// Small files, so that everything happens often.
-const OPTIONS: Options = Options { sync: SyncMode::Always, wal_file_bytes: 16 * 1024, segment_bytes: 16 * 1024 };
+const OPTIONS: Options =
+    Options { sync: SyncMode::Always, wal_file_bytes: 16 * 1024, segment_bytes: 16 * 1024, keeping: Keeping::USUAL };
+/// Every WAL file in which something lives becomes part of a segment.
+const KEEP_ALL: Keeping = Keeping { share_min: 0, stretch_min: 1, batch_min: 0 };
+/// The same, and entries that lie alone are copied.
+const KEEP_SOME: Keeping = Keeping { share_min: 2, stretch_min: 300, batch_min: 0 };
 
 fn open(disk: &MemoryDisk) -> Opened {
     Log::open(Arc::new(disk.clone()), OPTIONS).expect("the log opens")

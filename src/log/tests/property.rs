@@ -83,7 +83,8 @@ fn run(seed: u64) {
         _ => SyncMode::Always,
     };
     let segment_bytes = if chance.one_in(2) { 16 * 1024 } else { 4 * 1024 };
-    let options = Options { sync, segment_bytes, ..OPTIONS };
+    let keeping = [Keeping::USUAL, KEEP_ALL, KEEP_SOME][chance.below(3) as usize];
+    let options = Options { sync, segment_bytes, keeping, ..OPTIONS };
     let disk = MemoryDisk::new();
     let Opened { log, writer, .. } = Log::open(Arc::new(disk.clone()), options).expect("the log opens");
     let mut run = Run {

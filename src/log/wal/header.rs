@@ -150,6 +150,21 @@ impl BatchHeader {
         if header.is_possible() { Read::Valid(header) } else { Read::Damaged }
     }
 
+    /// Bytes of the table of a batch, for whoever knows that there is one, whichever life of the file it is of.
+    pub(super) fn table_of(bytes: &[u8], offset: u64) -> Option<usize> {
+        let sequence = u64_at(bytes, 8);
+        match Self::read(bytes, offset, sequence, None) {
+            Read::Valid(header) => usize::try_from(header.table_length()).ok(),
+            _ => None,
+        }
+    }
+
+    /// The sequence number that a batch says its file has.
+    pub(super) fn sequence_of(bytes: &[u8], offset: u64) -> Option<u64> {
+        let sequence = u64_at(bytes, 8);
+        matches!(Self::read(bytes, offset, sequence, None), Read::Valid(_)).then_some(sequence)
+    }
+
     /// Bytes of the table.
     pub(super) fn table_length(&self) -> u64 {
         u64::from(self.records) * TABLE_ENTRY as u64

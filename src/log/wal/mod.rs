@@ -16,7 +16,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use self::header::{BATCH_HEADER, BLOCK, BatchHeader, FileHeader, round_up};
-pub(super) use self::read::{records, records_of};
+pub(super) use self::read::{Record, records, records_between, records_of, stretch};
 pub(super) use self::replay::{Replay, replay};
 use super::batch::{Batch, TABLE_ENTRY};
 use super::storage::{File, Storage};
@@ -55,6 +55,15 @@ pub(super) struct BatchPlace {
     pub(super) number: u64,
 }
 
+/// How a new file comes by its space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fresh {
+    /// Zeros are written, once, so that a sync has nothing to do but to write blocks: for many small batches.
+    Zeroed,
+    /// The space is taken and no more: half again as much work for each sync, for a few large batches.
+    Allocated,
+}
+
 /// Why there is no file to write into.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PrepareError {
@@ -66,10 +75,13 @@ pub(super) enum PrepareError {
 
 impl WalFile {
     /// Makes a file of at least `bytes`, durably. Leaves nothing behind when there is no space.
-    pub(super) fn make(disk: &dyn Storage, sequence: u64, bytes: u64) -> Result<Self, PrepareError> {
+    pub(super) fn make(disk: &dyn Storage, sequence: u64, bytes: u64, fresh: Fresh) -> Result<Self, PrepareError> {
         let path = path(sequence);
         let made = disk.create(&path).and_then(|file| {
-            fill(&*file, 0, bytes)?;
+            let is_allocated = fresh == Fresh::Allocated && file.allocate(round_up(bytes.max(BLOCK)))?;
+            if !is_allocated {
+                fill(&*file, 0, bytes)?;
+            }
             // A file that has a header is complete.
             file.sync()?;
             let made = Self::begin(file, sequence, round_up(bytes.max(BLOCK)))?;
@@ -106,7 +118,24 @@ impl WalFile {
         let salt = RandomState::new().build_hasher().finish() as u32;
         file.write_at(&[IoSlice::new(&FileHeader { sequence, salt }.block())], 0)?;
         file.sync()?;
+        // Large pieces of cached zeros or of an earlier life would count as written anew with each block that changes.
+        file.release_cache();
         Ok(Self { sequence, file, length, last: 0, damaged: false, salt: Some(salt) })
+    }
+
+    /// Opens a file that is no longer, or not yet again, under its name of the WAL. None when it cannot be told what it is.
+    pub(super) fn open_kept(disk: &dyn Storage, path: &str) -> io::Result<Option<Self>> {
+        let file = disk.open(path)?;
+        let length = file.length()?;
+        let mut file = Self { sequence: 0, file, length, last: u64::MAX, damaged: false, salt: None };
+        let block = |at| read_up_to(&*file.file, at, BATCH_HEADER);
+        let found = match FileHeader::read(&block(0)?) {
+            header::Read::Valid(header) => Some((header.sequence, Some(header.salt))),
+            _ => BatchHeader::sequence_of(&block(BLOCK)?, BLOCK).map(|sequence| (sequence, None)),
+        };
+        let Some((sequence, salt)) = found else { return Ok(None) };
+        (file.sequence, file.salt) = (sequence, salt);
+        Ok(Some(file))
     }
 }
 
@@ -298,6 +327,20 @@ fn fill(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
         at += piece.len() as u64;
     }
     Ok(())
+}
+
+/// Reads bytes of a file; fewer at its end.
+fn read_up_to(file: &dyn File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64)? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    buffer.truncate(filled);
+    Ok(buffer)
 }
 
 /// Removes a file that could not be finished for want of space.

@@ -16,8 +16,18 @@ const PIECE: usize = 256 * 1024;
 /// The same where not all batches are read.
 const SPARSE_PIECE: usize = 32 * 1024;
 
-/// Who is told a record and its payload; that of a record of kind [`Kind::Again`] is the one it refers to.
-pub(in crate::log) type Visit<'a> = dyn FnMut(&Header, &Bytes) -> Result<(), LogError> + 'a;
+/// A record, and where it is.
+#[derive(Clone, Debug)]
+pub(in crate::log) struct Record {
+    /// Its offset in the file.
+    pub(in crate::log) at: u64,
+    pub(in crate::log) header: Header,
+    /// That of a record of kind [`Kind::Again`] is the one it refers to.
+    pub(in crate::log) payload: Bytes,
+}
+
+/// Who is told a record.
+pub(in crate::log) type Visit<'a> = dyn FnMut(&Record) + 'a;
 
 /// Reads all records of a full file in order. Everything is verified: what is damaged is left out and reported, each time
 /// the file is read. Memory is bounded by the largest batch and a read buffer.
@@ -33,9 +43,7 @@ pub(in crate::log) fn records(file: &WalFile, visit: &mut Visit<'_>) -> Result<V
         }
         let body = read_batch(&mut reader, found)?;
         reports.extend(body.report(&path(file.sequence), found));
-        for (header, payload) in &body.records {
-            visit(header, payload)?;
-        }
+        body.records.iter().for_each(&mut *visit);
         (expected, end) = (found.header.number + 1, found.end());
     }
     if file.last > 0 && expected <= file.last {
@@ -64,11 +72,49 @@ pub(in crate::log) fn records_of(
         let found = Found { offset: place.offset, header };
         let body = read_batch(&mut reader, &found)?;
         reports.extend(body.report(&path(file.sequence), &found));
-        for (header, payload) in &body.records {
-            visit(header, payload)?;
-        }
+        body.records.iter().for_each(&mut *visit);
     }
     Ok(reports)
+}
+
+/// Reads the records of a stretch of a file that begins `start` bytes into the file and with a record, whatever batches it
+/// goes through. Where something in it is not as it was written; then [`records_between`] finds what is left.
+pub(in crate::log) fn stretch(
+    bytes: &[u8],
+    start: u64,
+    visit: &mut dyn FnMut(&Header, ops::Range<usize>),
+) -> Option<usize> {
+    let mut at = 0;
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        if let Ok(header) = entry::read(rest) {
+            visit(&header, at..at + header.length);
+            at += header.length;
+            continue;
+        }
+        // The end of a batch.
+        let next = round_up(start + at as u64);
+        let skipped = (next - start) as usize;
+        let Some(table) = bytes.get(skipped..).and_then(|batch| BatchHeader::table_of(batch, next)) else {
+            return Some(at);
+        };
+        at = skipped.saturating_add(BATCH_HEADER).saturating_add(table);
+    }
+    (at != bytes.len()).then_some(at)
+}
+
+/// Finds the good records that begin in a range of a file, by the tables of its batches.
+pub(in crate::log) fn records_between(
+    file: &WalFile,
+    range: ops::Range<u64>,
+    visit: &mut dyn FnMut(&Record),
+) -> Result<(), LogError> {
+    let survey = survey(file)?;
+    let mut reader = Reader::new(file, file.length);
+    for found in survey.found.iter().filter(|found| found.offset < range.end && found.end() > range.start) {
+        let body = read_batch(&mut reader, found)?;
+        body.records.iter().filter(|record| range.contains(&record.at)).for_each(&mut *visit);
+    }
+    Ok(())
 }
 
 /// A batch's header, and where in the file it is.
@@ -136,8 +182,8 @@ pub(super) fn survey(file: &WalFile) -> Result<Survey, LogError> {
 /// What is in a batch.
 #[derive(Debug, Default)]
 pub(super) struct Body {
-    /// Those records that are good, with their payloads.
-    pub(super) records: Vec<(Header, Bytes)>,
+    /// Those records that are good.
+    pub(super) records: Vec<Record>,
     /// Everything is as it was written.
     pub(super) is_complete: bool,
     /// How many records are not good, and their bytes.
@@ -162,7 +208,7 @@ impl Body {
     }
 
     /// Takes the record at a place, if it is one.
-    fn take(&mut self, bytes: &Bytes, at: usize) -> Result<Header, RecordError> {
+    fn take(&mut self, bytes: &Bytes, at: usize, batch: u64) -> Result<Header, RecordError> {
         let header = entry::read(bytes.get(at..).unwrap_or_default())?;
         let mut payload = at + header.payload_start..at + header.length;
         if header.kind == Kind::Again {
@@ -177,7 +223,7 @@ impl Body {
         } else if header.kind == Kind::Entry {
             self.payloads.push((at, payload.clone()));
         }
-        self.records.push((header, bytes.slice(payload)));
+        self.records.push(Record { at: batch + at as u64, header, payload: bytes.slice(payload) });
         Ok(header)
     }
 }
@@ -209,7 +255,7 @@ pub(super) fn read_batch(reader: &mut Reader<'_>, found: &Found) -> Result<Body,
         for known in table.chunks_exact(TABLE_ENTRY) {
             let length = known.last_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length)) as usize;
             if bytes.get(at..).is_some_and(|record| record.starts_with(known)) {
-                match body.take(&bytes, at) {
+                match body.take(&bytes, at, found.offset) {
                     Ok(header) => (good, taken) = (good + header.length as u64, taken + 1),
                     Err(error) => newer(error)?,
                 }
@@ -220,7 +266,7 @@ pub(super) fn read_batch(reader: &mut Reader<'_>, found: &Found) -> Result<Body,
     } else {
         let mut checksum = 0;
         while taken < u64::from(header.records) {
-            match body.take(&bytes, at) {
+            match body.take(&bytes, at, found.offset) {
                 Ok(header) => {
                     checksum = crc32c::crc32c_append(checksum, bytes.get(at..at + TABLE_ENTRY).unwrap_or_default());
                     (at, good, taken) = (at + header.length, good + header.length as u64, taken + 1);

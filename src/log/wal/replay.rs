@@ -157,7 +157,7 @@ impl Recovery {
             let report = body.report(&path(file.sequence), found);
             file.damaged |= report.is_some();
             self.reports.extend(report);
-            body.records.iter().for_each(|(header, payload)| visit(file.sequence, header, payload));
+            body.records.iter().for_each(|record| visit(file.sequence, &record.header, &record.payload));
             file.last = number;
             (self.expected, self.end) = (self.expected.max(Some(number + 1)), found.end());
         }

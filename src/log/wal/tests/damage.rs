@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::header::{BATCH_HEADER, BLOCK};
 use super::super::{WalFile, WalWriter, path};
-use super::{Expected, Records, has_loss, read_back, replayed};
+use super::{Expected, Fresh, Records, has_loss, read_back, replayed};
 use crate::log::Severity;
 use crate::log::memory::MemoryDisk;
 use crate::model::random::Random;
@@ -30,7 +30,7 @@ impl Log {
     fn new(seed: u64) -> Self {
         let disk = MemoryDisk::new();
         let mut records = Records::new(Random::new(seed));
-        let mut writer = WalWriter::new(WalFile::make(&disk, FIRST, FILE).unwrap(), 100);
+        let mut writer = WalWriter::new(WalFile::make(&disk, FIRST, FILE, Fresh::Zeroed).unwrap(), 100);
         let mut batches = Vec::new();
         loop {
             let (batch, expected) = records.batch();
@@ -41,14 +41,14 @@ impl Log {
                 if writer.sequence() == FIRST + 2 {
                     break;
                 }
-                writer.roll(WalFile::make(&disk, writer.sequence() + 1, FILE).unwrap());
+                writer.roll(WalFile::make(&disk, writer.sequence() + 1, FILE, Fresh::Zeroed).unwrap());
             }
             let (file, offset, length) = (writer.sequence(), writer.offset(), (batch.length() + BATCH_HEADER) as u64);
             batches.push(Batch { file, offset, length, records: expected });
             writer.write(&[&batch]).unwrap();
             writer.sync().unwrap();
         }
-        WalFile::make(&disk, FIRST + 3, FILE).unwrap();
+        WalFile::make(&disk, FIRST + 3, FILE, Fresh::Zeroed).unwrap();
         Self { disk, batches }
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::super::header::{BATCH_HEADER, BLOCK, BatchHeader, FileHeader};
 use super::super::{CommitError, PrepareError, WalFile, WalWriter, path};
-use super::{Expected, Records, has_loss, head, read_back, replayed};
+use super::{Expected, Fresh, Records, has_loss, head, read_back, replayed};
 use crate::log::LogError;
 use crate::log::batch::{Batch, TABLE_ENTRY};
 use crate::log::entry::{self, Kind, RecordError};
@@ -17,7 +17,7 @@ use crate::model::random::Random;
 const FILE: u64 = 64 * 1024;
 
 fn writer(disk: &MemoryDisk) -> WalWriter {
-    WalWriter::new(WalFile::make(disk, 1, FILE).unwrap(), 1)
+    WalWriter::new(WalFile::make(disk, 1, FILE, Fresh::Zeroed).unwrap(), 1)
 }
 
 fn batch(index: u64, payload: &[u8]) -> Batch {
@@ -96,7 +96,7 @@ fn an_empty_file_takes_any_batch_and_shrinks_when_used_again() {
     writer.write(&[&batch(1, b"small")]).unwrap();
     assert!(writer.fits(room - BLOCK as usize) && !writer.fits(room - BLOCK as usize + 1));
     writer.sync().unwrap();
-    let first = writer.roll(WalFile::make(&disk, 2, FILE).unwrap());
+    let first = writer.roll(WalFile::make(&disk, 2, FILE, Fresh::Zeroed).unwrap());
     writer.write(&[&batch(2, &vec![1; 3 * FILE as usize])]).unwrap();
     writer.sync().unwrap();
     let second = writer.roll(first.recycle(&disk, 3, FILE).unwrap());
@@ -115,7 +115,9 @@ fn a_full_disk_is_no_loss() {
     let mut writer = writer(&disk);
     writer.write(&[&batch(1, b"first")]).unwrap();
     disk.set_capacity(Some(FILE + 10_000));
-    assert!(matches!(WalFile::make(&disk, 2, FILE), Err(PrepareError::NoSpace { path: found }) if found == path(2)));
+    assert!(
+        matches!(WalFile::make(&disk, 2, FILE, Fresh::Zeroed), Err(PrepareError::NoSpace { path: found }) if found == path(2))
+    );
     assert_eq!(disk.paths(), [path(1)]);
     let large = batch(2, &vec![2; 2 * FILE as usize]);
     assert!(matches!(writer.write(&[&large]), Err(CommitError::NoSpace { path: found }) if found == path(1)));
@@ -134,7 +136,7 @@ fn a_full_disk_is_no_loss() {
 #[test]
 fn a_recycled_file_that_finds_no_space_is_removed() {
     let disk = MemoryDisk::new();
-    let file = WalFile::make(&disk, 1, FILE).unwrap();
+    let file = WalFile::make(&disk, 1, FILE, Fresh::Zeroed).unwrap();
     disk.set_capacity(Some(FILE));
     assert!(matches!(file.recycle(&disk, 2, 2 * FILE), Err(PrepareError::NoSpace { .. })));
     assert!(disk.paths().is_empty());
@@ -156,7 +158,7 @@ fn failures_name_the_file() {
         assert!(matches!(replayed(&disk, 0), Err(LogError::Io { path: found, .. }) if found == path(1)));
     }
     disk.fail_next(Operation::Create, ErrorKind::PermissionDenied, 0);
-    let error = WalFile::make(&disk, 2, FILE).unwrap_err().to_string();
+    let error = WalFile::make(&disk, 2, FILE, Fresh::Zeroed).unwrap_err().to_string();
     assert!(error.starts_with("wal/00000000000000000002.wal: cannot make: "), "{error}");
 }
 
@@ -165,7 +167,7 @@ fn a_file_that_was_full_before_its_sync_is_synced_with_the_next() {
     let disk = MemoryDisk::new();
     let mut writer = writer(&disk);
     writer.write(&[&batch(1, b"first")]).unwrap();
-    writer.roll(WalFile::make(&disk, 2, FILE).unwrap());
+    writer.roll(WalFile::make(&disk, 2, FILE, Fresh::Zeroed).unwrap());
     writer.write(&[&batch(2, b"second")]).unwrap();
     let before = disk.counts().syncs;
     writer.sync().unwrap();
@@ -289,7 +291,7 @@ fn files_that_were_never_finished_are_spare() {
     disk.put(&path(4), &[0; 10_000]);
     let header = FileHeader { sequence: 2, salt: 5 }.block();
     disk.put(&path(5), &header);
-    let made = WalFile::make(&disk, 6, FILE).unwrap();
+    let made = WalFile::make(&disk, 6, FILE, Fresh::Zeroed).unwrap();
     let (recovered, _) = replayed(&disk, 2).unwrap();
     assert!(recovered.reports.is_empty());
     assert_eq!(recovered.spare.iter().map(|file| file.sequence).collect::<Vec<_>>(), [3, 4, 5]);
@@ -326,13 +328,13 @@ fn an_unsynced_batch_behind_a_lost_one_is_cut_off() {
 #[test]
 fn reading_asks_the_disk_for_big_pieces() {
     let disk = MemoryDisk::new();
-    let mut writer = WalWriter::new(WalFile::make(&disk, 1, 1 << 20).unwrap(), 1);
+    let mut writer = WalWriter::new(WalFile::make(&disk, 1, 1 << 20, Fresh::Zeroed).unwrap(), 1);
     let mut records = Records::new(Random::new(1));
     for _ in 0..100 {
         writer.write(&[&records.batch().0]).unwrap();
     }
     writer.sync().unwrap();
-    let full = writer.roll(WalFile::make(&disk, 2, BLOCK).unwrap());
+    let full = writer.roll(WalFile::make(&disk, 2, BLOCK, Fresh::Zeroed).unwrap());
     let before = disk.counts().reads;
     read_back(&full).unwrap();
     let reads = disk.counts().reads - before;

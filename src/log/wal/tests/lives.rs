@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 
 use super::super::{CommitError, PrepareError, WalFile, WalWriter};
-use super::{Expected, Records, below, has_loss, read_back, replayed};
+use super::{Expected, Fresh, Records, below, has_loss, read_back, replayed};
 use crate::log::memory::{MemoryDisk, Operation};
 use crate::log::storage::Storage;
 use crate::model::random::Random;
@@ -95,6 +95,7 @@ impl Life {
     fn prepare(&mut self) -> Result<(), Died> {
         while self.prepared.is_empty() {
             let bytes = if self.chance(8) { 2 * FILE } else { FILE };
+            let fresh = if self.chance(2) { Fresh::Zeroed } else { Fresh::Allocated };
             let (sequence, disk) = (self.next_sequence, &self.disk as &dyn Storage);
             self.next_sequence += 1;
             let made = match self.spare.pop() {
@@ -102,7 +103,7 @@ impl Life {
                     self.recycled += 1;
                     file.recycle(disk, sequence, bytes)
                 }
-                None => WalFile::make(disk, sequence, bytes),
+                None => WalFile::make(disk, sequence, bytes, fresh),
             };
             match made {
                 Ok(file) => {

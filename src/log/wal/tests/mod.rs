@@ -6,7 +6,7 @@ mod lives;
 
 use bytes::Bytes;
 
-use super::{Replay, WalFile, records, replay};
+use super::{Fresh, Replay, WalFile, records, replay};
 use crate::log::batch::{Batch, Range};
 use crate::log::entry::{Head, Header, Kind, LogId};
 use crate::log::memory::MemoryDisk;
@@ -37,10 +37,7 @@ fn replayed(disk: &MemoryDisk, flushed: u64) -> Result<(Replay, Vec<(u64, Expect
 /// What a file's records are when it is read for the flush.
 fn read_back(file: &WalFile) -> Result<(Vec<Report>, Vec<Expected>), LogError> {
     let mut found = Vec::new();
-    let reports = records(file, &mut |header, payload| {
-        found.push(Expected::of(header, payload));
-        Ok(())
-    })?;
+    let reports = records(file, &mut |record| found.push(Expected::of(&record.header, &record.payload)))?;
     Ok((reports, found))
 }
 
