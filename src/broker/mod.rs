@@ -79,6 +79,8 @@ use shard::Shard;
 
 /// Turns a caller runs in a row before it leaves the rest to the shard's own task.
 const INLINE_TURNS: usize = 4;
+/// Work of turns, as a shard counts it, after which the rest is left as well.
+const INLINE_WORK: usize = 16 * 1024;
 
 /// What the broker is made with; from the configuration.
 #[derive(Clone, Debug)]
@@ -230,6 +232,7 @@ impl Broker {
     /// shard's own task goes on.
     pub fn drive(&self, shard: u16, now: Timestamp) {
         let Some(cell) = self.shards.get(usize::from(shard)) else { return };
+        let mut done = 0;
         for _ in 0..INLINE_TURNS {
             // Whoever holds the lock looks at the mailbox again after releasing it.
             let Some(mut state) = cell.state.try_lock() else { return };
@@ -240,7 +243,8 @@ impl Broker {
             state.turn(now, &topology);
             drop(topology);
             self.dispatch(shard, &mut state);
-            let left = !state.inbox.is_empty();
+            let left = state.has_work();
+            done += state.work_of_turn();
             cell.held.store(state.held(), Ordering::Relaxed);
             let alarm = state.next_alarm().map_or(u64::MAX, |at| at.0);
             let before = cell.alarm.swap(alarm, Ordering::AcqRel);
@@ -251,6 +255,9 @@ impl Broker {
             if !left && cell.mailbox.is_empty() {
                 return;
             }
+            if done >= INLINE_WORK {
+                break;
+            }
         }
         cell.wake.notify_one();
     }
@@ -260,7 +267,7 @@ impl Broker {
         let mut any = false;
         for (shard, cell) in (0..).zip(&self.shards) {
             // Whoever runs a turn at present ends it before this one is looked at.
-            let is_busy = !cell.state.lock().inbox.is_empty() || !cell.mailbox.is_empty();
+            let is_busy = cell.state.lock().has_work() || !cell.mailbox.is_empty();
             if is_busy {
                 self.drive(shard, now);
             }

@@ -100,10 +100,10 @@ impl Outbox {
         (self.publish_credit.load(Ordering::SeqCst), self.delivery_credit.load(Ordering::SeqCst))
     }
 
-    /// Whether the connection may publish more.
+    /// Whether the connection may publish more, having published `gathered` bytes that are not spent yet.
     #[must_use]
-    pub fn has_publish_credit(&self) -> bool {
-        self.publish_credit.load(Ordering::Acquire) > 0
+    pub(super) fn has_publish_credit(&self, gathered: usize) -> bool {
+        self.publish_credit.load(Ordering::Acquire) > i64::try_from(gathered).unwrap_or(i64::MAX)
     }
 
     pub(super) fn spend_publish_credit(&self, bytes: usize) {

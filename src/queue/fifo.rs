@@ -28,6 +28,10 @@ use crate::model::message::{Arrival, Message};
 /// that looking for them stays cheap.
 const EXACT_TIMEOUTS_MAX: usize = 1024;
 
+/// Messages that one command drops because they expired or are too many. The rest follows at the next `Tick`, which is due
+/// at once: a million letters are not to be made, nor a million messages freed, in one go.
+const DROPS_MAX: u32 = 1024;
+
 /// A classic queue.
 #[derive(Debug)]
 pub struct Fifo {
@@ -51,6 +55,10 @@ pub struct Fifo {
     is_polled: bool,
     /// Whether the current command needs messages at the head, or will soon.
     head_needed: ForHead,
+    /// What is left of `DROPS_MAX` for the current command.
+    drops_left: u32,
+    /// There are more messages than the limits allow.
+    untrimmed: bool,
     tally: Tally,
     /// Deleted or gone.
     finished: bool,
@@ -73,6 +81,8 @@ impl Fifo {
             may_page_out: false,
             is_polled: false,
             head_needed: ForHead::Idle,
+            drops_left: 0,
+            untrimmed: false,
             tally: Tally::default(),
             finished: false,
             options,
@@ -94,6 +104,7 @@ impl Fifo {
             return answer_finished(&command, effects);
         }
         self.head_needed = ForHead::Idle;
+        self.drops_left = DROPS_MAX;
         self.expire(now, effects);
         if self.ready.has_cold() {
             return self.apply_to_cold(now, command, gate, effects);
@@ -176,6 +187,9 @@ impl Fifo {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         if self.finished {
             return None;
+        }
+        if self.untrimmed {
+            return Some(Timestamp(0));
         }
         let deadline = self.ready.next_expiry().min(self.next_timeout).min(self.lease_end());
         (deadline != NEVER).then_some(deadline)
@@ -266,7 +280,10 @@ impl Fifo {
         if !self.finished && self.options.overflow == Overflow::DropHead {
             let is_over = limits::is_over(&self.options, &self.ready);
             let awaits = self.ready.awaits_expired(Timestamp(NEVER.0 - 1));
-            assert!(!is_over || self.ready.is_head_cold() || awaits, "the queue is within its limits");
+            assert!(
+                !is_over || self.ready.is_head_cold() || awaits || self.untrimmed,
+                "the queue is within its limits"
+            );
         }
     }
 
@@ -372,6 +389,9 @@ impl Fifo {
             self.tally.get_empty += 1;
             return Reply::Empty;
         }
+        if self.has_expired(now) {
+            return Reply::Later;
+        }
         self.head_needed = ForHead::Needed;
         let Some(taken) = self.ready.pop() else { return Reply::Later };
         let message = taken.entry.message.clone();
@@ -460,8 +480,13 @@ impl Fifo {
         }
         if self.lease_end() <= now {
             self.finish(gate);
-            effects.push(Effect::Gone);
+            return effects.push(Effect::Gone);
         }
+        if self.untrimmed {
+            self.trim(now, effects);
+        }
+        // What had expired was in the way.
+        self.checkout(now, gate, effects);
     }
 
     /// Hands out ready messages as long as a consumer can take one.
@@ -470,7 +495,7 @@ impl Fifo {
         loop {
             // In head-only mode the message behind a delivered one may have expired long ago.
             self.expire(now, effects);
-            if self.ready.is_empty() {
+            if self.ready.is_empty() || self.has_expired(now) {
                 return;
             }
             if self.ready.is_head_cold() {
@@ -546,22 +571,37 @@ impl Fifo {
     #[inline]
     fn expire(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         if self.ready.next_expiry() <= now {
-            while let Some((index, entry)) = self.ready.take_expired(now) {
+            while self.drops_left > 0
+                && let Some((index, entry)) = self.ready.take_expired(now)
+            {
+                self.drops_left -= 1;
                 self.dead_letter(index, entry, Reason::Expired, effects);
             }
         }
+    }
+
+    /// Whether messages are left that are to expire first: the command has dropped enough.
+    #[inline]
+    fn has_expired(&self, now: Timestamp) -> bool {
+        self.ready.next_expiry() <= now
     }
 
     /// Brings the ready messages back within the limits, from the head on, after some were added.
     #[inline]
     fn trim(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         self.expire(now, effects);
+        self.untrimmed = false;
         if self.options.overflow == Overflow::DropHead {
             while limits::is_over(&self.options, &self.ready) {
                 // What has expired makes room, and is not in memory yet.
                 if self.ready.awaits_expired(now) {
                     break;
                 }
+                if self.drops_left == 0 {
+                    self.untrimmed = true;
+                    break;
+                }
+                self.drops_left -= 1;
                 let Some(taken) = self.ready.pop() else {
                     self.head_needed = ForHead::Needed;
                     break;
@@ -653,6 +693,7 @@ impl Fifo {
         self.unacked = UnackedMap::default();
         self.consumers = Consumers::new(Activity::All);
         self.next_timeout = NEVER;
+        self.untrimmed = false;
         self.finished = true;
     }
 }

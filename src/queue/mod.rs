@@ -150,7 +150,8 @@ pub enum Reply {
         ready: u64,
     },
     Empty,
-    /// The message to get is in the log only and is being loaded: to be asked again after the next `Loaded`.
+    /// The message to get is in the log only and is being loaded, or messages that expired are before it: to be asked again
+    /// after the next `Loaded` or `Tick`.
     Later,
     Purged(u64),
     /// The queue is gone; the number of ready messages that went with it.

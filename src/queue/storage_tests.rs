@@ -1,6 +1,7 @@
 //! The backlog, the unacknowledged messages and the ready messages at sizes that the queue's own tests do not reach.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -10,7 +11,9 @@ use super::ready::Ready;
 use super::record::Durability;
 use super::tests::message;
 use super::unacked::{Unacked, UnackedMap};
-use crate::model::ids::Timestamp;
+use super::{Command, Effect, Fifo, OpenGate, Origin, Publish, Reply};
+use crate::model::entity::{DeadLetterTarget, QueueOptions};
+use crate::model::ids::{ConnectionId, ConsumerId, Timestamp};
 
 fn entry(expires: u64) -> Entry {
     Entry { message: message("m", 0, 1), expires: Timestamp(expires), deaths: None }
@@ -169,4 +172,61 @@ fn notes_about_expiry_do_not_pile_up() {
         assert_eq!(expired.expires, Timestamp(5));
     }
     ready.check_invariants();
+}
+
+/// A queue with so many messages, whose dead letters go somewhere.
+fn full(count: u64, ttl_ms: Option<u64>) -> Fifo {
+    let mut fifo = Fifo::new(Arc::new(with_letters(ttl_ms, None)), Durability::Transient, Timestamp(0));
+    for _ in 0..count {
+        let publish =
+            Publish { message: message("m", 0, 1), expiration_ms: None, origin: Origin::Untracked, deaths: None };
+        fifo.apply(Timestamp(0), Command::Enqueue(publish), &mut OpenGate, &mut Vec::new());
+    }
+    fifo
+}
+
+fn with_letters(ttl_ms: Option<u64>, max_length: Option<u64>) -> QueueOptions {
+    let dead_letter = Some(DeadLetterTarget { exchange: "dead".into(), routing_key: None });
+    QueueOptions { message_ttl_ms: ttl_ms, max_length, dead_letter, ..QueueOptions::default() }
+}
+
+/// How many letters a command makes, and the reply.
+fn apply(fifo: &mut Fifo, now: u64, command: Command) -> (usize, Reply) {
+    let mut effects = Vec::new();
+    let reply = fifo.apply(Timestamp(now), command, &mut OpenGate, &mut effects);
+    assert!(effects.iter().all(|effect| matches!(effect, Effect::DeadLetter { .. })), "nothing is handed out");
+    fifo.check_invariants();
+    (effects.len(), reply)
+}
+
+#[test]
+fn a_million_messages_do_not_die_in_one_go() {
+    let mut fifo = full(10_000, Some(1000));
+    let holder = ConsumerId { connection: ConnectionId(1), serial: 1, channel: 1 };
+    // What has expired is not handed out while it is still there.
+    let (letters, reply) = apply(&mut fifo, 1000, Command::Get { holder, no_ack: true });
+    assert_eq!(letters, 1024);
+    assert!(matches!(reply, Reply::Later), "{reply:?}");
+    let mut all = letters;
+    while fifo.next_deadline().is_some_and(|at| at <= Timestamp(1000)) {
+        let (letters, _) = apply(&mut fifo, 1000, Command::Tick);
+        assert!((1..=1024).contains(&letters), "{letters}");
+        all += letters;
+    }
+    assert_eq!((all, fifo.counts().ready), (10_000, 0));
+    let (_, reply) = apply(&mut fifo, 1000, Command::Get { holder, no_ack: true });
+    assert!(matches!(reply, Reply::Empty));
+}
+
+#[test]
+fn a_limit_that_a_policy_sets_is_reached_step_by_step() {
+    let mut fifo = full(10_000, None);
+    let (mut all, _) = apply(&mut fifo, 0, Command::Configure(Arc::new(with_letters(None, Some(100)))));
+    assert_eq!(all, 1024);
+    while fifo.next_deadline().is_some_and(|at| at <= Timestamp(0)) {
+        let (letters, _) = apply(&mut fifo, 0, Command::Tick);
+        assert!((1..=1024).contains(&letters), "{letters}");
+        all += letters;
+    }
+    assert_eq!((all, fifo.counts().ready), (9_900, 100));
 }

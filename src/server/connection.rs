@@ -23,6 +23,9 @@ use super::stream::Stream;
 
 /// Bytes read at once, into a buffer that all connections of a thread share.
 const READ_MAX: usize = 128 * 1024;
+/// Requests handled before credit is looked at: few enough that what comes of them stays small, whatever it is; enough
+/// that looking costs nothing.
+const REQUESTS_MAX: usize = 32;
 /// Who sends as many bytes at once is likely to send more.
 const FLOOD: usize = 16 * 1024;
 /// Once fewer bytes than this wait for the socket, the deliveries among them count as sent.
@@ -78,6 +81,8 @@ async fn let_others_run() {
 /// What a driver waits for.
 enum Wake {
     Readable,
+    /// What is kept of the input may be handled.
+    Input,
     Answered(Verdict),
     Other,
 }
@@ -109,6 +114,7 @@ pub(super) async fn serve(shared: Arc<Shared>, opening: Arc<Opening>, socket: Tc
     }
     tell_accepted(id, &link);
     let mut protocol = Connection::new(Arc::clone(&shared.amqp), id, seed, accepted).with_record(&record);
+    protocol.set_requests_max(REQUESTS_MAX);
     if let Some(user) = external {
         protocol.offer_external(user);
     }
@@ -178,6 +184,11 @@ impl Driver {
                     if length >= FLOOD {
                         let_others_run().await;
                     }
+                }
+                Wake::Input => {
+                    self.go_on();
+                    self.work(self.shared.clock.now());
+                    let_others_run().await;
                 }
                 Wake::Answered(verdict) => self.resume(verdict),
                 Wake::Other => {}
@@ -255,6 +266,52 @@ impl Driver {
         }
     }
 
+    /// Handles input as far as there is credit for what comes of it; the rest is kept. `work` does what is left to do.
+    fn take_in(&mut self, mut input: &[u8]) {
+        let now = self.shared.clock.now();
+        loop {
+            input = self.protocol.receive(input, now, &mut self.requests);
+            if input.is_empty() {
+                return;
+            }
+            self.gather(now);
+            if !self.takes_input() {
+                return self.protocol.keep_input(input);
+            }
+        }
+    }
+
+    /// Goes on with what was kept of the input, as far as there is credit.
+    fn go_on(&mut self) {
+        let now = self.shared.clock.now();
+        while self.takes_requests() && self.protocol.can_go_on() {
+            let input = self.protocol.go_on(now, &mut self.requests);
+            self.gather(now);
+            if !input.is_empty() {
+                self.take_in(&input);
+            }
+        }
+    }
+
+    /// Has the session handle what there is, without waking anybody yet.
+    fn gather(&mut self, now: Timestamp) {
+        self.session.gather(&mut self.requests, &mut self.immediate, now);
+        for event in self.immediate.drain(..) {
+            self.protocol.handle(event, now, &mut self.requests);
+        }
+        self.protocol.set_requests_max(if self.session.publishes_are_costly() { 1 } else { REQUESTS_MAX });
+    }
+
+    /// Whether more input may be handled: there is credit for what comes of it. An alarm holds publishes back before they
+    /// need credit, and acknowledgements are to get through.
+    fn takes_requests(&self) -> bool {
+        (self.session.has_credit() || self.protocol.is_alarmed()) && !self.session.is_waiting()
+    }
+
+    fn takes_input(&self) -> bool {
+        self.protocol.wants_input() && self.takes_requests()
+    }
+
     /// How many bytes had arrived.
     fn read(&mut self) -> io::Result<usize> {
         READ_BUFFER.with_borrow_mut(|buffer| match self.stream.try_read(buffer) {
@@ -265,8 +322,7 @@ impl Driver {
             Ok(length) => {
                 self.record.traffic.add(TrafficNumber::Received, length as u64);
                 self.record.traffic.add(TrafficNumber::ReceivedCount, 1);
-                let now = self.shared.clock.now();
-                self.protocol.receive(&buffer[..length], now, &mut self.requests);
+                self.take_in(&buffer[..length]);
                 Ok(length)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
@@ -292,6 +348,10 @@ impl Driver {
                 let _ = tokio::time::timeout_at(until, self.outbox.changed()).await;
                 return Ok(());
             }
+            if self.protocol.can_go_on() {
+                self.go_on();
+                return Ok(());
+            }
             if self.read()? > 0 || self.end_of_input {
                 return Ok(());
             }
@@ -311,9 +371,10 @@ impl Driver {
         self.arm();
         self.take_pending();
         let waiting = self.protocol.output().len();
-        // An alarm holds publishes back before they need credit, and acknowledgements are to get through.
-        let credit = self.session.has_credit() || self.protocol.is_alarmed();
-        let reading = self.protocol.wants_input() && credit && !self.session.is_waiting();
+        let reading = self.takes_input();
+        if self.takes_requests() && self.protocol.can_go_on() {
+            return Ok(Wake::Input);
+        }
         let writing = waiting > 0 || self.stream.wants_write();
         if reading && self.stream.has_input() {
             return Ok(Wake::Readable);

@@ -42,6 +42,9 @@ use waiting::Waiting;
 
 pub use waiting::{Pending, Verdict};
 
+/// A publish that costs more than this many bytes of credit is costly.
+const COSTLY: usize = 8 * 1024;
+
 /// A logged-in user in a vhost.
 struct Login {
     user: Arc<User>,
@@ -74,7 +77,7 @@ struct SessionChannel {
     failed: bool,
     /// Publishes of an open transaction.
     held: Vec<HeldPublish>,
-    /// Bytes in `held`, as credit counts them.
+    /// Bytes in `held`, as a connection may hold them.
     held_bytes: usize,
     limit: Option<Arc<ChannelLimit>>,
     /// The token and consumer of its direct reply-to.
@@ -104,6 +107,12 @@ pub struct Session {
     channels: IdMap<u32, SessionChannel>,
     /// For each shard: envelopes to push, and bytes published among them.
     batches: Vec<(Vec<Envelope>, usize)>,
+    /// Bytes published in all batches, which the next push spends.
+    gathered: usize,
+    /// About the most that one of the last publishes cost, in bytes.
+    costliest: usize,
+    /// Requests were handled since the last push.
+    has_gathered: bool,
     attached: Vec<bool>,
     cache: RouteCache,
     targets: Targets,
@@ -113,6 +122,8 @@ pub struct Session {
     /// The vhost in which the connection is counted.
     counted: Option<VhostName>,
     record: Arc<ConnectionRecord>,
+    /// Bytes of publishes that open transactions hold.
+    held_bytes: usize,
     /// Publishes to one exchange since the last flush.
     run: PublishRun,
     now: Timestamp,
@@ -138,6 +149,9 @@ impl Session {
             vhost: None,
             channels: IdMap::default(),
             batches: (0..shards).map(|_| (Vec::new(), 0)).collect(),
+            gathered: 0,
+            costliest: 0,
+            has_gathered: false,
             attached: vec![false; shards],
             cache: RouteCache::default(),
             targets: Targets::default(),
@@ -145,6 +159,7 @@ impl Session {
             closing: None,
             counted: None,
             record: Arc::default(),
+            held_bytes: 0,
             run: PublishRun::default(),
             now: Timestamp::default(),
         }
@@ -181,14 +196,30 @@ impl Session {
     /// Whether the connection may read more publishes from its socket.
     #[must_use]
     pub fn has_credit(&self) -> bool {
-        self.outbox.has_publish_credit()
+        self.outbox.has_publish_credit(self.gathered)
     }
 
-    /// Handles requests in order. Immediate answers go to `events`, the rest comes through the outbox.
+    /// Whether one publish alone may use up much of the credit, so that it is to be looked at after each.
+    #[must_use]
+    pub fn publishes_are_costly(&self) -> bool {
+        self.costliest > COSTLY
+    }
+
+    /// Handles requests in order, and lets the shards work on them. Immediate answers go to `events`, the rest comes
+    /// through the outbox.
     pub fn submit(&mut self, requests: &mut Vec<Request>, events: &mut Vec<Event>, now: Timestamp) {
+        self.gather(requests, events, now);
+        if self.has_gathered {
+            self.flush(now);
+        }
+    }
+
+    /// The same, but leaves it to the next `submit` to push what is for the shards.
+    pub fn gather(&mut self, requests: &mut Vec<Request>, events: &mut Vec<Event>, now: Timestamp) {
         if requests.is_empty() {
             return;
         }
+        self.has_gathered = true;
         self.now = now;
         self.refresh();
         let mut requests = requests.drain(..);
@@ -198,7 +229,6 @@ impl Session {
             self.handle(request, events);
         }
         self.hold(requests);
-        self.flush(now);
     }
 
     fn handle(&mut self, request: Request, events: &mut Vec<Event>) {
@@ -324,10 +354,7 @@ impl Session {
             }
             Ask::Proceed => Ok(Some(Answer::Done)),
             Ask::Rollback => {
-                if let Some(state) = self.channels.get_mut(&channel.serial) {
-                    state.held = Vec::new();
-                    state.held_bytes = 0;
-                }
+                self.take_held(channel);
                 Ok(Some(Answer::Done))
             }
         };
@@ -368,6 +395,7 @@ impl Session {
     fn close_channel(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
         let Some(state) = self.channels.get_mut(&channel.serial).filter(|state| !state.closing) else { return };
         state.closing = true;
+        self.held_bytes -= std::mem::take(&mut state.held_bytes);
         state.held = Vec::new();
         if let Some((token, _)) = state.reply.take() {
             self.broker.replies.remove(&token);
@@ -509,10 +537,12 @@ impl Session {
             }
             cell.mailbox.push(batch);
         }
+        self.gathered = 0;
     }
 
     /// Pushes what was gathered and lets the shards work on it.
     fn flush(&mut self, now: Timestamp) {
+        self.has_gathered = false;
         self.run.flush();
         let busy: Vec<u16> =
             (0u16..).zip(&self.batches).filter(|(_, (batch, _))| !batch.is_empty()).map(|(shard, _)| shard).collect();

@@ -26,10 +26,16 @@ const CACHE_MAX: usize = 4096;
 /// Queues in the routes kept for a connection, after which all are forgotten: 512 KiB.
 const CACHE_QUEUES_MAX: usize = 64 * 1024;
 
+/// Bytes of a held publish besides the message's cost: itself, and its envelope when the transaction commits.
+const HELD_COST: usize = 256;
+
+/// Bytes of a transaction's publishes after which their shards may begin.
+const COMMIT_BYTES: usize = 1024 * 1024;
+
 /// Publish credit, in bytes, for each queue but the first that a message goes to: its place in the queue, and its record.
 const RECIPIENT_COST: usize = 128;
 
-/// Bytes of publishes a transaction may hold; one that holds more is refused, since nothing else bounds it.
+/// Bytes of publishes that the transactions of a connection may hold; more are refused, since nothing else bounds them.
 const TRANSACTION_MAX: usize = 256 * 1024 * 1024;
 
 /// A publish of an open transaction: routed when it was published, sent when it commits.
@@ -151,11 +157,14 @@ impl Session {
         if request.transactional {
             let publish = publish_of(&request, prepared.expiration_ms, prepared.deaths);
             if let Some(state) = self.channels.get_mut(&request.channel.serial) {
-                state.held_bytes += publish.message.cost();
-                if state.held_bytes > TRANSACTION_MAX {
-                    let text = format!("a transaction may hold {TRANSACTION_MAX} bytes of publishes");
+                let cost = publish.message.cost() + HELD_COST;
+                if self.held_bytes + cost > TRANSACTION_MAX {
+                    let text =
+                        format!("the transactions of a connection may hold {TRANSACTION_MAX} bytes of publishes");
                     return Err(Exception::new(ReplyCode::ResourceError, text));
                 }
+                self.held_bytes += cost;
+                state.held_bytes += cost;
                 state.held.push(HeldPublish { route, publish, mandatory: request.mandatory });
             }
             return Ok(());
@@ -362,6 +371,8 @@ impl Session {
         let cost = publish.message.cost() + (recipients.len() - 1) * RECIPIENT_COST;
         self.send(*shard, recipients.envelope(publish, None));
         self.batches[usize::from(*shard)].1 += cost;
+        self.gathered += cost;
+        self.costliest = cost.max(self.costliest - self.costliest / 16);
     }
 
     /// Copies a publish for the trace exchange, where tracing is on.
@@ -397,11 +408,19 @@ impl Session {
 
     /// Sends what a transaction held.
     pub(super) fn commit(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
-        let Some(state) = self.channels.get_mut(&channel.serial) else { return };
-        state.held_bytes = 0;
-        for held in std::mem::take(&mut state.held) {
+        for held in self.take_held(channel) {
             self.deliver_to(channel, held.publish, held.mandatory, &held.route, events);
+            if self.gathered >= COMMIT_BYTES {
+                self.flush(self.now);
+            }
         }
+    }
+
+    /// Takes what the channel's transaction holds.
+    pub(super) fn take_held(&mut self, channel: ChannelRef) -> Vec<HeldPublish> {
+        let Some(state) = self.channels.get_mut(&channel.serial) else { return Vec::new() };
+        self.held_bytes -= std::mem::take(&mut state.held_bytes);
+        std::mem::take(&mut state.held)
     }
 }
 

@@ -83,6 +83,7 @@ impl Shard {
         now: Timestamp,
         topology: &Topology,
     ) {
+        self.work += 1;
         let Some(owned) = self.queues.get(&queue) else { return };
         let definition = Arc::clone(&owned.definition);
         let Some(target) = &definition.options.dead_letter else { return };
@@ -116,7 +117,7 @@ impl Shard {
     /// Puts a message the broker itself publishes on its way.
     pub(super) fn forward(&mut self, shard: u16, envelope: Envelope) {
         if shard == self.index {
-            self.inbox.push_back(envelope);
+            self.unfinished.push_back(envelope);
         } else {
             debug_assert!(shard < self.shards);
             self.output.remote.push((shard, envelope));

@@ -15,8 +15,10 @@ use super::effects::{join_confirm, touch};
 use super::{Shard, numbers};
 
 /// Memory of a queue's messages above which those that would have no record may get one, so that they can leave it; with a
-/// small budget less.
+/// small budget, or with many queues that share it, less.
 const RECORDING_MIN: u64 = 1024 * 1024;
+/// Part of a queue's even share of the memory budget from which on it may be one of those that fill it.
+const SHARE_DIVISOR: u64 = 8;
 
 /// What became of a publish.
 enum Put {
@@ -42,7 +44,7 @@ impl Shard {
     pub(super) fn fan_out(&mut self, mut fan_out: FanOut, now: Timestamp, topology: &Topology) {
         while let Some(queue) = fan_out.queues.get(fan_out.done as usize).copied() {
             if self.has_done_enough() {
-                return self.inbox.push_front(Envelope::FanOut(fan_out));
+                return self.unfinished.push_front(Envelope::FanOut(fan_out));
             }
             self.work += 1;
             fan_out.done += 1;
@@ -67,7 +69,7 @@ impl Shard {
     pub(super) fn replay(&mut self, mut replayed: Replayed, now: Timestamp, topology: &Topology) {
         while let Some(publish) = replayed.history.get(replayed.done).cloned() {
             if self.has_done_enough() {
-                return self.inbox.push_front(Envelope::Replayed(replayed));
+                return self.unfinished.push_front(Envelope::Replayed(replayed));
             }
             self.work += 1;
             replayed.done += 1;
@@ -195,6 +197,8 @@ impl Shard {
     /// deadline that moved later is left: the early alarm finds nothing due and sets the right one.
     pub(super) fn end_turn(&mut self, now: Timestamp) {
         self.turn += 1;
+        let share = self.memory_budget / SHARE_DIVISOR / (self.queues.len() as u64).max(1);
+        let recording_min = RECORDING_MIN.min(self.memory_budget / 32).min(share);
         for queue in self.dirty.drain(..) {
             let Some(owned) = self.queues.get_mut(&queue) else { continue };
             if owned.turn == self.turn {
@@ -216,7 +220,7 @@ impl Shard {
             self.held = self.held - owned.held + held;
             owned.held = held;
             numbers::publish(owned, now);
-            let is_deep = self.held > self.memory_budget / 2 && held > RECORDING_MIN.min(self.memory_budget / 32);
+            let is_deep = self.held > self.memory_budget / 2 && held > recording_min;
             if owned.recording != is_deep && (is_deep || owned.machine.counts().ready == 0) {
                 owned.recording = is_deep;
                 owned.machine.record_all(is_deep);

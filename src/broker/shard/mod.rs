@@ -93,6 +93,9 @@ pub(super) struct Shard {
     index: u16,
     shards: u16,
     pub(super) inbox: VecDeque<Envelope>,
+    /// What the shard made itself of what it handled, and what a turn left unfinished. It comes before the inbox: so
+    /// no more of it is there than one envelope makes, and publish credit returns when what it paid for is done.
+    unfinished: VecDeque<Envelope>,
     pub(super) output: TurnOutput,
     queues: IdMap<QueueId, OwnedQueue>,
     links: IdMap<ConnectionId, Link>,
@@ -132,6 +135,7 @@ impl Shard {
             index,
             shards,
             inbox: VecDeque::new(),
+            unfinished: VecDeque::new(),
             output: TurnOutput::default(),
             queues: IdMap::default(),
             links: IdMap::default(),
@@ -158,10 +162,10 @@ impl Shard {
 
     /// Handles the inbox, up to a bound, and whatever time is due.
     pub(super) fn turn(&mut self, now: Timestamp, topology: &Topology) {
-        self.expire(now, topology);
         self.work = 0;
+        self.expire(now, topology);
         while !self.has_done_enough() {
-            let Some(envelope) = self.inbox.pop_front() else { break };
+            let Some(envelope) = self.unfinished.pop_front().or_else(|| self.inbox.pop_front()) else { break };
             self.work += 1;
             self.handle(envelope, now, topology);
             // Empty unless some channel has a limit of its own.
@@ -173,9 +177,19 @@ impl Shard {
         self.end_turn(now);
         self.page_out();
         self.hand_out();
-        self.cut_short = (self.cut_short || !self.batch.is_empty()) && !self.inbox.is_empty();
+        self.cut_short = (self.cut_short || !self.batch.is_empty()) && self.has_work();
         self.last_logged = None;
         mem::swap(&mut self.output.submission.batch, &mut self.batch);
+    }
+
+    /// How much the last turn did: envelopes, and messages that they made of one.
+    pub(super) fn work_of_turn(&self) -> usize {
+        self.work
+    }
+
+    /// Whether the last turn left something to do.
+    pub(super) fn has_work(&self) -> bool {
+        !self.unfinished.is_empty() || !self.inbox.is_empty()
     }
 
     /// Whether the rest is for the next turn.
@@ -191,6 +205,12 @@ impl Shard {
     /// When the next turn is due although nothing arrives.
     pub(super) fn next_alarm(&self) -> Option<Timestamp> {
         self.alarms.first().map(|(at, _)| *at)
+    }
+
+    /// Envelopes that the shard made itself, or left unfinished.
+    #[cfg(test)]
+    pub(super) fn left_over(&self) -> usize {
+        self.unfinished.len()
     }
 
     /// Ready, unacked and consumers of a queue.
@@ -328,12 +348,20 @@ impl Shard {
 
     fn expire(&mut self, now: Timestamp, topology: &Topology) {
         while let Some((at, queue)) = self.alarms.first().copied().filter(|(at, _)| *at <= now) {
+            if self.has_done_enough() {
+                return;
+            }
+            self.work += 1;
             self.alarms.remove(&(at, queue));
             let Some(owned) = self.queues.get_mut(&queue) else { continue };
             owned.alarm = None;
             let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
             owned.machine.apply(now, Command::Tick, &mut gate, &mut self.effects);
+            let is_waited_for = !owned.waiting.is_empty();
             self.after(queue, now, topology);
+            if is_waited_for {
+                self.ask_again(queue, now, topology);
+            }
         }
     }
 }

@@ -59,6 +59,7 @@ impl Shard {
         match &command {
             Command::Subscribe(subscription) => note_consumer(&mut self.links, subscription.consumer, queue),
             Command::Get { holder, .. } => note_queue(&mut self.links, *holder, queue),
+            Command::Settle { indexes, .. } => self.work += indexes.len().saturating_sub(1),
             _ => {}
         }
         let again = matches!(command, Command::Get { .. }).then(|| command.clone());

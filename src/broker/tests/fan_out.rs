@@ -60,16 +60,27 @@ impl Bench {
         }
     }
 
-    /// A publish and what the session says at once.
-    fn publish(&mut self, exchange: &str, key: &str, raw: &[u8]) -> Vec<Event> {
+    /// Has the log written, and kept in order when it is full.
+    fn write(&self) {
+        while self.broker.write_log().unwrap_or(true) {
+            while self.broker.maintain_log().unwrap() {}
+        }
+    }
+
+    fn request(&mut self, exchange: &str, key: &str, raw: &[u8]) -> Request {
         let properties = Properties::parse(raw).unwrap();
         let address = Address { exchange: exchange.as_bytes(), routing_key: key.as_bytes() };
         let message = Message::new(&mut Vec::new(), address, &properties, b"");
         self.sequence += 1;
         let (channel, sequence) = (self.channel, Some(self.sequence));
-        let publish = PublishRequest { channel, message, mandatory: true, sequence, transactional: false };
+        Request::Publish(PublishRequest { channel, message, mandatory: true, sequence, transactional: false })
+    }
+
+    /// A publish and what the session says at once.
+    fn publish(&mut self, exchange: &str, key: &str, raw: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
-        self.client.session.submit(&mut vec![Request::Publish(publish)], &mut events, NOW);
+        let request = self.request(exchange, key, raw);
+        self.client.session.submit(&mut vec![request], &mut events, NOW);
         events
     }
 
@@ -161,6 +172,69 @@ fn a_fan_out_ends_with_the_turn_and_goes_on_in_the_next() {
     drop(shard);
     let verdicts: Vec<u64> = bench.verdicts().into_iter().flat_map(|(first, last, _)| first..=last).collect();
     assert_eq!(verdicts, (1..=250).collect::<Vec<u64>>());
+}
+
+#[test]
+fn what_is_gathered_and_not_pushed_yet_counts_as_spent() {
+    let mut bench = Bench::new(1);
+    bench.queues(100);
+    let mut requests = 0;
+    let mut events = Vec::new();
+    while bench.client.session.has_credit() {
+        let publish = bench.request("amq.fanout", "", NO_PROPERTIES);
+        bench.client.session.gather(&mut vec![publish], &mut events, NOW);
+        requests += 1;
+        assert!(requests < 100, "100,000 bytes of credit for messages that cost 12,800");
+    }
+    assert!(requests > 1);
+    let (credit, _) = bench.client.outbox.credits();
+    assert_eq!(credit, 100_000, "nothing is pushed yet");
+    bench.client.session.submit(&mut Vec::new(), &mut events, NOW);
+    assert!(bench.client.session.has_credit(), "the shard has taken it all");
+    assert_eq!(bench.ready("q99"), requests);
+}
+
+#[test]
+fn the_letters_of_one_message_are_done_before_the_next_message() {
+    let mut bench = Bench::new(1);
+    bench.queues(100);
+    let dead = [("x-message-ttl", FieldValue::I32(0)), ("x-dead-letter-exchange", FieldValue::string("amq.fanout"))];
+    bench.declare("dead", false, &dead);
+    let broker = Arc::clone(&bench.broker);
+    let mut shard = broker.shards[0].state.lock();
+    let before = bench.client.outbox.credits().0;
+    for _ in 0..500 {
+        bench.publish("", "dead", NO_PROPERTIES);
+    }
+    broker.shards[0].mailbox.take_all(&mut shard.inbox);
+    let topology = broker.topology.load();
+    shard.turn(NOW, &topology);
+    broker.dispatch(0, &mut shard);
+    assert!(shard.has_work(), "50,000 messages in one turn");
+    assert!(shard.left_over() <= 1, "letters of one message at a time: {}", shard.left_over());
+    assert!(bench.client.outbox.credits().0 < before, "credit returns when what came of a publish is done");
+    while shard.has_work() {
+        shard.turn(NOW, &topology);
+        broker.dispatch(0, &mut shard);
+    }
+    drop(shard);
+    bench.write();
+    assert_eq!((bench.ready("q0"), bench.ready("q99")), (500, 500));
+    assert_eq!(bench.client.outbox.credits().0, before);
+}
+
+#[test]
+fn many_queues_that_are_not_deep_page_out_together() {
+    let mut bench = Bench::new(1);
+    bench.queues(400);
+    // The budget is a MiB: of 400 queues none is deep by itself.
+    for _ in 0..100 {
+        bench.publish("amq.fanout", "", NO_PROPERTIES);
+        bench.write();
+        bench.broker.drive(0, NOW);
+    }
+    let logged = bench.broker.log_operations().1;
+    assert!(logged > 20_000, "{logged} of 40,000 messages can leave memory");
 }
 
 #[test]

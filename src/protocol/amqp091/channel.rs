@@ -12,7 +12,7 @@ use super::codec::{BodyPiece, Frame, Output};
 use super::confirms::Confirms;
 use super::consumers::{Consumer, Consumers};
 use super::content::{self, Assembly, ContentHeader, PayloadMax, PublishMethod};
-use super::unacked::{Unacked, UnackedWindow, gather};
+use super::unacked::{Unacked, UnackedWindow, gather, joins};
 use super::{Settings, method};
 use crate::model::exception::{Exception, ReplyCode};
 use crate::model::ids::{ChannelRef, ConsumerId};
@@ -158,7 +158,7 @@ impl Channel {
 
     /// Whether a whole publish may be taken right now.
     pub(super) fn takes_publishes(&self) -> bool {
-        self.phase == Phase::Open && self.pending.is_none() && self.assembly.is_none()
+        self.phase == Phase::Open && self.pending.is_none() && self.assembly.is_none() && self.kept.is_empty()
     }
 
     /// Whether frames must be kept for later.
@@ -343,9 +343,7 @@ impl Channel {
         let requests = &mut *turn.requests;
         let before = self.unacked.outstanding();
         let outcome_of_settling = self.unacked.settle(tag, multiple, |_, delivery| match requests.last_mut() {
-            Some(Request::Settle(last))
-                if last.queue == delivery.queue && last.consumer == delivery.consumer && last.outcome == outcome =>
-            {
+            Some(Request::Settle(last)) if last.outcome == outcome && joins(last, delivery) => {
                 last.indexes.push(delivery.index);
             }
             _ => requests.push(Request::Settle(Settlement {

@@ -1,5 +1,7 @@
 //! One AMQP connection: handshake, heartbeats, the channel table, and closing from either side.
 
+mod kept;
+
 use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
@@ -7,7 +9,7 @@ use std::sync::Arc;
 use amq_protocol::protocol::{AMQPClass, basic, channel as channel_class, connection};
 
 use super::channel::{Channel, Kept, Phase, Turn, channel_close};
-use super::codec::{BodyPiece, Decoded, Decoder, Frame, FrameError, HEARTBEAT, Output};
+use super::codec::{Decoded, Decoder, Frame, FrameError, HEARTBEAT, Output};
 use super::consumers::Consumers;
 use super::content::{PayloadMax, WholePublish};
 use super::start::{self, ClientProperties, INITIAL_FRAME_MAX, Opening, Tuned};
@@ -18,6 +20,7 @@ use crate::model::names::{ConsumerTag, UserName, VhostName};
 use crate::model::random::Random;
 use crate::model::request::{Answer, DeliverEvent, Event, Request};
 use crate::model::statistics::{ConnectionRecord, ConnectionState};
+use kept::keeps;
 
 /// How long a connection that is not told why stays silent before its socket closes.
 const SILENCE_MS: u64 = 3_000;
@@ -71,7 +74,9 @@ pub struct Connection {
     id: ConnectionId,
     state: State,
     decoder: Decoder,
-    /// Bytes of the protocol header so far, then input that must wait for a login or an open.
+    /// With so many requests the input waits until they are handled, and credit is looked at.
+    requests_max: usize,
+    /// Bytes of the protocol header so far, then input that must wait: for a login, an open, or credit.
     held: Vec<u8>,
     output: Output,
     channels: HashMap<u16, Channel>,
@@ -96,7 +101,8 @@ pub struct Connection {
     alarm: Option<&'static str>,
     /// Publishes wait for the alarm to end, and what follows them on their channels; acknowledgements do not.
     blocked: bool,
-    /// Channels with publishes that wait for the alarm to end, in the order they began to.
+    /// Channels that keep frames although they wait for no answer, in the order they began to: until the alarm ends, or
+    /// there is credit.
     held_back: Vec<u16>,
     deadline: Option<Timestamp>,
     heard: bool,
@@ -120,6 +126,7 @@ impl Connection {
             id,
             state: State::Header,
             decoder: Decoder::new(INITIAL_FRAME_MAX),
+            requests_max: usize::MAX,
             held: Vec::new(),
             output: Output::default(),
             channels: HashMap::new(),
@@ -162,6 +169,11 @@ impl Connection {
         Self { record: Arc::clone(record), ..self }
     }
 
+    /// How many requests input makes at most before they are handled; as long as nothing is said, all that are in it.
+    pub fn set_requests_max(&mut self, requests_max: usize) {
+        self.requests_max = requests_max;
+    }
+
     /// Bytes for the socket.
     pub fn output(&mut self) -> &mut Output {
         &mut self.output
@@ -172,7 +184,8 @@ impl Connection {
         if self.state == State::Closed { Status::Closed } else { Status::Open }
     }
 
-    /// Whether the socket should be read: not while too much waits for answers or for the end of an alarm.
+    /// Whether it takes more input, from the socket or what was kept of it: not while too much waits for answers or for
+    /// the end of an alarm.
     #[must_use]
     pub fn wants_input(&self) -> bool {
         self.kept < KEPT_MAX
@@ -197,14 +210,12 @@ impl Connection {
         self.reason.take()
     }
 
-    /// Handles what the socket had.
-    pub fn receive(&mut self, mut input: &[u8], now: Timestamp, requests: &mut Vec<Request>) {
+    /// Handles what the socket had, up to where it has made as many requests as are handled at once: the broker is to do
+    /// that, and to say whether it takes more, before what is left over and returned here is given again.
+    pub fn receive<'a>(&mut self, mut input: &'a [u8], now: Timestamp, requests: &mut Vec<Request>) -> &'a [u8] {
         self.heard = true;
         if self.state == State::Header && !self.read_header(&mut input, now) {
-            return;
-        }
-        if matches!(self.state, State::LoggingIn | State::OpeningVhost) {
-            return self.held.extend_from_slice(input);
+            return &[];
         }
         let mut decoder = mem::take(&mut self.decoder);
         let rest = self.frames(&mut decoder, input, now, requests);
@@ -214,12 +225,14 @@ impl Connection {
             // The limit was changed by a tune-ok among the frames.
             self.decoder.payload_max = limit;
         }
-        if !rest.is_empty() {
+        if matches!(self.state, State::LoggingIn | State::OpeningVhost) {
             self.held.extend_from_slice(rest);
+            return &[];
         }
+        rest
     }
 
-    /// Handles frames until the input ends or must wait; returns what was not handled.
+    /// Handles frames until the input ends or must wait, or there are enough requests; returns what was not handled.
     fn frames<'a>(
         &mut self,
         decoder: &mut Decoder,
@@ -233,6 +246,7 @@ impl Connection {
             match self.state {
                 State::Silent | State::Closed | State::Ended => return &[],
                 State::LoggingIn | State::OpeningVhost => return input,
+                _ if requests.len() >= self.requests_max => return input,
                 _ => {}
             }
             if self.decoder.payload_max != 0 {
@@ -325,7 +339,7 @@ impl Connection {
         match channel.phase {
             Phase::Closing => self.on_closing_channel(number, frame, now, requests),
             Phase::Ending => {}
-            Phase::Open if channel.is_waiting() || blocked && is_held(channel, frame) => {
+            Phase::Open if channel.is_waiting() || keeps(channel, frame, blocked) => {
                 let kept = match *frame {
                     Frame::Method { payload, .. } => Kept::Method(payload.into()),
                     Frame::Header { payload, .. } => Kept::Header(payload.into()),
@@ -334,8 +348,8 @@ impl Connection {
                 };
                 self.kept += kept.cost();
                 channel.kept.push_back(kept);
-                if blocked && !self.held_back.contains(&number) {
-                    self.held_back.push(number);
+                if blocked {
+                    self.hold_back(number);
                 }
             }
             Phase::Open => self.with_channel(number, now, requests, |channel, turn| channel.frame(turn, frame)),
@@ -725,30 +739,6 @@ impl Connection {
         }
     }
 
-    /// Handles the frames a channel kept while it waited, until it waits again.
-    fn replay(&mut self, number: u16, now: Timestamp, requests: &mut Vec<Request>) {
-        loop {
-            let Some(channel) = self.channels.get_mut(&number) else { return };
-            if channel.phase != Phase::Open || channel.is_waiting() {
-                return;
-            }
-            if self.blocked && channel.kept.front().is_some_and(Kept::is_publish) {
-                return;
-            }
-            let Some(kept) = channel.kept.pop_front() else { return };
-            self.kept -= kept.cost();
-            let frame = match &kept {
-                Kept::Method(payload) => Frame::Method { channel: number, payload },
-                Kept::Header(payload) => Frame::Header { channel: number, payload },
-                Kept::Body { piece, left, end } => {
-                    let body = BodyPiece { piece, start: false, left: *left, end: *end };
-                    Frame::Body { channel: number, body }
-                }
-            };
-            self.with_channel(number, now, requests, |channel, turn| channel.frame(turn, &frame));
-        }
-    }
-
     fn on_consumer_cancelled(&mut self, cancelled: ConsumerId, tag: &ConsumerTag) {
         let number = cancelled.channel;
         let Some(channel) = self.channels.get_mut(&number).filter(|channel| channel.phase == Phase::Open) else {
@@ -800,7 +790,8 @@ impl Connection {
         }
         let held = mem::take(&mut self.held);
         if !held.is_empty() {
-            self.receive(&held, now, requests);
+            let rest = self.receive(&held, now, requests);
+            self.keep_input(rest);
         }
     }
 
@@ -839,9 +830,7 @@ impl Connection {
                 let unblocked = connection::AMQPMethod::Unblocked(connection::Unblocked {});
                 self.send(0, &AMQPClass::Connection(unblocked));
             }
-            for number in mem::take(&mut self.held_back) {
-                self.replay(number, now, requests);
-            }
+            self.replay_held_back(now, requests);
         }
     }
 
@@ -888,7 +877,7 @@ impl Connection {
             // While too much waits to be written the socket is not read: that some of it was taken is a sign of life.
             let waiting = self.output.len();
             let drained = waiting < mem::replace(&mut self.waiting_before, waiting);
-            let heard = mem::take(&mut self.heard) || self.blocked || drained;
+            let heard = mem::take(&mut self.heard) || self.blocked || drained || !self.held.is_empty();
             self.silent_checks = if heard { 0 } else { self.silent_checks + 1 };
             if self.silent_checks >= 2 {
                 self.reason = Some(format!("missed heartbeats from client, timeout: {}s", interval / 1000));
@@ -906,34 +895,6 @@ impl Connection {
 fn offered<'a>(settings: &'a Settings, external: Option<&Result<UserName, String>>) -> Vec<&'a str> {
     let names = settings.mechanisms.iter().map(String::as_str);
     names.filter(|name| *name != "EXTERNAL" || external.is_some()).collect()
-}
-
-/// Whether a blocked connection holds the frame back: a publish, and what follows one on its channel. Acknowledgements
-/// overtake them, so that consumers go on.
-fn is_held(channel: &Channel, frame: &Frame<'_>) -> bool {
-    const PUBLISH: (u16, u16) = (60, 40);
-    const SETTLEMENTS: [(u16, u16); 3] = [(60, 80), (60, 90), (60, 120)];
-    match *frame {
-        Frame::Method { payload, .. } if SETTLEMENTS.contains(&method::ids(payload)) => false,
-        Frame::Method { payload, .. } => !channel.kept.is_empty() || method::ids(payload) == PUBLISH,
-        _ => !channel.kept.is_empty(),
-    }
-}
-
-impl Kept {
-    fn is_publish(&self) -> bool {
-        matches!(self, Self::Method(payload) if method::ids(payload) == (60, 40))
-    }
-
-    fn body(body: &BodyPiece<'_>) -> Self {
-        Self::Body { piece: body.piece.into(), left: body.left, end: body.end }
-    }
-
-    /// Bytes it holds, bookkeeping included.
-    fn cost(&self) -> usize {
-        let (Self::Method(bytes) | Self::Header(bytes) | Self::Body { piece: bytes, .. }) = self;
-        bytes.len() + 32
-    }
 }
 
 fn close_ok() -> channel_class::AMQPMethod {

@@ -118,10 +118,20 @@ impl UnackedWindow {
     }
 }
 
+/// Deliveries settled by one request: whoever handles it does so in one go.
+pub(super) const SETTLEMENT_MAX: usize = 1024;
+
+/// Whether the settlement can take this delivery as well.
+pub(super) fn joins(settlement: &Settlement, delivery: Unacked) -> bool {
+    settlement.queue == delivery.queue
+        && settlement.consumer == delivery.consumer
+        && settlement.indexes.len() < SETTLEMENT_MAX
+}
+
 /// Adds a delivery to the last of `settlements` when it is of the same queue, consumer and outcome.
 pub(super) fn gather(settlements: &mut Vec<Settlement>, delivery: Unacked, outcome: SettleOutcome) {
     match settlements.last_mut() {
-        Some(last) if last.queue == delivery.queue && last.consumer == delivery.consumer && last.outcome == outcome => {
+        Some(last) if last.outcome == outcome && joins(last, delivery) => {
             last.indexes.push(delivery.index);
         }
         _ => settlements.push(Settlement {

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::super::codec::Output;
 use super::super::content::{self, PayloadMax};
 use super::{NOW, frame, method, methods, running, short, written};
-use crate::model::message::{Envelope, INLINE_BODY_MAX, Message, Properties};
-use crate::model::request::{Answer, Event};
+use crate::model::message::{Body, Envelope, INLINE_BODY_MAX, Message, Properties};
+use crate::model::request::{Answer, Event, Request};
 
 /// What a client may send on a channel that is open.
 fn client_frames() -> impl Strategy<Value = Vec<u8>> {
@@ -73,8 +73,53 @@ fn outcome<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (String, Vec<u8>) {
     (text, written(&mut connection))
 }
 
-fn answer_to(request: &crate::model::request::Request) -> Option<(crate::model::ids::ChannelRef, Answer)> {
-    use crate::model::request::{Ask, Request};
+/// The bodies of the publishes among what a peer sends, when so many requests are handled at a time, in between those of
+/// which nothing is handled; and how many there were at most at a time.
+fn published_in_steps(bytes: &[u8], requests_max: usize) -> (Vec<Vec<u8>>, usize) {
+    let mut connection = running();
+    connection.set_requests_max(requests_max);
+    let (mut bodies, mut most) = (Vec::new(), 0);
+    let mut requests = Vec::new();
+    let rest = connection.receive(bytes, NOW, &mut requests);
+    connection.keep_input(rest);
+    loop {
+        most = most.max(requests.len());
+        for request in std::mem::take(&mut requests) {
+            if let Some((channel, answer)) = answer_to(&request) {
+                connection.handle(Event::Answer { channel, answer }, NOW, &mut requests);
+            }
+            if let Request::Publish(publish) = request {
+                let Body::Inline(body) = publish.message.body() else { panic!("bodies are small") };
+                bodies.push(body.to_vec());
+            }
+        }
+        if requests.is_empty() {
+            if !connection.can_go_on() {
+                return (bodies, most);
+            }
+            let input = connection.go_on(NOW, &mut requests);
+            let rest = connection.receive(&input, NOW, &mut requests);
+            connection.keep_input(rest);
+        }
+    }
+}
+
+#[test]
+fn input_waits_where_it_is_until_requests_are_handled() {
+    let open = method(1, (20, 10), &short(""));
+    let declare = method(1, (50, 10), &[vec![0, 0], short("q"), vec![2], vec![0; 4]].concat());
+    let publishes = |from: u8, to: u8| (from..to).flat_map(|body| publish(1, &[body], 100, false)).collect();
+    let bytes: Vec<u8> = [open, publishes(0, 50), declare, publishes(50, 200)].concat();
+    let expected: Vec<Vec<u8>> = (0..200).map(|body| vec![body]).collect();
+    for requests_max in [1, 3, 32, usize::MAX] {
+        let (bodies, most) = published_in_steps(&bytes, requests_max);
+        assert!(bodies == expected, "{requests_max}: all of them, in order");
+        assert!(most <= requests_max, "{most} requests at a time");
+    }
+}
+
+fn answer_to(request: &Request) -> Option<(crate::model::ids::ChannelRef, Answer)> {
+    use crate::model::request::Ask;
     match request {
         Request::CloseChannel(channel) => Some((*channel, Answer::ChannelClosed)),
         Request::Ask { channel, ask: Ask::DeclareQueue(declare) } => {
