@@ -638,7 +638,10 @@ fn each_address_is_listened_on() {
         let mut client = TcpStream::connect(address).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         client.write_all(b"AMQP\0\0\x09\x01").unwrap();
-        let mut start = vec![0; 512];
+        let mut header = [0; 7];
+        client.read_exact(&mut header).unwrap();
+        let [_, _, _, size @ ..] = header;
+        let mut start = vec![0; u32::from_be_bytes(size) as usize];
         client.read_exact(&mut start).unwrap();
         let start = String::from_utf8_lossy(&start);
         assert!(start.contains("cluster_name") && start.contains("orders-eu"), "{address}: {start}");

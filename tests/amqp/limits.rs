@@ -157,8 +157,8 @@ fn queues_of_a_virtual_host_are_limited() {
 
 #[test]
 fn queues_and_exchanges_of_all_virtual_hosts_are_limited() {
-    // Both virtual hosts begin with seven exchanges each.
-    let settings = "[limits]\nqueues = 2\nexchanges = 15\n[defaults]\nvhosts = [\"other\"]\n";
+    // One virtual host begins with seven exchanges, and the first with that of the events as well.
+    let settings = "[limits]\nqueues = 2\nexchanges = 16\n[defaults]\nvhosts = [\"other\"]\n";
     let Some(broker) = own_broker(settings) else { return };
     let mut client = broker.connect();
     let mut other = broker.connect_as("guest", "guest", "other");
@@ -173,7 +173,7 @@ fn queues_and_exchanges_of_all_virtual_hosts_are_limited() {
     client.declare_queue(1, "three", 0, &none());
     client.call(1, &exchange::declare("x", "fanout", 0, &none()));
     other.send(1, &exchange::declare("y", "fanout", 0, &none()));
-    let text = "PRECONDITION_FAILED - cannot declare exchange 'y': exchange limit of 15 is reached";
+    let text = "PRECONDITION_FAILED - cannot declare exchange 'y': exchange limit of 16 is reached";
     other.expect_channel_close(1, 406, text, (40, 10));
     other.open_channel(1);
     client.call(1, &exchange::delete("x", 0));
