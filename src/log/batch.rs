@@ -39,6 +39,45 @@ pub(crate) enum Change {
     },
 }
 
+/// A place in a batch.
+#[derive(Clone, Copy, Debug)]
+struct Start {
+    log: LogId,
+    bytes: usize,
+    slices: usize,
+    table: usize,
+}
+
+/// Records of one log that are together in a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run<'a> {
+    pub(crate) log: LogId,
+    /// The records, without the pieces in `slices`.
+    pub(crate) bytes: &'a [u8],
+    /// Where in the batch `bytes` begins.
+    from: usize,
+    /// See [`Batch::slices`].
+    slices: &'a [(usize, Bytes)],
+    pub(crate) table: &'a [u8],
+}
+
+impl<'a> Run<'a> {
+    /// All bytes of the records, in order.
+    pub(crate) fn pieces(self) -> impl Iterator<Item = &'a [u8]> {
+        let mut from = 0;
+        let mixed = self.slices.iter().flat_map(move |(at, slice)| {
+            let before = std::mem::replace(&mut from, at - self.from);
+            [&self.bytes[before..from], &slice[..]]
+        });
+        let rest = self.slices.last().map_or(0, |(at, _)| at - self.from);
+        mixed.chain([&self.bytes[rest..]]).filter(|piece| !piece.is_empty())
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        (self.bytes.len() + self.slices.iter().map(|(_, slice)| slice.len()).sum::<usize>()) as u64
+    }
+}
+
 /// Records on their way into the WAL. Reused after [`Batch::clear`].
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -51,6 +90,10 @@ pub struct Batch {
     /// The first [`TABLE_ENTRY`] bytes of every record, checksum and length: what the WAL knows the records by.
     pub(crate) table: Vec<u8>,
     pub(crate) changes: Vec<Change>,
+    /// Where records of another log begin than those before.
+    starts: Vec<Start>,
+    /// Some record refers to another by the distance: they must stay in this order.
+    has_distances: bool,
     /// Where the last record with a payload starts, counting slices.
     last_entry: Option<u64>,
     /// Somebody waits for it to be on disk; otherwise it may wait for others.
@@ -97,6 +140,8 @@ impl Batch {
         self.sliced = 0;
         self.table.clear();
         self.changes.clear();
+        self.starts.clear();
+        self.has_distances = false;
         self.last_entry = None;
         self.urgent = false;
     }
@@ -104,6 +149,7 @@ impl Batch {
     /// Adds an entry. The index is above all the log has had. `parts` are the payload, one after the other, and `large`
     /// follows them.
     pub fn append(&mut self, head: &Head, parts: &[&[u8]], large: &[Bytes]) {
+        self.note_start(head.log);
         let start = self.bytes.len();
         self.last_entry = Some(self.record_bytes() as u64);
         let length = parts.iter().map(|part| part.len()).sum::<usize>() + large.iter().map(Bytes::len).sum::<usize>();
@@ -131,6 +177,7 @@ impl Batch {
         let back = self.last_entry.and_then(|at| u32::try_from(self.record_bytes() as u64 - at).ok());
         let Some(back) = back else { return false };
         self.plain(Kind::Again, head, &[], back);
+        self.has_distances = true;
         self.note_appended(head, HEADER_LENGTH);
         true
     }
@@ -161,7 +208,34 @@ impl Batch {
         self.changes.push(Change::Dropped { log });
     }
 
+    /// The records of one log after the other's, in order; none when their order must stay.
+    pub(crate) fn runs(&self) -> Option<impl Iterator<Item = Run<'_>>> {
+        let end = Start { log: LogId(0), bytes: self.bytes.len(), slices: self.slices.len(), table: self.table.len() };
+        let ends = self.starts.iter().skip(1).copied().chain([end]);
+        let run = |(start, end): (&Start, Start)| Run {
+            log: start.log,
+            bytes: &self.bytes[start.bytes..end.bytes],
+            from: start.bytes,
+            slices: &self.slices[start.slices..end.slices],
+            table: &self.table[start.table..end.table],
+        };
+        (!self.has_distances).then(|| self.starts.iter().zip(ends).map(run))
+    }
+
+    /// How often a record is of another log than the one before, and the first.
+    pub(crate) fn run_count(&self) -> usize {
+        self.starts.len()
+    }
+
+    fn note_start(&mut self, log: LogId) {
+        if self.starts.last().is_none_or(|last| last.log != log) {
+            let (bytes, slices, table) = (self.bytes.len(), self.slices.len(), self.table.len());
+            self.starts.push(Start { log, bytes, slices, table });
+        }
+    }
+
     fn plain(&mut self, kind: Kind, head: &Head, payload: &[u8], back: u32) {
+        self.note_start(head.log);
         let start = self.bytes.len();
         put_header(&mut self.bytes, kind, head, payload.len(), back);
         self.bytes.extend_from_slice(payload);

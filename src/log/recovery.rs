@@ -62,7 +62,7 @@ pub(super) fn open(disk: Arc<dyn Storage>, options: Options) -> Result<Recovered
     let first = first_file(&shared)?;
     shared.state.lock().wal.begin(first.clone());
     let shared = Arc::new(shared);
-    let writer = Writer::new(shared.clone(), WalWriter::new(first, next_batch));
+    let writer = Writer::new(shared.clone(), WalWriter::new(first, next_batch).grouping(options.keeping.stretch_min));
     Ok(Recovered { shared, writer, logs, reports })
 }
 

@@ -114,6 +114,25 @@ fn what_is_gone_at_once_is_written_once() {
 }
 
 #[test]
+fn many_logs_side_by_side_are_written_once_and_read_in_large_pieces() {
+    let mut store = Store::new();
+    for _ in 0..150 {
+        let mut batch = Batch::default();
+        store.append(10..20, 20, &mut batch);
+        store.commit(&batch);
+    }
+    assert_at_most(store.written(), 1.15);
+    for log in 10..20 {
+        let before = store.disk.counts().reads;
+        let read = store.read_all(log);
+        let reads = store.disk.counts().reads - before;
+        assert!(read > 2_700, "{read} of 3,000 can be read");
+        // A queue asks for 64 at a time; a batch has 20 together.
+        assert!(reads <= 5 * 3_000 / 64 + 10, "{reads} reads for {read} entries");
+    }
+}
+
+#[test]
 fn small_batches_are_copied_and_their_files_used_again() {
     let mut store = Store::new();
     for _ in 0..2_000 {

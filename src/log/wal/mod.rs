@@ -10,6 +10,7 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, IoSlice};
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use self::header::{BATCH_HEADER, BLOCK, BatchHeader, FileHeader, round_up};
 pub(super) use self::read::{Record, records, records_between, records_of, stretch};
 pub(super) use self::replay::{Replay, replay};
-use super::batch::{Batch, TABLE_ENTRY};
+use super::batch::{Batch, Run, TABLE_ENTRY};
 use super::storage::{File, Storage};
 use super::{CommitError, LogError};
 
@@ -157,6 +158,8 @@ pub(super) struct WalWriter {
     behind: Vec<WalFile>,
     /// There may be a part of a batch at `offset` for which there was no space.
     has_remnant: bool,
+    /// Records of one log are put together where that makes so many bytes of each log's.
+    group_min: u64,
 }
 
 impl WalWriter {
@@ -172,7 +175,13 @@ impl WalWriter {
             synced: next - 1,
             behind: Vec::new(),
             has_remnant: false,
+            group_min: u64::MAX,
         }
+    }
+
+    /// Puts records of one log together, in each batch in which that makes so many bytes of each log's on the average.
+    pub(super) fn grouping(self, group_min: u64) -> Self {
+        Self { group_min, ..self }
     }
 
     /// Whether batches whose lengths add up to `bytes` go into the file. An empty file takes any number.
@@ -189,7 +198,12 @@ impl WalWriter {
         if length == 0 {
             return Ok(());
         }
-        let table = batches.iter().fold(0, |checksum, batch| crc32c::crc32c_append(checksum, &batch.table));
+        let grouped = grouped(batches, self.group_min);
+        let tables = match &grouped {
+            Some(runs) => vec![runs.iter().flat_map(|run| run.table).copied().collect::<Vec<u8>>().into()],
+            None => batches.iter().map(|batch| Cow::from(&batch.table)).collect::<Vec<Cow<'_, [u8]>>>(),
+        };
+        let table = tables.iter().fold(0, |checksum, table| crc32c::crc32c_append(checksum, table));
         let header = BatchHeader {
             sequence: self.file.sequence,
             number: self.next,
@@ -210,8 +224,11 @@ impl WalWriter {
         let padding = [0; BLOCK as usize];
         let header_bytes = header.bytes(self.offset);
         let mut pieces = vec![IoSlice::new(&header_bytes)];
-        pieces.extend(batches.iter().map(|batch| IoSlice::new(&batch.table)));
-        batches.iter().for_each(|batch| push_records(batch, &mut pieces));
+        pieces.extend(tables.iter().map(|table| IoSlice::new(table)));
+        match grouped {
+            Some(runs) => pieces.extend(runs.into_iter().flat_map(Run::pieces).map(IoSlice::new)),
+            None => batches.iter().for_each(|batch| push_records(batch, &mut pieces)),
+        }
         let unused = (end - self.offset - header.total()) as usize;
         pieces.push(IoSlice::new(&padding[..unused]));
         if let Err(error) = self.file.file.write_at(&pieces, self.offset) {
@@ -303,6 +320,27 @@ impl WalWriter {
 /// Whether an operation failed for want of space.
 pub(super) fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The records of all batches, log by log, so that a queue's messages lie together in the file though they came with those of
+/// others. None when they do already, when too little of each log would lie together, and when a record refers to another
+/// by the distance. The order of one log's records stays, and those of different logs mean nothing to each other.
+fn grouped<'a>(batches: &[&'a Batch], group_min: u64) -> Option<Vec<Run<'a>>> {
+    let count: usize = batches.iter().map(|batch| batch.run_count()).sum();
+    if count < 2 || group_min == u64::MAX {
+        return None;
+    }
+    let mut runs = Vec::with_capacity(count);
+    for batch in batches {
+        runs.extend(batch.runs()?);
+    }
+    if runs.is_sorted_by_key(|run| run.log) {
+        return None;
+    }
+    runs.sort_by_key(|run| run.log);
+    let logs = 1 + runs.windows(2).filter(|pair| pair[0].log != pair[1].log).count();
+    let bytes: u64 = runs.iter().map(Run::length).sum();
+    (logs < runs.len() && bytes / logs as u64 >= group_min).then_some(runs)
 }
 
 fn push_records<'a>(batch: &'a Batch, pieces: &mut Vec<IoSlice<'a>>) {
