@@ -46,6 +46,11 @@ def segments(data: Path) -> list[Path]:
     return sorted((data / "segments").glob("*.seg"))
 
 
+def kept_wal_files(data: Path) -> list[Path]:
+    """WAL files that became part of segments, oldest first."""
+    return sorted((data / "segments").glob("*.wal"))
+
+
 def snapshots(data: Path) -> list[Path]:
     """Of definitions, oldest first."""
     return sorted((data / "definitions").glob("*.snapshot"))

@@ -96,10 +96,21 @@ def killed(broker):
 
 @pytest.fixture
 def stored(broker):
-    """A stopped broker with messages in several segments, and the bodies."""
-    sent = bodies(100, 50_000)
+    """A stopped broker with messages copied to several segments, since they came in small batches, and the bodies."""
+    sent = bodies(100, 24_000)
     publish_each(broker, sent)
     wait_until(lambda: len(damage.segments(broker.data)) >= 2, "segments")
+    broker.stop()
+    assert not damage.kept_wal_files(broker.data)
+    return broker, sent
+
+
+@pytest.fixture
+def kept(broker):
+    """A stopped broker with messages in WAL files that became part of segments, and the bodies."""
+    sent = bodies(100, 50_000)
+    publish_each(broker, sent)
+    wait_until(lambda: len(damage.kept_wal_files(broker.data)) >= 2, "WAL files in segments")
     broker.stop()
     return broker, sent
 
@@ -118,7 +129,8 @@ def in_wal(file, sent):
 
 def in_segments(broker, sent):
     """The numbers of the messages that are in segments."""
-    contents = [file.read_bytes() for file in damage.segments(broker.data)]
+    files = damage.segments(broker.data) + damage.kept_wal_files(broker.data)
+    contents = [file.read_bytes() for file in files]
     return [number for number, body in enumerate(sent) if any(body in content for content in contents)]
 
 
@@ -338,7 +350,7 @@ def test_damaged_messages_of_a_segment(stored, harm):
     victims = [there[0], there[len(there) // 2]]
     for victim in victims:
         file = segment_with(broker, sent[victim])
-        offset = damage.where(file, sent[victim]) + 20_000
+        offset = damage.where(file, sent[victim]) + 10_000
         harm(file, offset)
         code, text = verify(broker)
         assert code != 0
@@ -418,6 +430,56 @@ def test_a_segment_is_missing(stored):
     # Which file they were in nobody knows any more, but that they were there.
     told = [line for line in log().splitlines() if "entries" in line and str(len(lost)) in line]
     assert told, log()
+
+
+def in_file(file, sent):
+    """The numbers of the messages that are in a file as a whole."""
+    content = file.read_bytes()
+    return [number for number, body in enumerate(sent) if body in content]
+
+
+def test_undamaged_kept_wal_files_are_read_without_complaint(kept):
+    broker, sent = kept
+    assert verify(broker)[0] == 0, verify(broker)
+    log = restart_with_log(broker)
+    assert drain(broker) == sent
+    assert "lost" not in log() and "damaged" not in log()
+
+
+@pytest.mark.parametrize("harm", [damage.flip_bit, damage.zero_page])
+def test_a_damaged_message_of_a_kept_wal_file(kept, harm):
+    broker, sent = kept
+    file = damage.kept_wal_files(broker.data)[0]
+    there = in_file(file, sent)
+    victim = there[len(there) // 2]
+    harm(file, damage.where(file, sent[victim]) + 20_000)
+    assert_verify_finds(broker, file)
+    log = restart_with_log(broker)
+    assert drain(broker) == without(sent, victim)
+    wait_until(lambda: damage.lines_about(log(), file), "a line about the damage")
+    assert_tells(log(), file, "damaged")
+
+
+def test_a_kept_wal_file_is_missing(kept):
+    broker, sent = kept
+    file = damage.kept_wal_files(broker.data)[0]
+    lost = in_file(file, sent)
+    file.unlink()
+    assert_verify_finds(broker, file)
+    log = restart_with_log(broker)
+    assert numbers(drain(broker)) == without(list(range(100)), *lost)
+    assert_tells(log(), file, "missing", "lost")
+
+
+def test_the_index_of_a_kept_wal_file_is_empty(kept):
+    broker, sent = kept
+    file = damage.kept_wal_files(broker.data)[0].with_suffix(".seg")
+    os.truncate(file, 0)
+    assert_verify_finds(broker, file)
+    log = restart_with_log(broker)
+    # The WAL file has all that it had.
+    assert drain(broker) == sent
+    assert_tells(log(), file, "damaged")
 
 
 def test_unfinished_files_are_removed(stored):

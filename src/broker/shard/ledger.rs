@@ -20,6 +20,9 @@ const RECORDING_MIN: u64 = 1024 * 1024;
 /// Part of a queue's even share of the memory budget from which on it may be one of those that fill it.
 const SHARE_DIVISOR: u64 = 8;
 
+/// The part of the memory budget that is left to queues which nobody reads.
+const UNREAD_SHARE: u64 = 2;
+
 /// What became of a publish.
 enum Put {
     /// Its record outlives the broker, so the confirm waits for it.
@@ -168,11 +171,16 @@ impl Shard {
         }
     }
 
+    /// Entries of queues can be read back. Queues that nobody reads have the less in memory: what comes is not what leaves
+    /// next.
     pub(super) fn flushed(&mut self, through: &[(QueueId, MessageIndex)]) {
+        let unread = self.memory_budget / UNREAD_SHARE;
         for (queue, index) in through {
-            if let Some(owned) = self.queues.get_mut(queue) {
-                owned.machine.flushed(*index);
-                self.pageable.insert(*queue);
+            let Some(owned) = self.queues.get_mut(queue) else { continue };
+            owned.machine.flushed(*index);
+            self.pageable.insert(*queue);
+            if self.held > unread && !owned.machine.is_read() {
+                self.page_out_of(*queue, self.held - unread);
             }
         }
     }
@@ -181,16 +189,21 @@ impl Shard {
     pub(super) fn page_out(&mut self) {
         while self.held > self.memory_budget {
             let Some(queue) = self.pageable.pop_first() else { return };
-            let Some(owned) = self.queues.get_mut(&queue) else { continue };
             let wanted = self.held - self.memory_budget;
-            let freed = owned.machine.page_out(wanted);
-            let held = owned.machine.memory();
-            self.held = self.held - owned.held + held;
-            owned.held = held;
-            if freed >= wanted {
+            if self.page_out_of(queue, wanted) >= wanted {
                 self.pageable.insert(queue);
             }
         }
+    }
+
+    /// Brings memory of one queue back, about so many bytes. The bytes freed.
+    fn page_out_of(&mut self, queue: QueueId, wanted: u64) -> u64 {
+        let Some(owned) = self.queues.get_mut(&queue) else { return 0 };
+        let freed = owned.machine.page_out(wanted);
+        let held = owned.machine.memory();
+        self.held = self.held - owned.held + held;
+        owned.held = held;
+        freed
     }
 
     /// Looks at the queues that were worked on: what the log has to know, what they hold, and their earliest deadline. A

@@ -196,6 +196,21 @@ fn traced(shards: u16) -> (Arc<Broker>, Client) {
 }
 
 #[test]
+fn queues_that_nobody_reads_take_half_of_the_memory_budget() {
+    let broker = broker(1, Limits::default());
+    let mut client = Client::new(&broker, "/");
+    client.declare("deep");
+    let persistent = Properties { delivery_mode: Some(2), ..Properties::default() };
+    let mut most = 0;
+    for _ in 0..1_500 {
+        client.publish("", "deep", &persistent, &[7; 1024]);
+        most = broker.held().max(most);
+    }
+    // Half of 1 MiB, and what the log has not put into segments yet: it does that file by file.
+    assert!(most > 256 * 1024 && most < 768 * 1024, "{most} bytes");
+}
+
+#[test]
 fn publishes_and_deliveries_are_copied_while_tracing_is_on() {
     for shards in [1, 3] {
         let (broker, mut client) = traced(shards);

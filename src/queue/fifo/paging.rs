@@ -1,7 +1,6 @@
 //! What the queue and its log do for each other: records that may go, messages that leave memory and come back, and the
 //! queue as it begins after a restart.
 
-use std::mem;
 use std::sync::Arc;
 
 use super::super::backlog::{MESSAGE_MEMORY, Window};
@@ -38,6 +37,12 @@ impl Fifo {
         }
     }
 
+    /// Whether somebody may want the first messages soon: a consumer, or whoever got one since the last `page_out`.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.is_polled || !self.consumers.is_empty()
+    }
+
     /// Gives about `bytes_max` bytes of memory back by keeping messages in the log only, if there are as many that can
     /// be read back and are not about to be delivered: to a consumer, or to somebody who got one since the last time. The
     /// bytes freed. Cheap when there is nothing to be done.
@@ -45,8 +50,8 @@ impl Fifo {
         if !self.may_page_out {
             return 0;
         }
-        let is_read = mem::take(&mut self.is_polled) || !self.consumers.is_empty();
-        let window = if is_read { Window::default() } else { Window::NONE };
+        let window = if self.is_read() { Window::default() } else { Window::NONE };
+        self.is_polled = false;
         let freed = self.ready.page_out(window, bytes_max, self.flushed);
         self.may_page_out = freed >= bytes_max;
         freed
