@@ -87,9 +87,9 @@ pub trait Node: Send + Sync {
     /// Accepts no new client connections, or does again.
     fn suspend_listeners(&self, suspended: bool);
 
-    /// Moves the memory watermark.
+    /// Moves the memory watermark; the alarm is in force afterwards, or is not.
     fn set_memory_limit(&self, bytes: u64);
 
-    /// Moves the limit of free disk space.
+    /// Moves the limit of free disk space; the alarm is in force afterwards, or is not.
     fn set_disk_limit(&self, bytes: u64);
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::broker::Broker;
 use crate::broker::events::Notice;
 use crate::config::{Memory, Storage, machine_memory};
@@ -33,6 +35,7 @@ const FILLING_MAX: u64 = 1 << 30;
 #[derive(Debug, Default)]
 pub(super) struct Alarms {
     causes: AtomicU8,
+    usage: Mutex<Usage>,
     /// Bytes in use above which there is an alarm; 0 while the machine's memory is not known.
     memory_limit: AtomicU64,
     /// Bytes in use, as of the last look.
@@ -44,6 +47,11 @@ pub(super) struct Alarms {
 }
 
 impl Alarms {
+    /// Whether publishers are blocked, for whatever cause.
+    pub(super) fn is_set(&self) -> bool {
+        self.causes.load(Ordering::Acquire) != 0
+    }
+
     /// What a connection has to know when it begins.
     pub(super) fn current(&self) -> Option<Event> {
         reason(self.causes.load(Ordering::Acquire)).map(|reason| Event::Blocked { reason })
@@ -100,16 +108,19 @@ impl Alarms {
     pub(super) fn disk(&self) -> (u64, u64) {
         (self.disk_free.load(Ordering::Relaxed), self.disk_limit.load(Ordering::Relaxed))
     }
+}
 
-    /// Takes effect with the next look.
-    pub(super) fn set_memory_limit(&self, bytes: u64) {
-        self.memory_limit.store(bytes, Ordering::Relaxed);
-    }
+/// Moves the watermark. The alarm it sets or clears is in force when this returns: whatever a connection reads from its
+/// socket afterwards is held back, or not.
+pub(super) fn set_memory_limit(shared: &Shared, bytes: u64) {
+    shared.alarms.memory_limit.store(bytes, Ordering::Relaxed);
+    check_memory(shared);
+}
 
-    /// Takes effect with the next look.
-    pub(super) fn set_disk_limit(&self, bytes: u64) {
-        self.disk_limit.store(bytes, Ordering::Relaxed);
-    }
+/// Moves the limit of free disk space, with effect when this returns.
+pub(super) fn set_disk_limit(shared: &Shared, bytes: u64, data_dir: &Path) {
+    shared.alarms.disk_limit.store(bytes, Ordering::Relaxed);
+    check_disk(shared, data_dir);
 }
 
 /// As `connection.blocked` says it.
@@ -131,13 +142,13 @@ pub(super) fn start(shared: &Arc<Shared>, memory: &Memory, storage: &Storage, da
         Some(total) => {
             let watermark = memory.high_watermark.bytes(total);
             tracing::info!(watermark_mib = watermark >> 20, "memory alarm");
-            shared.alarms.set_memory_limit(watermark);
+            shared.alarms.memory_limit.store(watermark, Ordering::Relaxed);
             tokio::spawn(watch_memory(Arc::clone(shared), memory.check_interval));
         }
     }
     let limit = storage.disk_free_limit.bytes(total.unwrap_or(0));
     tracing::info!(limit_mib = limit >> 20, "disk alarm");
-    shared.alarms.set_disk_limit(limit);
+    shared.alarms.disk_limit.store(limit, Ordering::Relaxed);
     // Before the first client comes.
     if let Some(free) = check_disk(shared, data_dir) {
         tokio::spawn(watch_disk(Arc::clone(shared), data_dir.to_owned(), storage.disk_check_interval, free));
@@ -145,27 +156,32 @@ pub(super) fn start(shared: &Arc<Shared>, memory: &Memory, storage: &Storage, da
 }
 
 async fn watch_memory(shared: Arc<Shared>, interval: Duration) {
-    let mut usage = Usage::default();
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Some(resident) = resident() else { continue };
-        let used = usage.used(resident, shared.broker.held());
-        shared.alarms.memory_used.store(used, Ordering::Relaxed);
-        let (_, watermark) = shared.alarms.memory();
-        let alarm = used > watermark;
-        if shared.alarms.holds(Cause::Memory) == alarm {
-            continue;
-        }
-        let (used_mib, watermark_mib) = (used >> 20, watermark >> 20);
-        if alarm {
-            tracing::warn!(used_mib, watermark_mib, "memory alarm is set: publishers are blocked");
-        } else {
-            tracing::info!(used_mib, watermark_mib, "memory alarm is cleared");
-        }
-        shared.alarms.set(Cause::Memory, alarm, &shared.broker);
+        check_memory(&shared);
     }
+}
+
+fn check_memory(shared: &Shared) {
+    let Some(resident) = resident() else { return };
+    // Held to the end: whoever looks at the same time must not set what the other one clears.
+    let mut usage = shared.alarms.usage.lock();
+    let used = usage.used(resident, shared.broker.held());
+    shared.alarms.memory_used.store(used, Ordering::Relaxed);
+    let (_, watermark) = shared.alarms.memory();
+    let alarm = used > watermark;
+    if shared.alarms.holds(Cause::Memory) == alarm {
+        return;
+    }
+    let (used_mib, watermark_mib) = (used >> 20, watermark >> 20);
+    if alarm {
+        tracing::warn!(used_mib, watermark_mib, "memory alarm is set: publishers are blocked");
+    } else {
+        tracing::info!(used_mib, watermark_mib, "memory alarm is cleared");
+    }
+    shared.alarms.set(Cause::Memory, alarm, &shared.broker);
 }
 
 /// Bytes free; none when they cannot be measured.

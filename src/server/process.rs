@@ -1,6 +1,7 @@
 //! This process, as the management API asks about it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -15,8 +16,8 @@ use crate::logging::Logging;
 use crate::management::{Certificate, Listener, Node, NodeFacts};
 use crate::model::ids::Timestamp;
 
-use super::Shared;
 use super::tls::Certificates;
+use super::{Shared, alarms};
 
 /// See the module's documentation.
 pub(super) struct Process {
@@ -144,11 +145,11 @@ impl Node for Process {
     }
 
     fn set_memory_limit(&self, bytes: u64) {
-        self.shared.alarms.set_memory_limit(bytes);
+        alarms::set_memory_limit(&self.shared, bytes);
     }
 
     fn set_disk_limit(&self, bytes: u64) {
-        self.shared.alarms.set_disk_limit(bytes);
+        alarms::set_disk_limit(&self.shared, bytes, Path::new(&self.data_directory));
     }
 }
 
