@@ -105,6 +105,9 @@ pub trait Authorize: Send + Sync {
     /// The answer, if it was given a short time ago.
     fn known(&self, question: &Question) -> Option<bool>;
 
+    /// Drops what it knows of the user, so that it is asked anew.
+    fn forget(&self);
+
     /// Asks. None is no answer, in time; which allows nothing.
     fn ask(&self, question: Question) -> Eventually<Option<bool>>;
 

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::model::entity::Queue;
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, QueueId};
-use crate::model::names::{ExchangeName, VhostName};
+use crate::model::names::{ConsumerTag, ExchangeName, VhostName};
 use crate::model::statistics::ConnectionRecord;
 use crate::queue::{Command, Fifo, Loaded, Publish};
 use crate::routing::QueueTarget;
@@ -57,6 +57,11 @@ pub(super) enum Envelope {
     Resume(ConnectionId),
     /// Ends a consumer, whichever queue it is on.
     CancelConsumer(ConsumerId),
+    /// Ends a consumer whose user may not read from the queue any more, and reports `ConsumerCancelled`.
+    RevokeConsumer {
+        consumer: ConsumerId,
+        tag: ConsumerTag,
+    },
     /// Ends a channel's consumers, requeues what it holds, and reports `Joined`.
     ChannelDown(ChannelRef),
     /// Ends everything of the connection and reports `ShardDown`.

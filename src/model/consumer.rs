@@ -13,7 +13,7 @@ pub struct ConsumerView {
     pub prefetch: u16,
     pub no_ack: bool,
     pub exclusive: bool,
-    pub priority: i32,
+    pub priority: i64,
     /// Whether it may be served: false behind a single active consumer.
     pub active: bool,
     /// Deliveries it has not settled.

@@ -225,6 +225,8 @@ enum Rule {
     OneOf(&'static [&'static str]),
     Bool,
     MaxAge,
+    /// It is known and compared, and has no effect.
+    Any,
 }
 
 struct Argument {
@@ -268,7 +270,7 @@ const ARGUMENTS: &[Argument] = &[
     argument("x-max-age", Rule::MaxAge, "s"),
     argument("x-overflow", Rule::OneOf(&["drop-head", "reject-publish", "reject-publish-dlx"]), "cq"),
     argument("x-max-priority", Rule::Integer { min: 0, max: 255 }, "c"),
-    argument("x-queue-mode", Rule::OneOf(&["default", "lazy"]), "c"),
+    argument("x-queue-mode", Rule::Any, "c"),
     argument("x-queue-version", Rule::Integer { min: 1, max: 2 }, "c"),
     argument("x-single-active-consumer", Rule::Bool, "cq"),
     argument("x-queue-type", Rule::Text, "cqs"),
@@ -300,6 +302,7 @@ impl Argument {
 
     fn check(&self, value: &FieldValue) -> Result<(), String> {
         match self.rule {
+            Rule::Any => Ok(()),
             Rule::Integer { min, max } => check_integer(self.name, value, min, max),
             Rule::Bool => match value {
                 FieldValue::Bool(_) => Ok(()),

@@ -71,6 +71,9 @@ impl ReplyCode {
     }
 }
 
+/// Bytes of a short string.
+const REPLY_TEXT_MAX: usize = 255;
+
 /// A refused request. The class and method it answers are filled in by the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} - {text}", code.name())]
@@ -86,15 +89,19 @@ impl Exception {
         Self { code, text: text.into() }
     }
 
-    /// The reply text as it goes over the wire: prefixed, at most 255 bytes.
+    /// The reply text as it goes over the wire: prefixed, at most 255 bytes, with dots where more would follow.
     #[must_use]
     pub fn reply_text(&self) -> String {
+        const DOTS: &str = "...";
         let mut text = format!("{} - {}", self.code.name(), self.text);
-        let mut length = text.len().min(255);
-        while !text.is_char_boundary(length) {
-            length -= 1;
+        if text.len() > REPLY_TEXT_MAX {
+            let mut length = REPLY_TEXT_MAX - DOTS.len();
+            while !text.is_char_boundary(length) {
+                length -= 1;
+            }
+            text.truncate(length);
+            text.push_str(DOTS);
         }
-        text.truncate(length);
         text
     }
 

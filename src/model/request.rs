@@ -21,6 +21,12 @@ pub enum Request {
     OpenVhost(VhostName),
     /// Answered by `Event::SecretUpdated` or a connection exception.
     UpdateSecret(Vec<u8>),
+    /// Ends the consumer unless the user may still read from its queue; then `Event::ConsumerCancelled` says so.
+    CheckConsumer {
+        consumer: ConsumerId,
+        tag: ConsumerTag,
+        queue: QueueName,
+    },
     /// A channel exists from here on.
     OpenChannel(ChannelRef),
     Publish(PublishRequest),
@@ -131,7 +137,7 @@ pub enum Ask {
     ChannelPrefetch {
         limit: u16,
     },
-    /// Requeues the deliveries; answered when their queues have them.
+    /// Requeues the deliveries; answered before any of them is delivered again.
     Recover {
         settlements: Vec<Settlement>,
     },
@@ -234,7 +240,7 @@ pub enum Event {
         consumer: ConsumerId,
         timeout_ms: u64,
     },
-    /// The broker ended the consumer (its queue is gone).
+    /// The broker ended the consumer: its queue is gone, or the user may not read from it any more.
     ConsumerCancelled {
         consumer: ConsumerId,
         tag: ConsumerTag,

@@ -51,7 +51,7 @@ pub(super) struct Holder {
     /// The order of registration.
     pub order: u64,
     prefetch: u16,
-    priority: i32,
+    priority: i64,
     exclusive: bool,
     state: State,
     /// None for a channel's gets.
@@ -70,7 +70,7 @@ enum State {
 
 #[derive(Debug)]
 struct Ring {
-    priority: i32,
+    priority: i64,
     ready: VecDeque<u32>,
 }
 

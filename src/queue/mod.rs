@@ -90,7 +90,7 @@ pub struct Subscription {
     pub no_ack: bool,
     pub exclusive: bool,
     /// Higher ones are served first.
-    pub priority: i32,
+    pub priority: i64,
     /// As the client gave them, for listings.
     pub arguments: FieldTable,
 }

@@ -173,7 +173,7 @@ impl Harness {
                     prefetch,
                     no_ack,
                     exclusive,
-                    priority,
+                    priority: priority.into(),
                     arguments: FieldTable::default(),
                 })
             }

@@ -120,7 +120,7 @@ impl Player {
                     prefetch: small("prefetch"),
                     no_ack: flag("no-ack"),
                     exclusive: flag("exclusive"),
-                    priority: i32::try_from(number("priority").unwrap_or(0)).unwrap(),
+                    priority: number("priority").unwrap_or(0),
                     arguments: FieldTable::default(),
                 })
             }

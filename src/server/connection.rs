@@ -255,8 +255,8 @@ impl Driver {
         let before = self.protocol.output().len();
         let stream = &mut self.stream;
         let outcome = self.protocol.output().drain(|slices| stream.try_write_vectored(slices));
-        self.protocol.note_written();
         let left = self.protocol.output().len();
+        self.protocol.note_written(before - left);
         self.record.traffic.add(TrafficNumber::Sent, (before - left) as u64);
         self.record.traffic.add(TrafficNumber::SentCount, 1);
         self.record.traffic.set(TrafficNumber::Pending, left as u64);
@@ -314,6 +314,10 @@ impl Driver {
 
     /// How many bytes had arrived.
     fn read(&mut self) -> io::Result<usize> {
+        // What was sent after an alarm was set is not to overtake the news of it.
+        if self.shared.alarms.is_set() != self.protocol.is_alarmed() {
+            self.work(self.shared.clock.now());
+        }
         READ_BUFFER.with_borrow_mut(|buffer| match self.stream.try_read(buffer) {
             Ok(0) => {
                 self.end_of_input = true;
@@ -376,6 +380,9 @@ impl Driver {
             return Ok(Wake::Input);
         }
         let writing = waiting > 0 || self.stream.wants_write();
+        if !reading {
+            self.protocol.note_deaf();
+        }
         if reading && self.stream.has_input() {
             return Ok(Wake::Readable);
         }

@@ -198,6 +198,10 @@ impl Authorize for Remote {
         cache.get(&key).filter(|(_, until)| *until > Instant::now()).map(|(answer, _)| *answer)
     }
 
+    fn forget(&self) {
+        self.backend.cache.lock().retain(|(asker, _), _| *asker != self.asker);
+    }
+
     fn ask(&self, question: Question) -> Eventually<Option<bool>> {
         let (backend, asker) = (Arc::clone(&self.backend), Arc::clone(&self.asker));
         Box::pin(async move { backend.may(&asker, &question).await })

@@ -29,7 +29,8 @@ fn the_broker_sends_heartbeats_when_it_has_nothing_else_to_say() {
         client.send_bytes(&frame(HEARTBEAT, 0, b""));
         assert_eq!(client.try_recv(1, Duration::from_millis(400)).err(), Some(NoFrame::TimedOut));
     }
-    assert!((3..=9).contains(&client.heartbeats), "{} heartbeats in 4 s at an interval of 1 s", client.heartbeats);
+    // Every half interval: whoever allows for one interval of silence and no more is not to wait in vain.
+    assert!((6..=9).contains(&client.heartbeats), "{} heartbeats in 4 s at an interval of 1 s", client.heartbeats);
 }
 
 #[test]
@@ -38,7 +39,31 @@ fn a_silent_client_is_dropped_within_three_intervals() {
     let start = Instant::now();
     assert_eq!(client.try_recv(0, PATIENCE).err(), Some(NoFrame::Closed), "without a close frame");
     let waited = start.elapsed();
-    assert!(waited > Duration::from_millis(1500) && waited < Duration::from_secs(8), "dropped after {waited:?}");
+    assert!(waited > Duration::from_millis(1500) && waited < Duration::from_millis(3900), "dropped after {waited:?}");
+}
+
+#[test]
+fn a_silent_client_with_a_consumer_is_dropped_as_soon() {
+    let mut names = Names::new();
+    let name = names.queue("q");
+    let mut publisher = broker().connect();
+    publisher.declare_queue(1, &name, queue::DURABLE, &none());
+    let mut client = with_heartbeat(1);
+    client.consume(1, &name, "c", basic::NO_ACK, &none());
+    // What the broker sends, and the client's system takes, is no sign of life.
+    let start = Instant::now();
+    loop {
+        publisher.publish(1, "", &name, "m");
+        match client.try_recv(1, Duration::from_millis(100)) {
+            Ok(incoming) => assert_eq!(incoming.method.ids(), basic::DELIVER),
+            Err(NoFrame::TimedOut) => {}
+            Err(NoFrame::Closed) => break,
+        }
+        assert!(start.elapsed() < PATIENCE, "nobody misses the client");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let waited = start.elapsed();
+    assert!(waited > Duration::from_millis(1500) && waited < Duration::from_millis(3900), "dropped after {waited:?}");
 }
 
 #[test]
@@ -147,8 +172,11 @@ fn close_while_messages_flow() {
 #[test]
 fn update_secret_is_accepted() {
     let mut client = broker().connect();
-    let reply = client.call(0, &connection::update_secret("guest"));
-    assert_eq!((reply.ids(), reply.arguments), ((10, 71), vec![]));
+    // A password has done its work when the connection is open: any other is as good.
+    for secret in ["guest", "another", ""] {
+        let reply = client.call(0, &connection::update_secret(secret));
+        assert_eq!((reply.ids(), reply.arguments), ((10, 71), vec![]));
+    }
     client.exclusive_queue(1, &none());
 }
 

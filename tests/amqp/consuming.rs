@@ -1,6 +1,7 @@
 //! Deliveries: acknowledgements, requeueing, prefetch, priorities, cancellation.
 
 use crate::{
+    cases::{Case, run_channel_errors},
     client::{Client, Handshake},
     harness::{Names, broker, is_warren},
     methods::{basic, channel, exchange, queue},
@@ -344,4 +345,97 @@ fn auto_delete_exchanges_end_with_their_last_binding() {
     client.call(1, &queue::delete(&second, 0));
     client.send(1, &exchange::declare(&name, "", exchange::PASSIVE, &none()));
     client.expect_channel_close(1, 404, &format!("NOT_FOUND - no exchange '{name}' in vhost '/'"), (40, 10));
+}
+
+/// Clients that hear of the end of a consumer before the answer they wait for take it for the answer, or fail.
+#[test]
+fn consumers_end_after_the_answer_that_ended_them() {
+    let mut names = Names::new();
+    for flags in [queue::DURABLE, queue::EXCLUSIVE] {
+        let name = names.queue(&format!("q{flags}"));
+        let mut client = broker().connect();
+        client.declare_queue(1, &name, flags, &none());
+        client.consume(1, &name, "a", 0, &none());
+        client.consume(1, &name, "b", 0, &none());
+        client.send(1, &queue::delete(&name, 0));
+        client.expect(1, (50, 41));
+        let mut cancelled: Vec<String> =
+            (0..2).map(|_| client.expect(1, basic::CANCEL).method.reader().short_string()).collect();
+        cancelled.sort();
+        assert_eq!(cancelled, ["a", "b"]);
+        // And it can be had again, under the same names.
+        client.declare_queue(1, &name, flags, &none());
+        client.consume(1, &name, "a", 0, &none());
+        client.publish(1, "", &name, "m");
+        assert_eq!(client.expect_delivery(1).text(), "m");
+        client.call(1, &queue::delete(&name, 0));
+        client.expect(1, basic::CANCEL);
+    }
+}
+
+#[test]
+fn recover_ok_stands_before_what_is_delivered_again() {
+    let mut names = Names::new();
+    for flags in [queue::DURABLE, queue::EXCLUSIVE] {
+        let name = names.queue(&format!("q{flags}"));
+        let mut client = broker().connect();
+        client.declare_queue(1, &name, flags, &none());
+        client.consume(1, &name, "c", 0, &none());
+        for number in 0..3 {
+            client.publish(1, "", &name, format!("{number}"));
+            client.expect_delivery(1);
+        }
+        client.send(1, &basic::recover(1));
+        client.expect(1, (60, 111));
+        for number in 0..3 {
+            let again = client.expect_delivery(1);
+            assert_eq!((again.text(), again.redelivered), (format!("{number}").as_str(), true));
+        }
+    }
+}
+
+#[test]
+fn arguments_of_consumers_must_be_for_the_queues_type() {
+    let names = Names::new();
+    let name = names.plain("q");
+    let declare = queue::declare(&name, queue::EXCLUSIVE, &none());
+    let of_other_types = [
+        ("x-stream-offset", "first".into()),
+        ("x-stream-filter", "a".into()),
+        ("x-stream-match-unfiltered", Value::Bool(true)),
+        ("x-consumer-timeout", 1000.into()),
+    ];
+    let mut cases: Vec<Case> = of_other_types
+        .into_iter()
+        .map(|(argument, value): (&str, Value)| {
+            let text = format!(
+                "PRECONDITION_FAILED - invalid arg '{argument}' for queue '{name}' in vhost '/' of queue type \
+                 rabbit_classic_queue"
+            );
+            let consume = basic::consume(&name, "t", 0, &table([(argument, value)]));
+            Case::new(argument, consume, 406, &text).after([declare.clone()])
+        })
+        .collect();
+    let text = format!(
+        "PRECONDITION_FAILED - invalid arg 'x-priority' for queue '{name}' in vhost '/': \"expected integer, got longstr\""
+    );
+    let consume = basic::consume(&name, "t", 0, &table([("x-stream-filter", 1.into()), ("x-priority", "a".into())]));
+    cases.push(Case::new("x-priority", consume, 406, &text).after([declare]));
+    run_channel_errors(cases);
+
+    let mut client = broker().connect();
+    let name = client.exclusive_queue(1, &none());
+    for (number, (argument, value)) in [
+        ("x-priority", Value::I64(1 << 40)),
+        ("x-priority", Value::I64(-1 << 40)),
+        ("x-cancel-on-ha-failover", "odd".into()),
+        ("x-unknown", 1.into()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        client.consume(1, &name, &format!("t{number}"), 0, &table([(argument, value)]));
+    }
+    client.publish(1, "", &name, "m");
+    assert_eq!(client.expect_delivery(1).consumer_tag, "t0");
 }

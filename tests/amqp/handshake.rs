@@ -14,35 +14,36 @@ use crate::{
     wire::{HEADER, Properties, Table, Value, Writer, field, frame, table},
 };
 
-/// What a broker answers that cannot speak the version asked for.
-const OFFER_SASL: &[u8] = b"AMQP\x03\x01\x00\x00";
-
 #[test]
-fn other_protocol_headers_are_answered_with_a_supported_one() {
-    let cases: Vec<(&str, &[u8], &[u8])> = vec![
-        ("0-8", b"AMQP\x01\x01\x08\x00", OFFER_SASL),
-        ("0-9-2", b"AMQP\x00\x00\x09\x02", PROTOCOL_HEADER),
-        ("0-10", b"AMQP\x00\x00\x0a\x00", PROTOCOL_HEADER),
-        ("0-0-8", b"AMQP\x00\x00\x08\x00", OFFER_SASL),
-        ("1.0 without SASL", b"AMQP\x00\x01\x00\x00", OFFER_SASL),
-        ("1.0 over TLS", b"AMQP\x02\x01\x00\x00", OFFER_SASL),
-        ("unknown protocol id", b"AMQP\x09\x01\x00\x00", OFFER_SASL),
-        ("all ones", b"AMQP\xff\xff\xff\xff", OFFER_SASL),
-        ("HTTP", b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n", OFFER_SASL),
-        ("TLS", b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03", OFFER_SASL),
-        ("noise", b"\x00\x01\x02\x03\x04\x05\x06\x07", OFFER_SASL),
-        ("lower case", b"amqp\x00\x00\x09\x01", OFFER_SASL),
+fn other_protocol_headers_are_answered_with_the_supported_one() {
+    if !is_warren() {
+        return;
+    }
+    let cases: Vec<(&str, &[u8])> = vec![
+        ("0-8", b"AMQP\x01\x01\x08\x00"),
+        ("0-9-2", b"AMQP\x00\x00\x09\x02"),
+        ("0-10", b"AMQP\x00\x00\x0a\x00"),
+        ("0-0-8", b"AMQP\x00\x00\x08\x00"),
+        ("1.0 without SASL", b"AMQP\x00\x01\x00\x00"),
+        ("1.0 over TLS", b"AMQP\x02\x01\x00\x00"),
+        ("1.0 with SASL", b"AMQP\x03\x01\x00\x00"),
+        ("unknown protocol id", b"AMQP\x09\x01\x00\x00"),
+        ("all ones", b"AMQP\xff\xff\xff\xff"),
+        ("HTTP", b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n"),
+        ("TLS", b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03"),
+        ("noise", b"\x00\x01\x02\x03\x04\x05\x06\x07"),
+        ("lower case", b"amqp\x00\x00\x09\x01"),
     ];
     run_all(
         cases,
         |case| case.0.to_owned(),
-        |(_, sent, answer)| {
+        |(_, sent)| {
             let mut socket = broker().socket();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket.write_all(sent).unwrap();
             let mut received = [0; 8];
             socket.read_exact(&mut received).unwrap();
-            assert_eq!(&received, answer);
+            assert_eq!(&received, PROTOCOL_HEADER);
             assert_eq!(socket.read(&mut received).unwrap_or(0), 0, "the socket is closed after the answer");
         },
     );

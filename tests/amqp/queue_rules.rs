@@ -233,3 +233,18 @@ fn without_max_priority_the_property_means_nothing() {
     }
     assert_eq!(client.drain_queue(1, &name), ["0", "9", "5"]);
 }
+
+#[test]
+fn queue_mode_may_be_anything_and_stays_what_it_was() {
+    let mut client = broker().connect();
+    for value in ["lazy".into(), "odd".into(), 5.into(), Value::Bool(true), Value::Void] {
+        client.exclusive_queue(1, &table([("x-queue-mode", value)]));
+    }
+    let name = client.exclusive_queue(1, &table([("x-queue-mode", "lazy".into())]));
+    client.send(1, &queue::declare(&name, queue::EXCLUSIVE, &table([("x-queue-mode", "default".into())])));
+    let text = format!(
+        "PRECONDITION_FAILED - inequivalent arg 'x-queue-mode' for queue '{name}' in vhost '/': received 'default' but \
+         current is 'lazy'"
+    );
+    client.expect_channel_close(1, 406, &text, (50, 10));
+}

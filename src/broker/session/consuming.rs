@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::model::entity::QueueType;
 use crate::model::exception::Exception;
 use crate::model::ids::{ChannelRef, ConsumerId};
-use crate::model::names::QueueName;
+use crate::model::names::{ConsumerTag, QueueName, VhostName};
 use crate::model::request::{Answer, ConsumeRequest};
 use crate::model::table::FieldTable;
 use crate::queue::{Command, Subscription};
@@ -27,6 +28,7 @@ impl Session {
         self.check(Access::Read, ResourceKind::Queue, request.queue.as_str())?;
         let queue = self.usable_queue(&request.queue)?;
         let priority = consumer_priority(&request.queue, &queue.vhost, &request.arguments)?;
+        check_consumer_arguments(&request.queue, &queue.vhost, &request.arguments)?;
         if let Some(state) = self.channels.get_mut(&channel.serial)
             && let Some(limit) = &state.limit
         {
@@ -75,6 +77,19 @@ impl Session {
         self.join(channel, Answer::Done)
     }
 
+    /// Ends a consumer that the user may not have any more.
+    pub(super) fn check_consumer(&mut self, consumer: ConsumerId, tag: &ConsumerTag, queue: &QueueName) {
+        let is_allowed = || self.may_use(Access::Read, ResourceKind::Queue, queue.as_str()).unwrap_or(false);
+        if queue.as_str() == REPLY_TO || is_allowed() || self.has_question() {
+            return;
+        }
+        let user = self.user().map_or("", |user| user.as_str());
+        tracing::info!(user, queue = queue.as_str(), tag = tag.as_str(), "consumer ended: no read access any more");
+        for shard in self.attached_shards() {
+            self.send(shard, Envelope::RevokeConsumer { consumer, tag: tag.clone() });
+        }
+    }
+
     pub(super) fn get(
         &mut self,
         channel: ChannelRef,
@@ -99,17 +114,26 @@ impl Session {
     }
 }
 
-fn consumer_priority(
-    queue: &QueueName,
-    vhost: &crate::model::names::VhostName,
-    arguments: &FieldTable,
-) -> Result<i32, Exception> {
-    let Some(value) = arguments.find("x-priority") else { return Ok(0) };
-    let invalid = |reason: String| {
-        Exception::precondition_failed(format!(
-            "invalid arg 'x-priority' for queue '{queue}' in vhost '{vhost}': {reason}"
-        ))
+/// Arguments of consumers that only queues of other types understand.
+const OTHER_TYPES_ARGUMENTS: [&str; 4] =
+    ["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered", "x-consumer-timeout"];
+
+fn check_consumer_arguments(queue: &QueueName, vhost: &VhostName, arguments: &FieldTable) -> Result<(), Exception> {
+    let Some(argument) = OTHER_TYPES_ARGUMENTS.into_iter().find(|name| arguments.find(name).is_some()) else {
+        return Ok(());
     };
-    let priority = value.as_integer().ok_or_else(|| invalid(format!("expected integer, got {}", value.type_name())))?;
-    i32::try_from(priority).map_err(|_| invalid(format!("{{value_too_large,{priority}}}")))
+    let module = QueueType::Classic.module_name();
+    Err(Exception::precondition_failed(format!(
+        "invalid arg '{argument}' for queue '{queue}' in vhost '{vhost}' of queue type {module}"
+    )))
+}
+
+fn consumer_priority(queue: &QueueName, vhost: &VhostName, arguments: &FieldTable) -> Result<i64, Exception> {
+    let Some(value) = arguments.find("x-priority") else { return Ok(0) };
+    value.as_integer().ok_or_else(|| {
+        let kind = value.type_name();
+        Exception::precondition_failed(format!(
+            "invalid arg 'x-priority' for queue '{queue}' in vhost '{vhost}': \"expected integer, got {kind}\""
+        ))
+    })
 }

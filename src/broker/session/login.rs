@@ -73,8 +73,7 @@ impl Session {
         }
         let vhost = vhost?;
         if !self.may_enter(&name) {
-            let text = format!("access to vhost '{name}' refused for user '{}'", user.name);
-            return Err(Exception::not_allowed(text));
+            return Err(vhost_refusal(&user.name, &name));
         }
         let own = match self.authority {
             Authority::Internal => user.permissions.get(&name).cloned(),
@@ -117,20 +116,32 @@ impl Session {
         Ok(())
     }
 
-    /// The new secret must be the user's password, or another token of the same user.
+    /// A password says who somebody is when the connection begins, and no more: with a new one nothing changes but what
+    /// the user may do by now, so any will do. A token must be another one of the same user.
     pub(super) fn update_secret(&mut self, secret: &[u8], events: &mut Vec<Event>) {
-        if let Some(user) = self.user.as_ref().map(|user| user.name.clone())
-            && self.broker.asks_others()
-        {
-            return self.ask_whose(&user, secret);
+        let Some(login) = &self.login else { return events.push(secret_refused()) };
+        let user = Arc::clone(&login.user);
+        match &self.authority {
+            Authority::Internal if self.expires.is_none() => {
+                let own = self.topology.user(&user.name);
+                let may_stay = own.is_some_and(|user| user.permissions.contains_key(&login.vhost));
+                let refused = || Event::Exception { channel: None, exception: vhost_refusal(&user.name, &login.vhost) };
+                events.push(if may_stay { Event::SecretUpdated } else { refused() });
+            }
+            Authority::Remote(service) => {
+                service.forget();
+                self.ask_whether_to_stay(Identity { user, authority: self.authority.clone(), expires: self.expires });
+            }
+            // With `oauth2+internal` it is a token that says who it is, and it ends.
+            Authority::Internal | Authority::Token(_) => self.ask_whose(&user.name, secret),
+            Authority::Ended => events.push(secret_refused()),
         }
-        let accepted = self
-            .user
-            .as_ref()
-            .and_then(|user| self.topology.user(&user.name))
-            .is_some_and(|user| user.check_login(secret, self.peer).is_ok());
-        events.push(if accepted { Event::SecretUpdated } else { secret_refused() });
     }
+}
+
+/// The user may not work in the vhost, or not any more.
+pub(super) fn vhost_refusal(user: &UserName, vhost: &VhostName) -> Exception {
+    Exception::not_allowed(format!("access to vhost '{vhost}' refused for user '{user}'"))
 }
 
 pub(super) fn secret_refused() -> Event {

@@ -296,6 +296,7 @@ impl Session {
             Request::Login { mechanism } => self.log_in(&mechanism, events),
             Request::OpenVhost(vhost) => events.push(self.open_vhost(vhost)),
             Request::UpdateSecret(secret) => self.update_secret(&secret, events),
+            Request::CheckConsumer { consumer, tag, queue } => self.check_consumer(consumer, &tag, &queue),
             Request::OpenChannel(channel) => self.open_channel(channel, events),
             Request::Ask { channel, ask } => self.ask(channel, ask, events),
             Request::CloseChannel(channel) => self.close_channel(channel, events),
@@ -345,7 +346,8 @@ impl Session {
             Ask::ChannelPrefetch { limit } => self.channel_prefetch(channel, limit),
             Ask::Recover { settlements } => {
                 settlements.into_iter().for_each(|settlement| self.settle(settlement));
-                self.join(channel, Answer::Done)
+                // Now: the answer stands before what is delivered again.
+                Ok(Some(Answer::Done))
             }
             Ask::Commit { settlements } => {
                 self.commit(channel, events);

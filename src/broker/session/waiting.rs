@@ -169,15 +169,9 @@ impl Session {
             Ok(_) => Some("it is another user's".to_owned()),
             Err(error) => Some(error.to_string()),
         };
-        match (outcome, refusal, self.login.as_ref().map(|login| login.vhost.clone())) {
-            (Ok(identity), None, Some(vhost)) => {
-                let may_enter = identity.may_enter(&vhost, self.peer);
-                self.begin(Pending::Answer(Box::pin(async move {
-                    let may_stay = may_enter.await.unwrap_or(false);
-                    Verdict(Kind::Renewed(identity, may_stay))
-                })));
-            }
-            (_, refusal, _) => {
+        match (outcome, refusal) {
+            (Ok(identity), None) => self.ask_whether_to_stay(identity),
+            (_, refusal) => {
                 let user = current.map_or("", UserName::as_str);
                 let reason = refusal.unwrap_or_default();
                 tracing::warn!(user, peer = %self.peer, reason, "new secret refused");
@@ -186,10 +180,21 @@ impl Session {
         }
     }
 
+    /// Asks whether the connection may stay in its vhost; if so, its user is this one from then on.
+    pub(super) fn ask_whether_to_stay(&mut self, identity: Identity) {
+        let Some(vhost) = self.login.as_ref().map(|login| login.vhost.clone()) else { return };
+        let may_enter = identity.may_enter(&vhost, self.peer);
+        self.begin(Pending::Answer(Box::pin(async move {
+            let may_stay = may_enter.await.unwrap_or(false);
+            Verdict(Kind::Renewed(identity, may_stay))
+        })));
+    }
+
     fn renew(&mut self, identity: Identity, may_stay: bool) -> Event {
-        if !may_stay {
+        if let Some(login) = self.login.as_ref().filter(|_| !may_stay) {
             tracing::warn!(user = identity.user.name.as_str(), peer = %self.peer, "new secret refused: not for this vhost");
-            return super::login::secret_refused();
+            let exception = super::login::vhost_refusal(&identity.user.name, &login.vhost);
+            return Event::Exception { channel: None, exception };
         }
         if let Some(login) = &mut self.login {
             login.user = Arc::clone(&identity.user);
@@ -217,7 +222,7 @@ impl Session {
         let channel = match &request {
             Request::Publish(publish) => Some(publish.channel),
             Request::Ask { channel, .. } => Some(*channel),
-            Request::OpenVhost(_) => None,
+            Request::OpenVhost(_) | Request::CheckConsumer { .. } => None,
             _ => return self.handle_known(request, events),
         };
         let again = request.clone();

@@ -44,7 +44,11 @@ impl Shard {
                     if let Some(link) = self.links.get_mut(&consumer.connection) {
                         link.consumers.remove(&consumer);
                     }
-                    self.tell(consumer.connection, Event::ConsumerCancelled { consumer, tag });
+                    // Behind the answer to whoever deletes the queue, which may wait for the log.
+                    if let Some(definition) = self.queues.get(&queue).map(|owned| Arc::clone(&owned.definition)) {
+                        let event = Event::ConsumerCancelled { consumer, tag };
+                        self.answer(&definition, consumer.connection, event);
+                    }
                 }
                 Effect::ConsumerTimeout { consumer } => self.consumer_timeout(queue, consumer),
                 Effect::Gone => self.remove(queue, None),
@@ -137,7 +141,7 @@ impl Shard {
         link.held.push(event);
     }
 
-    /// Answers about a queue: of a durable one not before what is said of it is durable.
+    /// Tells something about a queue: of a durable one not before what is said of it is durable.
     pub(super) fn answer(&mut self, queue: &Queue, connection: ConnectionId, event: Event) {
         if queue.durable { self.tell_durably(connection, event) } else { self.tell(connection, event) }
     }

@@ -19,9 +19,9 @@ use std::sync::Arc;
 use crate::log::{Batch, Range};
 use crate::model::entity::Queue;
 use crate::model::hash::IdMap;
-use crate::model::ids::{ChannelRef, ConnectionId, QueueId, Timestamp};
+use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
 use crate::model::message::Message;
-use crate::model::names::{ExchangeName, UserName, VhostName};
+use crate::model::names::{ConsumerTag, ExchangeName, UserName, VhostName};
 use crate::model::request::{Event, Internal};
 #[cfg(test)]
 use crate::queue::Counts;
@@ -246,12 +246,7 @@ impl Shard {
                 self.resume(connection, now, topology);
             }
             Envelope::Resume(connection) => self.resume(connection, now, topology),
-            Envelope::CancelConsumer(consumer) => {
-                let queue = self.links.get_mut(&consumer.connection).and_then(|link| link.consumers.remove(&consumer));
-                if let Some(queue) = queue {
-                    self.command(queue, Command::Cancel(consumer), None, now, topology);
-                }
-            }
+            Envelope::CancelConsumer(consumer) => _ = self.cancel(consumer, now, topology),
             Envelope::ChannelDown(channel) => {
                 for queue in self.queues_of(channel.connection) {
                     self.forget_waiting(queue, |asker| asker == channel);
@@ -282,6 +277,21 @@ impl Shard {
         }
     }
 
+    /// Ends a consumer, whichever queue it is on; whether there was one.
+    fn cancel(&mut self, consumer: ConsumerId, now: Timestamp, topology: &Topology) -> bool {
+        let queue = self.links.get_mut(&consumer.connection).and_then(|link| link.consumers.remove(&consumer));
+        let Some(queue) = queue else { return false };
+        self.command(queue, Command::Cancel(consumer), None, now, topology);
+        true
+    }
+
+    /// Ends a consumer, and says so to its connection.
+    fn revoke(&mut self, consumer: ConsumerId, tag: ConsumerTag, now: Timestamp, topology: &Topology) {
+        if self.cancel(consumer, now, topology) {
+            self.tell(consumer.connection, Event::ConsumerCancelled { consumer, tag });
+        }
+    }
+
     fn handle_rare(&mut self, envelope: Envelope, now: Timestamp, topology: &Topology) {
         match envelope {
             Envelope::Adopt { queue, machine } => self.adopt(queue, *machine),
@@ -290,6 +300,7 @@ impl Shard {
                 self.ask_again(queue, now, topology);
                 self.pageable.insert(queue);
             }
+            Envelope::RevokeConsumer { consumer, tag } => self.revoke(consumer, tag, now, topology),
             Envelope::Flushed(through) => self.flushed(&through),
             Envelope::Configure(queue) => self.configure(queue, now, topology),
             Envelope::ListConsumers { queues, outbox } => {

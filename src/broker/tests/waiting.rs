@@ -12,8 +12,9 @@ use super::super::{
     Pending, Question, Session,
 };
 use super::{NOW, PEER, broker};
-use crate::model::ids::{ChannelRef, Timestamp};
+use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, Timestamp};
 use crate::model::message::{Envelope, Message, Properties};
+use crate::model::names::{ConsumerTag, QueueName};
 use crate::model::request::{Answer, Ask, DeclareQueue, Event, Mechanism, PublishRequest, Request};
 use crate::model::table::FieldTable;
 
@@ -49,6 +50,12 @@ impl Authorize for Handle {
     fn known(&self, question: &Question) -> Option<bool> {
         let known = self.0.known.lock();
         known.as_ref()?.iter().find(|(asked, _)| asked == question).map(|(_, answer)| *answer)
+    }
+
+    fn forget(&self) {
+        if let Some(known) = &mut *self.0.known.lock() {
+            known.clear();
+        }
     }
 
     fn ask(&self, question: Question) -> Eventually<Option<bool>> {
@@ -289,16 +296,25 @@ fn an_allowed_route_is_asked_for_again_after_a_while() {
 }
 
 #[test]
-fn a_new_secret_must_be_right() {
+fn any_new_secret_has_the_service_asked_anew() {
     let mut client = Client::open();
-    let events = client.run(vec![Request::UpdateSecret(b"right".to_vec())]);
-    assert!(matches!(events[..], [Event::SecretUpdated]), "{events:?}");
-    client.service.denied.lock().insert("/".into());
-    for secret in ["right", "wrong"] {
-        let events = client.run(vec![Request::UpdateSecret(secret.into())]);
-        let [Event::Exception { channel: None, exception }] = &events[..] else { panic!("{events:?}") };
-        assert_eq!(exception.text, "New secret was refused by one of the backends");
+    let consumer = ConsumerId { connection: ConnectionId(0), serial: 0, channel: 0 };
+    let check =
+        |queue: &str| Request::CheckConsumer { consumer, tag: ConsumerTag::new("t"), queue: QueueName::new(queue) };
+    *client.service.known.lock() = Some(Vec::new());
+    client.run(vec![check("q")]);
+    client.asked();
+    client.run(vec![check("q")]);
+    assert!(client.asked().is_empty(), "it is remembered");
+    for secret in ["right", "another"] {
+        let events = client.run(vec![Request::UpdateSecret(secret.into()), check("q")]);
+        assert!(matches!(events[..], [Event::SecretUpdated]), "{events:?}");
+        assert_eq!(client.asked(), ["q"]);
     }
+    client.service.denied.lock().insert("/".into());
+    let events = client.run(vec![Request::UpdateSecret(b"right".to_vec())]);
+    let [Event::Exception { channel: None, exception }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(exception.text, "access to vhost '/' refused for user 'ann'");
 }
 
 #[test]

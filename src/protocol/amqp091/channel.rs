@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use amq_protocol::protocol::{AMQPClass, basic, channel, exchange, queue};
 
-use super::codec::{BodyPiece, Frame, Output};
+use super::codec::{BodyPiece, Frame, METHOD_IDS_SIZE, Output};
 use super::confirms::Confirms;
 use super::consumers::{Consumer, Consumers};
 use super::content::{self, Assembly, ContentHeader, PayloadMax, PublishMethod};
@@ -172,40 +172,44 @@ impl Channel {
             Frame::Method { payload, .. } => self.on_method(turn, payload),
             Frame::Header { payload, .. } => self.on_header(turn, payload),
             Frame::Body { body, .. } => self.on_body(turn, &body),
-            Frame::Heartbeat { .. } => Ok(()),
+            Frame::Heartbeat { .. } | Frame::Unknown { .. } => Ok(()),
         }
     }
 
     fn on_method(&mut self, turn: &mut Turn<'_>, payload: &[u8]) -> Result<(), Exception> {
-        if let Some(assembly) = &self.assembly {
-            let text = if assembly.awaits_header() {
-                "expected content header for class 60, got non content header frame instead"
-            } else {
-                "expected content body, got non content body frame instead"
-            };
-            return Err(Exception::new(ReplyCode::UnexpectedFrame, text));
-        }
+        self.expect_method()?;
         self.current = method::ids(payload);
-        let (ids, fields) = payload.split_at_checked(4).unwrap_or((payload, &[]));
-        match <[u8; 4]>::try_from(ids).unwrap_or_default() {
+        let (ids, fields) = payload.split_at_checked(METHOD_IDS_SIZE).unwrap_or((payload, &[]));
+        match <[u8; METHOD_IDS_SIZE]>::try_from(ids).unwrap_or_default() {
             content::BASIC_PUBLISH => self.begin_publish(fields),
             content::BASIC_ACK => self.on_ack(turn, fields),
             content::BASIC_NACK | content::BASIC_REJECT => self.on_nack(turn, fields),
             content::BASIC_QOS => self.on_qos(turn, fields),
             _ => {
-                let decoded = method::decode(payload).inspect_err(|exception| {
-                    if exception.code == ReplyCode::FrameError {
-                        self.current = (0, 0);
-                    }
-                })?;
+                let decoded = method::decode(payload).inspect_err(|exception| self.forget_method(exception))?;
                 self.dispatch(turn, decoded)
             }
         }
     }
 
+    /// Text that is none is found before it is known whose it is: RabbitMQ names no method then.
+    fn forget_method(&mut self, exception: &Exception) {
+        if exception.text == method::MALFORMED_TEXT {
+            self.current = (0, 0);
+        }
+    }
+
+    /// 505 in the middle of a message.
+    fn expect_method(&self) -> Result<(), Exception> {
+        match &self.assembly {
+            None => Ok(()),
+            Some(assembly) if assembly.awaits_header() => Err(unexpected_frame(NO_HEADER)),
+            Some(_) => Err(unexpected_frame(NO_BODY)),
+        }
+    }
+
     fn begin_publish(&mut self, fields: &[u8]) -> Result<(), Exception> {
-        let method = PublishMethod::parse(fields)
-            .ok_or_else(|| Exception::new(ReplyCode::SyntaxError, "malformed basic.publish"))?;
+        let method = PublishMethod::parse(fields).ok_or_else(|| method::cannot_decode(fields))?;
         if method.immediate {
             return Err(Exception::new(ReplyCode::NotImplemented, "immediate=true"));
         }
@@ -214,45 +218,36 @@ impl Channel {
     }
 
     fn on_header(&mut self, turn: &mut Turn<'_>, payload: &[u8]) -> Result<(), Exception> {
-        let unexpected = |text: String| Err(Exception::new(ReplyCode::UnexpectedFrame, text));
+        self.take_header(payload, turn.settings.max_message_size)?;
+        self.finish_publish(turn)
+    }
+
+    fn take_header(&mut self, payload: &[u8], size_max: u64) -> Result<(), Exception> {
         let Some(assembly) = &mut self.assembly else {
             self.current = (0, 0);
-            return unexpected("expected method frame, got non method frame instead".into());
+            return Err(unexpected_frame(NO_METHOD));
         };
         if !assembly.awaits_header() {
-            return unexpected("expected content body, got non content body frame instead".into());
+            return Err(unexpected_frame(NO_BODY));
         }
-        let Some(header) = ContentHeader::parse(payload) else {
-            return Err(Exception::new(ReplyCode::SyntaxError, "malformed content header"));
+        let Some(header) = ContentHeader::parse(payload).filter(|header| header.weight == 0) else {
+            return Err(unexpected_frame(NO_HEADER));
         };
         if header.class != 60 {
             let class = header.class;
-            return unexpected(format!("expected content header for class 60, got one for class {class} instead"));
+            let text = format!("expected content header for class 60, got one for class {class} instead");
+            return Err(unexpected_frame(text));
         }
         if header.body_size > BODY_MAX {
             let text = format!("content body size {} exceeds maximum allowed size {BODY_MAX}", header.body_size);
             return Err(Exception::new(ReplyCode::FrameError, text));
         }
-        assembly.header(&header, turn.settings.max_message_size);
-        self.finish_publish(turn)
+        assembly.header(&header, size_max);
+        Ok(())
     }
 
     fn on_body(&mut self, turn: &mut Turn<'_>, body: &BodyPiece<'_>) -> Result<(), Exception> {
-        let unexpected = |text: &str| Err(Exception::new(ReplyCode::UnexpectedFrame, text));
-        let Some(assembly) = &mut self.assembly else {
-            self.current = (0, 0);
-            return unexpected("expected method frame, got non method frame instead");
-        };
-        if assembly.awaits_header() {
-            return unexpected("expected content header for class 60, got non content header frame instead");
-        }
-        if !assembly.body(body.piece, body.left) {
-            let text = "content body frame exceeds remaining content size";
-            return Err(Exception::new(ReplyCode::FrameError, text));
-        }
-        if !assembly.is_refused() {
-            *turn.assembling += body.piece.len();
-        }
+        *turn.assembling += self.take_body(body)?;
         // Nothing is published before its last frame is known to be whole.
         if body.end {
             self.finish_publish(turn)?;
@@ -260,9 +255,49 @@ impl Channel {
         check_assembling(turn)
     }
 
-    /// Forgets a publish that has arrived in part; returns the body bytes it held.
-    pub(super) fn abandon_publish(&mut self) -> usize {
-        self.assembly.take().map_or(0, |assembly| assembly.held())
+    /// How many more bytes the message holds.
+    fn take_body(&mut self, body: &BodyPiece<'_>) -> Result<usize, Exception> {
+        let Some(assembly) = &mut self.assembly else {
+            self.current = (0, 0);
+            return Err(unexpected_frame(NO_METHOD));
+        };
+        if assembly.awaits_header() {
+            return Err(unexpected_frame(NO_HEADER));
+        }
+        if !assembly.body(body.piece, body.left) {
+            let text = "content body frame exceeds remaining content size";
+            return Err(Exception::new(ReplyCode::FrameError, text));
+        }
+        Ok(if assembly.is_refused() { 0 } else { body.piece.len() })
+    }
+
+    /// Takes a frame of a channel that is closing: it has no effect, but it must be a frame that could have one. Messages
+    /// that were on their way are read to their end. The ids of a method.
+    pub(super) fn discard(&mut self, frame: &Frame<'_>) -> Result<Option<(u16, u16)>, Exception> {
+        match *frame {
+            Frame::Method { payload, .. } => {
+                self.expect_method()?;
+                self.current = method::ids(payload);
+                method::check(payload).inspect_err(|exception| self.forget_method(exception))?;
+                if let Some(fields) = payload.strip_prefix(&content::BASIC_PUBLISH) {
+                    self.assembly = PublishMethod::parse(fields).map(|method| Assembly::new(&method));
+                }
+                return Ok(Some(self.current));
+            }
+            Frame::Header { payload, .. } => self.take_header(payload, 0)?,
+            Frame::Body { body, .. } => _ = self.take_body(&body)?,
+            Frame::Heartbeat { .. } | Frame::Unknown { .. } => {}
+        }
+        if !matches!(*frame, Frame::Body { body, .. } if !body.end) {
+            self.assembly.take_if(|assembly| assembly.is_complete());
+        }
+        Ok(None)
+    }
+
+    /// Keeps only as much of a publish that has arrived in part as it takes to see where it ends; returns the body bytes
+    /// it held.
+    pub(super) fn refuse_publish(&mut self) -> usize {
+        self.assembly.as_mut().map_or(0, Assembly::refuse)
     }
 
     fn finish_publish(&mut self, turn: &mut Turn<'_>) -> Result<(), Exception> {
@@ -446,8 +481,14 @@ impl Channel {
     }
 
     /// Adds a consumer that the broker is asked for.
-    pub(super) fn add_consumer(&mut self, turn: &mut Turn<'_>, tag: &ConsumerTag, no_ack: bool) -> ConsumerId {
-        let consumer = turn.consumers.add(self.reference, tag, no_ack);
+    pub(super) fn add_consumer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        tag: &ConsumerTag,
+        queue: &QueueName,
+        no_ack: bool,
+    ) -> ConsumerId {
+        let consumer = turn.consumers.add(self.reference, tag, queue, no_ack);
         self.tags.insert(tag.clone(), consumer);
         self.count_consumers();
         consumer
@@ -637,6 +678,20 @@ pub(super) fn channel_close(exception: &Exception, (class_id, method_id): (u16, 
     }))
 }
 
+const NO_METHOD: &str = "expected method frame, got non method frame instead";
+const NO_HEADER: &str = "expected content header for class 60, got non content header frame instead";
+const NO_BODY: &str = "expected content body, got non content body frame instead";
+
+/// 505: a frame of another kind had to come.
+pub(super) fn unexpected_frame(text: impl Into<String>) -> Exception {
+    Exception::new(ReplyCode::UnexpectedFrame, text)
+}
+
+/// 505 for what should have been a method.
+pub(super) fn no_method() -> Exception {
+    unexpected_frame(NO_METHOD)
+}
+
 fn not_transactional() -> Exception {
     Exception::precondition_failed("channel is not transactional")
 }
@@ -662,10 +717,10 @@ fn check_assembling(turn: &Turn<'_>) -> Result<(), Exception> {
 }
 
 fn parse_properties(raw: &[u8]) -> Result<Properties<'_>, Exception> {
-    let malformed = |error: String| Exception::new(ReplyCode::SyntaxError, error);
-    let properties = Properties::parse(raw).map_err(|error| malformed(error.to_string()))?;
+    let properties = Properties::parse(raw).map_err(|_| method::cannot_decode(raw))?;
     if let Some(headers) = properties.headers {
-        check_table(headers).map_err(|error| malformed(format!("malformed headers: {error}")))?;
+        check_table(headers)
+            .map_err(|error| Exception::new(ReplyCode::SyntaxError, format!("malformed headers: {error}")))?;
     }
     Ok(properties)
 }
@@ -673,6 +728,6 @@ fn parse_properties(raw: &[u8]) -> Result<Properties<'_>, Exception> {
 fn tag_and_bits(fields: &[u8]) -> Result<(u64, u8), Exception> {
     match fields.split_first_chunk::<8>() {
         Some((tag, [bits])) => Ok((u64::from_be_bytes(*tag), *bits)),
-        _ => Err(Exception::new(ReplyCode::SyntaxError, "method payload ends before its fields")),
+        _ => Err(method::cannot_decode(fields)),
     }
 }

@@ -12,6 +12,10 @@ pub(super) const HEADER_SIZE: usize = 7;
 /// Header and end octet.
 pub(super) const FRAME_OVERHEAD: usize = 8;
 pub(super) const FRAME_END: u8 = 0xCE;
+/// Class and method, which every method begins with.
+pub(super) const METHOD_IDS_SIZE: usize = 4;
+/// Payload of a content header before its properties: class, weight, body size.
+pub(super) const CONTENT_HEADER_SIZE: usize = 12;
 pub(super) const METHOD: u8 = 1;
 pub(super) const HEADER: u8 = 2;
 pub(super) const BODY: u8 = 3;
@@ -19,16 +23,34 @@ pub(super) const HEARTBEAT: u8 = 8;
 
 /// RabbitMQ tolerates payloads of clients that forget the frame's overhead in their arithmetic.
 const SIZE_TOLERANCE: usize = 8;
+/// What a frame that came in pieces was gathered in is given back beyond this.
+const PARTIAL_KEEP: usize = 4096;
 /// Bodies larger than this are written from where they lie; smaller ones are copied behind their headers.
 const COPY_MAX: usize = 4096;
 
 /// A frame, or a piece of a body frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame<'a> {
-    Method { channel: u16, payload: &'a [u8] },
-    Header { channel: u16, payload: &'a [u8] },
-    Body { channel: u16, body: BodyPiece<'a> },
-    Heartbeat { channel: u16 },
+    Method {
+        channel: u16,
+        payload: &'a [u8],
+    },
+    Header {
+        channel: u16,
+        payload: &'a [u8],
+    },
+    Body {
+        channel: u16,
+        body: BodyPiece<'a>,
+    },
+    Heartbeat {
+        channel: u16,
+    },
+    /// A frame of no type there is, or one too short, or too long, for what its type must have.
+    Unknown {
+        kind: u8,
+        payload: &'a [u8],
+    },
 }
 
 /// A body frame may come in any number of pieces, empty ones among them.
@@ -46,9 +68,69 @@ pub(super) struct BodyPiece<'a> {
 /// Bytes that are not a frame; always fatal to the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FrameError {
-    TooLarge { kind: u8, channel: u16, size: usize, limit: usize },
-    BadEnd { kind: u8, channel: u16, end: u8 },
-    UnknownType { kind: u8, channel: u16 },
+    TooLarge { kind: u8, size: usize, limit: usize },
+    BadEnd { kind: u8, octets: Octets, end: u8 },
+}
+
+/// The front of a payload, as errors show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Octets {
+    shown: [u8; Self::MAX],
+    /// Bytes of the whole payload.
+    total: usize,
+}
+
+impl Octets {
+    const MAX: usize = 16;
+
+    pub(super) fn of(payload: &[u8]) -> Self {
+        let mut octets = Self::default();
+        octets.add(payload);
+        octets
+    }
+
+    /// Adds the next piece of the payload.
+    pub(super) fn add(&mut self, piece: &[u8]) {
+        let room = self.shown.get_mut(self.total..).unwrap_or_default();
+        let count = room.len().min(piece.len());
+        room[..count].copy_from_slice(&piece[..count]);
+        self.total += piece.len();
+    }
+}
+
+impl std::fmt::Display for Octets {
+    /// As RabbitMQ shows them: text where all of them are printable, numbers elsewhere.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = &self.shown[..self.total.min(Self::MAX)];
+        f.write_str(if self.total > Self::MAX { "first 16 octets = <<" } else { "all octets = <<" })?;
+        let escape = |byte: u8| match byte {
+            b'\n' => Some("\\n"),
+            b'\r' => Some("\\r"),
+            b'\t' => Some("\\t"),
+            0x0B => Some("\\v"),
+            0x08 => Some("\\b"),
+            0x0C => Some("\\f"),
+            0x1B => Some("\\e"),
+            b'"' => Some("\\\""),
+            b'\\' => Some("\\\\"),
+            _ => None,
+        };
+        let is_text = |byte: &u8| matches!(*byte, 0x20..=0x7E | 0xA0..) || escape(*byte).is_some();
+        if !shown.is_empty() && shown.iter().all(is_text) {
+            f.write_str("\"")?;
+            for byte in shown {
+                match escape(*byte) {
+                    Some(escaped) => f.write_str(escaped)?,
+                    None => std::fmt::Write::write_char(f, char::from(*byte))?,
+                }
+            }
+            return f.write_str("\">>");
+        }
+        for (at, byte) in shown.iter().enumerate() {
+            write!(f, "{}{byte}", if at == 0 { "" } else { "," })?;
+        }
+        f.write_str(">>")
+    }
 }
 
 /// What `Decoder::next` found in the input.
@@ -64,10 +146,19 @@ pub(super) struct Decoder {
     partial: Vec<u8>,
     /// The frame in `partial` was handed out and is to be forgotten.
     spent: bool,
-    /// A body frame that continues: its channel and the payload bytes still to come.
-    body: Option<(u16, usize)>,
+    /// A body frame that continues.
+    body: Option<BodyFrame>,
     /// Largest payload accepted.
     pub(super) payload_max: usize,
+}
+
+/// A body frame of which a part has come.
+#[derive(Debug)]
+struct BodyFrame {
+    channel: u16,
+    /// Payload bytes still to come.
+    left: usize,
+    octets: Octets,
 }
 
 impl Decoder {
@@ -91,6 +182,7 @@ impl Decoder {
     pub(super) fn next<'x, 'a: 'x>(&'x mut self, input: &mut &'a [u8]) -> Result<Decoded<'x>, FrameError> {
         if self.spent {
             self.partial.clear();
+            self.partial.shrink_to(PARTIAL_KEEP);
             self.spent = false;
         }
         if self.body.is_some() {
@@ -109,7 +201,7 @@ impl Decoder {
         let (kind, channel, size) = self.check_head(head)?;
         if kind == BODY {
             *input = &bytes[HEADER_SIZE..];
-            return Ok(Decoded::Frame(self.begin_body(channel, size, input)?));
+            return self.take_body(channel, size, None, input).map(Decoded::Frame);
         }
         let Some(frame) = bytes.get(..size + FRAME_OVERHEAD) else {
             self.partial.extend_from_slice(bytes);
@@ -128,7 +220,7 @@ impl Decoder {
         let (kind, channel, size) = self.check_head(&head)?;
         if kind == BODY {
             self.partial.clear();
-            return Ok(Decoded::Frame(self.begin_body(channel, size, input)?));
+            return self.take_body(channel, size, None, input).map(Decoded::Frame);
         }
         if !self.fill(size + FRAME_OVERHEAD, input) {
             return Ok(Decoded::NeedMore);
@@ -150,45 +242,43 @@ impl Decoder {
         let [kind, c0, c1, s0, s1, s2, s3] = *head;
         let channel = u16::from_be_bytes([c0, c1]);
         let size = u32::from_be_bytes([s0, s1, s2, s3]) as usize;
-        if !matches!(kind, METHOD | HEADER | BODY | HEARTBEAT) {
-            return Err(FrameError::UnknownType { kind, channel });
-        }
         if size > self.payload_max {
             let limit = self.payload_max - SIZE_TOLERANCE;
-            return Err(FrameError::TooLarge { kind, channel, size, limit });
+            return Err(FrameError::TooLarge { kind, size, limit });
         }
         Ok((kind, channel, size))
     }
 
-    fn begin_body<'a>(&mut self, channel: u16, size: usize, input: &mut &'a [u8]) -> Result<Frame<'a>, FrameError> {
-        self.take_body(channel, size, true, input)
-    }
-
     fn continue_body<'a>(&mut self, input: &mut &'a [u8]) -> Result<Decoded<'a>, FrameError> {
-        let Some((channel, left)) = self.body.filter(|_| !input.is_empty()) else { return Ok(Decoded::NeedMore) };
-        self.take_body(channel, left, false, input).map(Decoded::Frame)
+        let Some(BodyFrame { channel, left, octets }) = self.body.take_if(|_| !input.is_empty()) else {
+            return Ok(Decoded::NeedMore);
+        };
+        self.take_body(channel, left, Some(octets), input).map(Decoded::Frame)
     }
 
-    /// Takes what the input has of a body frame with `left` bytes to come, and its end octet when it is there.
+    /// Takes what the input has of a body frame with `left` bytes to come, and its end octet when it is there. `octets`
+    /// are of the pieces before this one.
     fn take_body<'a>(
         &mut self,
         channel: u16,
         left: usize,
-        start: bool,
+        octets: Option<Octets>,
         input: &mut &'a [u8],
     ) -> Result<Frame<'a>, FrameError> {
         let bytes = *input;
-        let available = left.min(bytes.len());
-        let (piece, rest) = bytes.split_at(available);
-        let left = left - available;
+        let start = octets.is_none();
+        let (piece, rest) = bytes.split_at(left.min(bytes.len()));
+        let left = left - piece.len();
+        let whole = || {
+            let mut octets = octets.unwrap_or_default();
+            octets.add(piece);
+            octets
+        };
         match rest.split_first() {
-            Some((&FRAME_END, rest)) if left == 0 => {
-                self.body = None;
-                *input = rest;
-            }
-            Some((&end, _)) if left == 0 => return Err(FrameError::BadEnd { kind: BODY, channel, end }),
+            Some((&FRAME_END, rest)) if left == 0 => *input = rest,
+            Some((&end, _)) if left == 0 => return Err(FrameError::BadEnd { kind: BODY, octets: whole(), end }),
             _ => {
-                self.body = Some((channel, left));
+                self.body = Some(BodyFrame { channel, left, octets: whole() });
                 *input = rest;
             }
         }
@@ -202,12 +292,13 @@ fn whole(kind: u8, channel: u16, frame: &[u8]) -> Result<Frame<'_>, FrameError> 
         [] => (&[][..], 0),
     };
     if end != FRAME_END {
-        return Err(FrameError::BadEnd { kind, channel, end });
+        return Err(FrameError::BadEnd { kind, octets: Octets::of(payload), end });
     }
     Ok(match kind {
-        METHOD => Frame::Method { channel, payload },
-        HEADER => Frame::Header { channel, payload },
-        _ => Frame::Heartbeat { channel },
+        METHOD if payload.len() >= METHOD_IDS_SIZE => Frame::Method { channel, payload },
+        HEADER if payload.len() >= CONTENT_HEADER_SIZE => Frame::Header { channel, payload },
+        HEARTBEAT if payload.is_empty() => Frame::Heartbeat { channel },
+        _ => Frame::Unknown { kind, payload },
     })
 }
 

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use amq_protocol::protocol::{AMQPClass, basic, channel as channel_class, connection};
 
-use super::channel::{Channel, Kept, Phase, Turn, channel_close};
-use super::codec::{Decoded, Decoder, Frame, FrameError, HEARTBEAT, Output};
-use super::consumers::Consumers;
+use super::channel::{Channel, Kept, Phase, Turn, channel_close, no_method, unexpected_frame};
+use super::codec::{BODY, Decoded, Decoder, Frame, FrameError, HEADER, HEARTBEAT, METHOD, Octets, Output};
+use super::consumers::{Consumer, Consumers};
 use super::content::{PayloadMax, WholePublish};
+use super::heartbeats::{HEARTBEAT_FRAME, Heartbeats};
 use super::start::{self, ClientProperties, INITIAL_FRAME_MAX, Opening, Tuned};
 use super::{Settings, login, method};
 use crate::model::exception::{Exception, ReplyCode};
@@ -32,6 +33,10 @@ const KEPT_MAX: usize = 1024 * 1024;
 /// Bytes that wait for the socket, above which it is not read and direct replies are dropped: a client that sends without
 /// reading would otherwise fill the memory with answers. Far above the credit of deliveries.
 const OUTPUT_MAX: usize = 4 * 1024 * 1024;
+
+const CHANNEL_OPEN: (u16, u16) = (20, 10);
+const CHANNEL_CLOSE: (u16, u16) = (20, 40);
+const CHANNEL_CLOSE_OK: (u16, u16) = (20, 41);
 
 /// What the driver is to do with the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +97,8 @@ pub struct Connection {
     random: Random,
     /// Channels with confirms to tell.
     confirming: Vec<u16>,
+    /// The front of a body frame that came where none may.
+    misplaced_body: Octets,
     /// Bytes kept by channels that wait.
     kept: usize,
     /// Bytes of bodies that have arrived in part, over all channels.
@@ -105,13 +112,7 @@ pub struct Connection {
     /// there is credit.
     held_back: Vec<u16>,
     deadline: Option<Timestamp>,
-    heard: bool,
-    silent_checks: u8,
-    /// Bytes that waited for the socket at the last check.
-    waiting_before: usize,
-    next_heard_check: Timestamp,
-    next_heartbeat: Timestamp,
-    wrote: bool,
+    heartbeats: Heartbeats,
     /// What the log should say of the end of this connection.
     reason: Option<String>,
     record: Arc<ConnectionRecord>,
@@ -139,6 +140,7 @@ impl Connection {
             scratch: Vec::new(),
             random: Random::new(seed),
             confirming: Vec::new(),
+            misplaced_body: Octets::default(),
             kept: 0,
             assembling: 0,
             delivered: 0,
@@ -146,12 +148,7 @@ impl Connection {
             blocked: false,
             held_back: Vec::new(),
             deadline,
-            heard: false,
-            silent_checks: 0,
-            waiting_before: 0,
-            next_heard_check: Timestamp::default(),
-            next_heartbeat: Timestamp::default(),
-            wrote: false,
+            heartbeats: Heartbeats::default(),
             reason: None,
             record: Arc::default(),
         }
@@ -213,7 +210,7 @@ impl Connection {
     /// Handles what the socket had, up to where it has made as many requests as are handled at once: the broker is to do
     /// that, and to say whether it takes more, before what is left over and returned here is given again.
     pub fn receive<'a>(&mut self, mut input: &'a [u8], now: Timestamp, requests: &mut Vec<Request>) -> &'a [u8] {
-        self.heard = true;
+        self.heartbeats.note_heard();
         if self.state == State::Header && !self.read_header(&mut input, now) {
             return &[];
         }
@@ -290,8 +287,8 @@ impl Connection {
                 self.state = State::Starting;
                 true
             }
-            Opening::Refuse(answer, why) => {
-                self.output.append(|out| out.extend_from_slice(&answer));
+            Opening::Refuse(why) => {
+                self.output.append(|out| out.extend_from_slice(&start::AMQP_0_9_1));
                 self.close_silently(why.to_owned(), now);
                 self.state = State::Closed;
                 false
@@ -300,35 +297,52 @@ impl Connection {
     }
 
     fn on_frame(&mut self, frame: &Frame<'_>, now: Timestamp, requests: &mut Vec<Request>) {
-        match *frame {
-            Frame::Heartbeat { channel: 0 } => {}
-            Frame::Heartbeat { channel } => self.unexpected_frame(HEARTBEAT, channel, &[], now, requests),
-            Frame::Method { channel: 0, payload } => self.on_connection_method(payload, now, requests),
-            Frame::Header { channel: 0, payload } => self.unexpected_frame(2, 0, payload, now, requests),
-            Frame::Body { channel: 0, body } if body.start => self.unexpected_frame(3, 0, body.piece, now, requests),
-            Frame::Method { channel, .. } | Frame::Header { channel, .. } | Frame::Body { channel, .. } => {
-                if self.state == State::Running {
-                    self.on_channel_frame(channel, frame, now, requests);
-                } else if !matches!(self.state, State::Closing | State::Ending) {
-                    self.out_of_place((0, 0), now, requests);
-                }
+        match (self.state, frame) {
+            (_, Frame::Heartbeat { channel: 0 }) => {}
+            (_, Frame::Method { channel: 0, payload }) => self.on_connection_method(payload, now, requests),
+            (State::Running, Frame::Unknown { kind, payload }) => {
+                let text = format!("type {kind}, {}: unknown_frame", Octets::of(payload));
+                self.fail(Exception::new(ReplyCode::FrameError, text), (0, 0), now, requests);
             }
+            (
+                State::Running,
+                Frame::Method { channel, .. } | Frame::Header { channel, .. } | Frame::Body { channel, .. },
+            ) if *channel != 0 => self.on_channel_frame(*channel, frame, now, requests),
+            _ => self.on_misplaced(frame, now, requests),
         }
     }
 
-    fn unexpected_frame(
-        &mut self,
-        kind: u8,
-        channel: u16,
-        payload: &[u8],
-        now: Timestamp,
-        requests: &mut Vec<Request>,
-    ) {
-        if self.state != State::Running {
-            return self.out_of_place((0, 0), now, requests);
+    /// A frame that belongs on another channel, or to another state of the connection.
+    fn on_misplaced(&mut self, frame: &Frame<'_>, now: Timestamp, requests: &mut Vec<Request>) {
+        let (kind, octets) = match frame {
+            Frame::Method { payload, .. } => (METHOD, Octets::of(payload)),
+            Frame::Header { payload, .. } => (HEADER, Octets::of(payload)),
+            Frame::Heartbeat { .. } => (HEARTBEAT, Octets::default()),
+            Frame::Unknown { kind, payload } => (*kind, Octets::of(payload)),
+            Frame::Body { body, .. } => {
+                if body.start {
+                    self.misplaced_body = Octets::default();
+                }
+                self.misplaced_body.add(body.piece);
+                if !body.end {
+                    return;
+                }
+                (BODY, self.misplaced_body.clone())
+            }
+        };
+        match self.state {
+            State::Tuning | State::Opening | State::Running => {
+                self.fail(unexpected_frame(format!("type {kind}, {octets}")), (0, 0), now, requests);
+            }
+            State::Closing | State::Ending => {}
+            State::Header
+            | State::Starting
+            | State::LoggingIn
+            | State::OpeningVhost
+            | State::Ended
+            | State::Silent
+            | State::Closed => self.close_silently("unexpected frame before login".into(), now),
         }
-        let text = format!("type {kind}, {} on channel {channel}: unexpected frame", octets(payload));
-        self.fail(Exception::new(ReplyCode::UnexpectedFrame, text), (0, 0), now, requests);
     }
 
     fn on_channel_frame(&mut self, number: u16, frame: &Frame<'_>, now: Timestamp, requests: &mut Vec<Request>) {
@@ -337,14 +351,13 @@ impl Connection {
             return self.on_unopened(number, frame, now, requests);
         };
         match channel.phase {
-            Phase::Closing => self.on_closing_channel(number, frame, now, requests),
-            Phase::Ending => {}
+            Phase::Closing | Phase::Ending => self.on_closing_channel(number, frame, now, requests),
             Phase::Open if channel.is_waiting() || keeps(channel, frame, blocked) => {
                 let kept = match *frame {
                     Frame::Method { payload, .. } => Kept::Method(payload.into()),
                     Frame::Header { payload, .. } => Kept::Header(payload.into()),
                     Frame::Body { body, .. } => Kept::body(&body),
-                    Frame::Heartbeat { .. } => return,
+                    Frame::Heartbeat { .. } | Frame::Unknown { .. } => return,
                 };
                 self.kept += kept.cost();
                 channel.kept.push_back(kept);
@@ -357,45 +370,52 @@ impl Connection {
     }
 
     fn on_unopened(&mut self, number: u16, frame: &Frame<'_>, now: Timestamp, requests: &mut Vec<Request>) {
-        let ids = match *frame {
-            Frame::Method { payload, .. } => method::ids(payload),
-            _ => (0, 0),
+        let Frame::Method { payload, .. } = *frame else {
+            return self.fail(no_method(), (0, 0), now, requests);
         };
-        match ids {
-            (20, 10) => {
-                let (open, max) = (self.channels.len(), usize::from(self.tuned.channel_max));
-                if max != 0 && open >= max {
-                    let text =
-                        format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
-                    return self.fail(Exception::not_allowed(text), (0, 0), now, requests);
-                }
-                let serial = self.consumers.next_serial();
-                let reference = ChannelRef { connection: self.id, serial, number };
-                let record = self.record.open_channel(number);
-                self.channels.insert(number, Channel::new(reference, self.settings.default_prefetch, record));
-                requests.push(Request::OpenChannel(reference));
-                let reply = channel_class::AMQPMethod::OpenOk(channel_class::OpenOk {});
-                self.send(number, &AMQPClass::Channel(reply));
-            }
-            // A late close-ok of a channel that both sides closed.
-            (20, 41) => {}
-            _ => self.fail(Exception::new(ReplyCode::ChannelError, "expected 'channel.open'"), ids, now, requests),
+        let ids = method::ids(payload);
+        if let Err(exception) = method::check(payload) {
+            return self.fail(exception, ids, now, requests);
         }
+        if ids != CHANNEL_OPEN {
+            let exception = Exception::new(ReplyCode::ChannelError, "expected 'channel.open'");
+            return self.fail(exception, ids, now, requests);
+        }
+        let (open, max) = (self.channels.len(), usize::from(self.tuned.channel_max));
+        if max != 0 && open >= max {
+            let text = format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
+            return self.fail(Exception::not_allowed(text), (0, 0), now, requests);
+        }
+        let serial = self.consumers.next_serial();
+        let reference = ChannelRef { connection: self.id, serial, number };
+        let record = self.record.open_channel(number);
+        self.channels.insert(number, Channel::new(reference, self.settings.default_prefetch, record));
+        requests.push(Request::OpenChannel(reference));
+        let reply = channel_class::AMQPMethod::OpenOk(channel_class::OpenOk {});
+        self.send(number, &AMQPClass::Channel(reply));
     }
 
+    /// A frame of a channel that either side is closing: nothing is done but what ends it.
     fn on_closing_channel(&mut self, number: u16, frame: &Frame<'_>, now: Timestamp, requests: &mut Vec<Request>) {
-        let Frame::Method { payload, .. } = *frame else { return };
-        match method::ids(payload) {
-            (20, 10) => {
-                let exception = Exception::new(ReplyCode::ChannelError, "second 'channel.open' seen");
-                self.fail(exception, (20, 10), now, requests);
+        let Some(channel) = self.channels.get_mut(&number) else { return };
+        let method = match channel.discard(frame) {
+            Ok(method) => method,
+            Err(exception) => {
+                let ids = channel.current;
+                return self.fail(exception, ids, now, requests);
             }
-            (20, 41) => {
+        };
+        match (channel.phase, method) {
+            (_, Some(CHANNEL_OPEN)) => {
+                let exception = Exception::new(ReplyCode::ChannelError, "second 'channel.open' seen");
+                self.fail(exception, CHANNEL_OPEN, now, requests);
+            }
+            (Phase::Closing, Some(CHANNEL_CLOSE_OK)) => {
                 if let Some(channel) = self.channels.remove(&number) {
                     self.record.close_channel(&channel.record);
                 }
             }
-            (20, 40) => self.send(number, &AMQPClass::Channel(close_ok())),
+            (Phase::Closing, Some(CHANNEL_CLOSE)) => self.send(number, &AMQPClass::Channel(close_ok())),
             _ => {}
         }
     }
@@ -444,7 +464,7 @@ impl Connection {
         }
         let Some(channel) = self.channels.get_mut(&number) else { return };
         tracing::debug!(connection = self.id.0, channel = number, error = %exception, "channel error");
-        self.assembling -= channel.abandon_publish();
+        self.assembling -= channel.refuse_publish();
         channel.phase = Phase::Closing;
         channel.pending = None;
         self.kept -= channel.kept.iter().map(Kept::cost).sum::<usize>();
@@ -493,7 +513,7 @@ impl Connection {
         self.deadline = Some(now.plus(SILENCE_MS));
     }
 
-    /// A frame that the state of the handshake does not allow.
+    /// A method that the state of the handshake does not allow.
     fn out_of_place(&mut self, ids: (u16, u16), now: Timestamp, requests: &mut Vec<Request>) {
         let state = match self.state {
             State::Tuning => "tuning",
@@ -506,14 +526,13 @@ impl Connection {
     }
 
     fn on_frame_error(&mut self, error: &FrameError, now: Timestamp, requests: &mut Vec<Request>) {
-        let text = match *error {
-            FrameError::TooLarge { kind, size, limit, .. } => {
-                format!("type {kind}, all octets = <<>>: {{frame_too_large,{size},{limit}}}")
+        let text = match error {
+            FrameError::TooLarge { kind, size, limit } => {
+                format!("type {kind}, {}: {{frame_too_large,{size},{limit}}}", Octets::default())
             }
-            FrameError::BadEnd { kind, end, .. } => {
-                format!("type {kind}, all octets = <<>>: {{invalid_frame_end_marker,{end}}}")
+            FrameError::BadEnd { kind, octets, end } => {
+                format!("type {kind}, {octets}: {{invalid_frame_end_marker,{end}}}")
             }
-            FrameError::UnknownType { kind, .. } => format!("type {kind}, all octets = <<>>: unknown_frame"),
         };
         match self.state {
             State::Closing | State::Ending | State::Starting => self.close_silently(text, now),
@@ -576,7 +595,6 @@ impl Connection {
                 self.drop_channels();
                 requests.push(Request::CloseConnection);
             }
-            (State::Running, connection::AMQPMethod::CloseOk(_)) => {}
             _ => self.out_of_place(ids, now, requests),
         }
     }
@@ -594,8 +612,7 @@ impl Connection {
                 facts.heartbeat = u16::try_from(tuned.heartbeat_ms / 1000).unwrap_or(u16::MAX);
                 facts.state = ConnectionState::Opening;
                 drop(facts);
-                self.next_heard_check = now.plus(tuned.heartbeat_ms);
-                self.next_heartbeat = now.plus(tuned.heartbeat_ms / 2);
+                self.heartbeats = Heartbeats::every(tuned.heartbeat_ms, now);
             }
             Err(exception) => self.fail(exception, (10, 31), now, requests),
         }
@@ -725,7 +742,7 @@ impl Connection {
             (Phase::Ending, Answer::ChannelClosed) => {
                 if let Some(mut channel) = self.channels.remove(&number) {
                     self.record.close_channel(&channel.record);
-                    self.assembling -= channel.abandon_publish();
+                    self.assembling -= channel.refuse_publish();
                     channel.tags.values().for_each(|consumer| self.consumers.remove(*consumer));
                     self.kept -= channel.kept.iter().map(Kept::cost).sum::<usize>();
                 }
@@ -785,6 +802,7 @@ impl Connection {
             (State::Running, Event::SecretUpdated) => {
                 let reply = connection::AMQPMethod::UpdateSecretOk(connection::UpdateSecretOk {});
                 self.send(0, &AMQPClass::Connection(reply));
+                self.check_consumers(requests);
             }
             _ => return,
         }
@@ -792,6 +810,16 @@ impl Connection {
         if !held.is_empty() {
             let rest = self.receive(&held, now, requests);
             self.keep_input(rest);
+        }
+    }
+
+    /// Whether the user may read from a queue is asked anew for every consumer.
+    fn check_consumers(&self, requests: &mut Vec<Request>) {
+        for channel in self.channels.values().filter(|channel| channel.phase == Phase::Open) {
+            for (tag, consumer) in &channel.tags {
+                let Some(Consumer { queue, .. }) = self.consumers.find(consumer.serial) else { continue };
+                requests.push(Request::CheckConsumer { consumer: *consumer, tag: tag.clone(), queue: queue.clone() });
+            }
         }
     }
 
@@ -824,8 +852,6 @@ impl Connection {
         self.alarm = None;
         if mem::take(&mut self.blocked) {
             self.record.facts.lock().state = ConnectionState::Running;
-            self.silent_checks = 0;
-            self.next_heard_check = now.plus(self.tuned.heartbeat_ms);
             if self.client.connection_blocked {
                 let unblocked = connection::AMQPMethod::Unblocked(connection::Unblocked {});
                 self.send(0, &AMQPClass::Connection(unblocked));
@@ -834,23 +860,28 @@ impl Connection {
         }
     }
 
-    /// The driver wrote something to the socket.
-    pub fn note_written(&mut self) {
-        self.wrote = true;
+    /// The socket took so many bytes of the output.
+    pub fn note_written(&mut self, bytes: usize) {
+        self.heartbeats.note_written(bytes);
+    }
+
+    /// The socket is not read for now: what the client says is not heard. Unless that is because the client does not read,
+    /// it is not held against it.
+    pub fn note_deaf(&mut self) {
+        if self.output.len() < OUTPUT_MAX {
+            self.heartbeats.note_deaf();
+        }
     }
 
     /// When `tick` must be called next.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
-        if !self.beats() {
-            return self.deadline;
-        }
-        let next = self.next_heard_check.min(self.next_heartbeat);
-        Some(self.deadline.map_or(next, |deadline| deadline.min(next)))
+        let beat = if self.beats() { self.heartbeats.next() } else { None };
+        self.deadline.into_iter().chain(beat).min()
     }
 
     fn beats(&self) -> bool {
-        self.tuned.heartbeat_ms != 0 && matches!(self.state, State::Running | State::Opening)
+        matches!(self.state, State::Running | State::Opening)
     }
 
     /// Time has passed: sends heartbeats, gives up on peers that are silent, ends waits.
@@ -865,24 +896,16 @@ impl Connection {
         if !self.beats() {
             return;
         }
-        let interval = self.tuned.heartbeat_ms;
-        if self.next_heartbeat <= now {
-            if !mem::take(&mut self.wrote) {
-                self.output.append(|out| out.extend_from_slice(&[HEARTBEAT, 0, 0, 0, 0, 0, 0, 0xCE]));
-            }
-            self.next_heartbeat = now.plus(interval / 2);
+        if self.heartbeats.is_due(now, self.output.len()) {
+            self.output.append(|out| out.extend_from_slice(&HEARTBEAT_FRAME));
         }
-        if self.next_heard_check <= now {
-            self.next_heard_check = now.plus(interval);
-            // While too much waits to be written the socket is not read: that some of it was taken is a sign of life.
-            let waiting = self.output.len();
-            let drained = waiting < mem::replace(&mut self.waiting_before, waiting);
-            let heard = mem::take(&mut self.heard) || self.blocked || drained || !self.held.is_empty();
-            self.silent_checks = if heard { 0 } else { self.silent_checks + 1 };
-            if self.silent_checks >= 2 {
-                self.reason = Some(format!("missed heartbeats from client, timeout: {}s", interval / 1000));
-                self.state = State::Closed;
-            }
+        if self.blocked || !self.held.is_empty() {
+            self.heartbeats.note_deaf();
+        }
+        if self.heartbeats.is_silent(now, self.output.len() >= OUTPUT_MAX) {
+            let seconds = self.tuned.heartbeat_ms / 1000;
+            self.reason = Some(format!("missed heartbeats from client, timeout: {seconds}s"));
+            self.state = State::Closed;
         }
     }
 
@@ -903,11 +926,4 @@ fn close_ok() -> channel_class::AMQPMethod {
 
 fn connection_close_ok() -> AMQPClass {
     AMQPClass::Connection(connection::AMQPMethod::CloseOk(connection::CloseOk {}))
-}
-
-/// Bytes as RabbitMQ's frame errors show them: at most the first sixteen.
-fn octets(payload: &[u8]) -> String {
-    let shown: Vec<String> = payload.iter().take(16).map(u8::to_string).collect();
-    let which = if payload.len() > 16 { "first 16" } else { "all" };
-    format!("{which} octets = <<{}>>", shown.join(","))
 }

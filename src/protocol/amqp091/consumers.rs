@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use super::content;
 use crate::model::ids::{ChannelRef, ConsumerId};
-use crate::model::names::ConsumerTag;
+use crate::model::names::{ConsumerTag, QueueName};
 
 #[derive(Debug)]
 pub(super) struct Consumer {
     pub(super) no_ack: bool,
+    pub(super) queue: QueueName,
     /// The front of its deliver frames.
     pub(super) prefix: Box<[u8]>,
 }
@@ -26,10 +27,16 @@ impl Consumers {
         self.last_serial
     }
 
-    pub(super) fn add(&mut self, channel: ChannelRef, tag: &ConsumerTag, no_ack: bool) -> ConsumerId {
+    pub(super) fn add(
+        &mut self,
+        channel: ChannelRef,
+        tag: &ConsumerTag,
+        queue: &QueueName,
+        no_ack: bool,
+    ) -> ConsumerId {
         let serial = self.next_serial();
         let prefix = content::deliver_prefix(channel.number, tag.as_str());
-        self.by_serial.insert(serial, Consumer { no_ack, prefix });
+        self.by_serial.insert(serial, Consumer { no_ack, queue: queue.clone(), prefix });
         ConsumerId { connection: channel.connection, serial, channel: channel.number }
     }
 

@@ -2,12 +2,10 @@
 
 use bytes::Bytes;
 
-use super::codec::{BODY, FRAME_END, FRAME_OVERHEAD, HEADER, HEADER_SIZE, METHOD, Output};
+use super::codec::{BODY, CONTENT_HEADER_SIZE, FRAME_END, FRAME_OVERHEAD, HEADER, HEADER_SIZE, METHOD, Output};
 use super::method::end_frame;
 use crate::model::message::{Body, Envelope, Message, Properties};
 
-/// Payload of a content header before its properties: class, weight, body size.
-const CONTENT_HEADER_SIZE: usize = 12;
 pub(super) const BASIC_PUBLISH: [u8; 4] = [0, 60, 0, 40];
 pub(super) const BASIC_QOS: [u8; 4] = [0, 60, 0, 10];
 pub(super) const BASIC_ACK: [u8; 4] = [0, 60, 0, 80];
@@ -39,6 +37,8 @@ impl<'a> PublishMethod<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ContentHeader<'a> {
     pub(super) class: u16,
+    /// Reserved: zero.
+    pub(super) weight: u16,
     pub(super) body_size: u64,
     /// Flags and values.
     pub(super) properties: &'a [u8],
@@ -47,8 +47,9 @@ pub(super) struct ContentHeader<'a> {
 impl<'a> ContentHeader<'a> {
     pub(super) fn parse(payload: &'a [u8]) -> Option<Self> {
         let (fixed, properties) = payload.split_first_chunk::<CONTENT_HEADER_SIZE>()?;
-        let [c0, c1, _, _, size @ ..] = *fixed;
-        Some(Self { class: u16::from_be_bytes([c0, c1]), body_size: u64::from_be_bytes(size), properties })
+        let [c0, c1, w0, w1, size @ ..] = *fixed;
+        let (class, weight) = (u16::from_be_bytes([c0, c1]), u16::from_be_bytes([w0, w1]));
+        Some(Self { class, weight, body_size: u64::from_be_bytes(size), properties })
     }
 }
 
@@ -71,7 +72,7 @@ impl<'a> WholePublish<'a> {
         let method = PublishMethod::parse(fields)?;
         let (header_channel, header, rest) = frame(rest, HEADER, payload_max)?;
         let header = ContentHeader::parse(header)?;
-        if header_channel != channel || header.class != 60 {
+        if header_channel != channel || header.class != 60 || header.weight != 0 {
             return None;
         }
         let (body, rest) = if header.body_size == 0 {
@@ -146,7 +147,16 @@ impl Assembly {
         self.properties = header.properties.into();
         self.remaining = Some(header.body_size);
         self.body_size = header.body_size;
-        self.is_refused = header.body_size > size_max;
+        self.is_refused |= header.body_size > size_max;
+    }
+
+    /// Drops what has arrived of the body, and what will; returns the body bytes it held.
+    pub(super) fn refuse(&mut self) -> usize {
+        let held = self.held();
+        self.slices = Vec::new();
+        self.filling = Vec::new();
+        self.is_refused = true;
+        held
     }
 
     /// Whether its bytes are dropped as they come.

@@ -3,7 +3,7 @@
 use amq_protocol::protocol::{AMQPClass, access, basic, channel, confirm, exchange, queue, tx};
 
 use super::channel::{Channel, Pending, Phase, Turn, exchange_reply, queue_reply};
-use super::method::Method;
+use super::method::{Method, cannot_decode};
 use crate::model::entity::Destination;
 use crate::model::exception::{Exception, ReplyCode};
 use crate::model::names::{ConsumerTag, ExchangeName, QueueName, RoutingKey};
@@ -49,8 +49,10 @@ impl Channel {
                 self.proceed(turn, Some(AMQPClass::Channel(reply)));
                 Ok(())
             }
-            channel::AMQPMethod::CloseOk(_) | channel::AMQPMethod::FlowOk(_) => Ok(()),
-            channel::AMQPMethod::OpenOk(_) => Err(unimplemented_method()),
+            // Answers to what the broker never asks; a close-ok belongs to a channel that it is closing.
+            channel::AMQPMethod::CloseOk(_) | channel::AMQPMethod::FlowOk(_) | channel::AMQPMethod::OpenOk(_) => {
+                Err(unimplemented_method())
+            }
         }
     }
 
@@ -206,7 +208,7 @@ impl Channel {
     /// Reads the fields itself: the library drops prefetch_size, which must be refused.
     pub(super) fn on_qos(&mut self, turn: &mut Turn<'_>, fields: &[u8]) -> Result<(), Exception> {
         let &[s0, s1, s2, s3, c0, c1, bits] = fields else {
-            return Err(Exception::new(ReplyCode::SyntaxError, "method payload ends before its fields"));
+            return Err(cannot_decode(fields));
         };
         let prefetch_size = u32::from_be_bytes([s0, s1, s2, s3]);
         let (prefetch_count, global) = (u16::from_be_bytes([c0, c1]), bits & 1 != 0);
@@ -243,7 +245,7 @@ impl Channel {
         if max != 0 && self.tags.len() >= max {
             return Err(Exception::not_allowed(format!("reached maximum ({max}) of consumers per channel")));
         }
-        let consumer = self.add_consumer(turn, &tag, consume.no_ack);
+        let consumer = self.add_consumer(turn, &tag, &queue, consume.no_ack);
         let reply = basic::ConsumeOk { consumer_tag: tag.as_str().into() };
         let ask = Ask::Consume(ConsumeRequest {
             consumer,

@@ -12,6 +12,7 @@ mod connection;
 mod consumers;
 mod content;
 mod dispatch;
+mod heartbeats;
 mod login;
 mod method;
 mod start;

@@ -10,8 +10,6 @@ use crate::model::table::{FieldTable, FieldValue};
 
 /// The header a client must open with.
 pub(super) const AMQP_0_9_1: [u8; 8] = *b"AMQP\0\0\x09\x01";
-/// What RabbitMQ answers to everything that is not close to 0-9-1: the header of AMQP 1.0 over SASL.
-pub(super) const AMQP_1_0_SASL: [u8; 8] = *b"AMQP\x03\x01\0\0";
 /// Before tuning no client needs larger frames.
 pub(super) const INITIAL_FRAME_MAX: usize = 8192;
 /// The smallest frame_max a client may choose; the protocol's own minimum, which RabbitMQ raised to 8192 in 4.1.
@@ -33,20 +31,20 @@ const CAPABILITIES: [&str; 9] = [
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Opening {
     Start,
-    /// Answer with this header and close; the text is for the log.
-    Refuse([u8; 8], &'static str),
+    /// Answer with the header of what is spoken here, and close; the text is for the log.
+    Refuse(&'static str),
 }
 
 pub(super) fn opening(header: [u8; 8]) -> Opening {
     match &header {
         b"AMQP\0\0\x09\x01" | b"AMQP\x01\x01\0\x09" => Opening::Start,
-        [b'A', b'M', b'Q', b'P', 0, 0, minor, _] if *minor >= 9 => {
-            Opening::Refuse(AMQP_0_9_1, "protocol version is not supported")
+        b"AMQP\0\x01\0\0" | b"AMQP\x02\x01\0\0" | b"AMQP\x03\x01\0\0" => {
+            Opening::Refuse("AMQP 1.0 is not supported: only AMQP 0-9-1 is")
         }
-        [b'A', b'M', b'Q', b'P', ..] => Opening::Refuse(AMQP_1_0_SASL, "protocol version is not supported"),
-        [b'G', b'E', b'T', b' ', ..] => Opening::Refuse(AMQP_1_0_SASL, "HTTP GET request detected on AMQP port"),
-        [0x16, 0x03, _, _, _, 0x01, ..] => Opening::Refuse(AMQP_1_0_SASL, "TLS client detected on non-TLS AMQP port"),
-        _ => Opening::Refuse(AMQP_1_0_SASL, "bad protocol header"),
+        [b'A', b'M', b'Q', b'P', ..] => Opening::Refuse("protocol version is not supported"),
+        [b'G', b'E', b'T', b' ', ..] => Opening::Refuse("HTTP GET request detected on AMQP port"),
+        [0x16, 0x03, _, _, _, 0x01, ..] => Opening::Refuse("TLS client detected on non-TLS AMQP port"),
+        _ => Opening::Refuse("bad protocol header"),
     }
 }
 
@@ -154,12 +152,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn protocol_headers_are_answered_as_rabbitmq_does() {
-        let sasl = |header: &[u8; 8]| matches!(opening(*header), Opening::Refuse(AMQP_1_0_SASL, _));
+    fn only_the_headers_of_0_9_and_0_9_1_begin_a_connection() {
+        let refused = |header: &[u8; 8]| matches!(opening(*header), Opening::Refuse(_));
         assert_eq!(opening(AMQP_0_9_1), Opening::Start);
         assert_eq!(opening(*b"AMQP\x01\x01\0\x09"), Opening::Start);
-        assert!(matches!(opening(*b"AMQP\0\0\x0a\0"), Opening::Refuse(AMQP_0_9_1, _)));
-        assert!(sasl(b"AMQP\0\x01\0\0") && sasl(b"AMQP\x03\x01\0\0") && sasl(b"GET / HT") && sasl(b"12345678"));
-        assert!(sasl(b"\x16\x03\x01\x02\0\x01\0\0"));
+        for header in [b"AMQP\0\0\x0a\0", b"AMQP\0\x01\0\0", b"AMQP\x03\x01\0\0", b"GET / HT", b"12345678"] {
+            assert!(refused(header), "{header:?}");
+        }
+        assert!(matches!(opening(*b"AMQP\x03\x01\0\0"), Opening::Refuse(why) if why.contains("1.0")));
     }
 }

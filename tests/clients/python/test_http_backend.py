@@ -226,12 +226,9 @@ def test_one_checks_the_password_and_another_the_rest(service, directory):
 
 def test_a_new_password(broker, directory):
     with login(broker) as connection:
-        connection.update_secret(SECRET, "again")
-        assert connection.channel().is_open
-        with pytest.raises(ConnectionClosedByBroker) as error:
-            connection.update_secret("something wrong", "")
-            connection.process_data_events(time_limit=5)
-        assert error.value.reply_code == 530
+        for secret in (SECRET, "something else"):
+            connection.update_secret(secret, "again")
+            assert connection.channel().is_open
 
 
 def test_whoever_keeps_failing_waits(broker):

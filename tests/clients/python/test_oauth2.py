@@ -172,14 +172,39 @@ def test_a_new_token_renews(broker, issuer):
         assert channel_error(connection, lambda one: one.queue_delete("renewed"))[0] == 403
 
 
-@pytest.mark.parametrize("change", [{"user": "eve"}, {"seconds": -1}, {"scope": f"{RESOURCE_SERVER}.read:other/*"}])
-def test_a_new_token_that_does_not_fit_closes(broker, issuer, change):
+def test_a_new_token_without_read_ends_consumers(broker, issuer):
+    with login(broker, issuer.token(*ALL)) as connection:
+        channel = connection.channel()
+        ended = []
+        channel.add_on_cancel_callback(lambda frame: ended.append(frame.method.consumer_tag))
+        for name in ("kept", "lost"):
+            channel.queue_declare(name, exclusive=True)
+            channel.basic_consume(name, lambda *_: None, consumer_tag=name)
+        connection.update_secret(issuer.token("read:*/kept", "write:*/*", "configure:*/*"), "")
+        connection.process_data_events(time_limit=1)
+        assert ended == ["lost"]
+        assert channel.queue_declare("kept", passive=True).method.consumer_count == 1
+        assert channel.queue_declare("lost", passive=True).method.consumer_count == 0
+
+
+REFUSED = "New secret was refused by one of the backends"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"user": "eve"}, REFUSED),
+        ({"seconds": -1}, REFUSED),
+        ({"scope": f"{RESOURCE_SERVER}.read:other/*"}, "access to vhost '/' refused for user"),
+    ],
+)
+def test_a_new_token_that_does_not_fit_closes(broker, issuer, change, text):
     connection = login(broker, issuer.token(*ALL))
     with pytest.raises(ConnectionClosedByBroker) as error:
         connection.update_secret(issuer.token(*ALL, **change), "")
         connection.process_data_events(time_limit=10)
     assert error.value.reply_code == 530
-    assert "New secret was refused by one of the backends" in error.value.reply_text
+    assert text in error.value.reply_text
 
 
 def test_keys_are_fetched_when_they_change(broker, issuer, keys):

@@ -217,6 +217,31 @@ class Permissions(Case):
         text = f"write access to exchange 'x' in vhost '{self.vhost}' refused for user '{user}'"
         self.refused_channel(403, f"ACCESS_REFUSED - {text}", lambda: channel.basic_publish("x", "k", b"2"))
 
+    def test_a_new_secret_ends_consumers_that_may_not_read_any_more(self) -> None:
+        user = self.user("renewed")
+        connection = self.connect(user)
+        channel = connection.channel()
+        ended = []
+        channel.add_on_cancel_callback(lambda frame: ended.append(frame.method.consumer_tag))
+        for name in ("q1", "q2"):
+            channel.queue_declare(name, durable=True)
+            channel.basic_consume(name, lambda *_: None, consumer_tag=name)
+        connection.update_secret("any", "a password has done its work")
+        connection.process_data_events(time_limit=0.5)
+        self.assertEqual(ended, [])
+        self.put(f"permissions/{self.vhost}/{user}", {**EVERYTHING, "read": "^q1$"})
+        connection.update_secret("any", "permissions are looked at again")
+        connection.process_data_events(time_limit=1)
+        self.assertEqual(ended, ["q2"])
+        self.assertEqual(channel.queue_declare("q1", passive=True).method.consumer_count, 1)
+        self.assertEqual(channel.queue_declare("q2", passive=True).method.consumer_count, 0)
+        self.delete(f"permissions/{self.vhost}/{user}")
+        text = f"NOT_ALLOWED - access to vhost '{self.vhost}' refused for user '{user}'"
+        with self.assertRaises(pika.exceptions.ConnectionClosedByBroker) as closed:
+            connection.update_secret("any", "")
+            connection.process_data_events(time_limit=5)
+        self.assertEqual((closed.exception.reply_code, closed.exception.reply_text), (530, text))
+
     def test_topic_permissions_know_the_user_and_the_vhost(self) -> None:
         user = self.user("topical")
         permission = {"exchange": "amq.topic", "write": "^{username}\\.{vhost}$", "read": "^{username}\\..*"}
@@ -235,6 +260,35 @@ class Permissions(Case):
         self.refused_channel(403, f"ACCESS_REFUSED - {text}", lambda: channel.queue_bind("q", "amq.topic", "other"))
         self.delete(f"topic-permissions/{self.vhost}/{user}/amq.topic")
         connection.channel().queue_bind("q", "amq.topic", "other")
+
+
+class Alarms(Case):
+    def blocks(self, path: str, reason: str, sets: dict, clears: dict) -> None:
+        """A publish that follows the command finds the alarm in force; the one that shows it to the broker is taken."""
+        self.addCleanup(self.call, "PUT", path, clears)
+        self.put(f"queues/{self.vhost}/q")
+        for _ in range(3):
+            connection = self.connect()
+            told = []
+            connection.add_on_connection_blocked_callback(lambda _, frame: told.append(frame.method.reason))
+            channel = connection.channel()
+            self.assertEqual(self.call("PUT", path, sets).status, 204)
+            for _ in range(2):
+                channel.basic_publish("", "q", b"x")
+            connection.process_data_events(time_limit=0.3)
+            self.assertEqual((told, self.depth("q")), ([reason], 1))
+            self.assertEqual(self.call("PUT", path, clears).status, 204)
+            channel.basic_publish("", "q", b"x")
+            self.wait_until("all are taken", lambda: self.depth("q") == 3)
+            self.delete(f"queues/{self.vhost}/q/contents")
+
+    def test_a_disk_limit_is_in_force_at_once(self) -> None:
+        path = "warren/disk_free_limit"
+        self.blocks(path, "low on disk", {"absolute": 1 << 62}, {"absolute": 1})
+
+    def test_a_memory_watermark_is_in_force_at_once(self) -> None:
+        path = "warren/memory_watermark"
+        self.blocks(path, "low on memory", {"absolute": 1}, {"relative": 0.6})
 
 
 class Statistics(Case):

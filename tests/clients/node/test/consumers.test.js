@@ -65,6 +65,19 @@ test('the broker cancels the consumers of a queue that is deleted', async (t) =>
   assert.equal((await channel.checkQueue(queue)).consumerCount, 0, 'the channel goes on');
 });
 
+test('a channel deletes the durable queue that it consumes from, and hears of the end of its consumer afterwards', async (t) => {
+  const s = await session(t);
+  const channel = await s.channel();
+  const queue = await s.queue(channel, 'own', { durable: true });
+  const told = [];
+  await channel.consume(queue, (message) => told.push(message));
+  const deleted = channel.deleteQueue(queue).then(() => told.push('deleted'));
+  await deleted;
+  await eventually(() => told.length === 2, 'the consumer has ended');
+  assert.deepEqual(told, ['deleted', null]);
+  await channel.assertQueue(queue, { durable: true });
+});
+
 test('consumers of higher priority are served first', async (t) => {
   const s = await session(t);
   const publisher = await s.confirmChannel();

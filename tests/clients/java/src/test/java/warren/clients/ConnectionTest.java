@@ -65,6 +65,20 @@ class ConnectionTest extends BrokerTest {
         }
     }
 
+    /** With Netty the client is strict about heartbeats, and nothing else comes on an idle connection. */
+    @Test
+    void anIdleConnectionOfNettyStaysOpen() throws Exception {
+        ConnectionFactory factory = ENDPOINT.factory();
+        factory.setRequestedHeartbeat(2);
+        factory.netty();
+        try (Connection idle = factory.newConnection()) {
+            Channel channel = idle.createChannel();
+            Thread.sleep(9_000);
+            assertTrue(idle.isOpen());
+            channel.queueDeclare();
+        }
+    }
+
     @Test
     void wrongCredentials() {
         ConnectionFactory wrongPassword = ENDPOINT.factory();
