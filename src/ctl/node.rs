@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use hyper::Method;
 use serde_json::{Value, json};
 
 use super::call::Call;
@@ -138,7 +139,7 @@ pub(crate) const VERBS: &[Verb] = &[
 
 /// Whether the broker answers at all.
 fn alive(call: &Call<'_>) -> Done {
-    let reply = call.client.request(&hyper::Method::GET, "/api/warren/ping", None)?;
+    let reply = call.client.request(&Method::GET, "/api/warren/ping", None)?;
     if reply.status == 404 {
         // Not Warren; a RabbitMQ says who asks.
         call.client.get("/api/whoami")?;
@@ -290,13 +291,17 @@ enum Suspended {
     No,
 }
 
+/// What clients are told, as by a broker that stops.
+const STOPPING: &str = "broker forced connection closure with reason 'shutdown'";
+
 fn stop_app(call: &Call<'_>) -> Done {
     call.node_banner(|node| format!("Stopping rabbit application on node {node} ..."));
     set_suspended(call, Suspended::Yes)?;
     let connections = call.client.get("/api/connections?columns=name")?;
     for connection in connections.as_array().into_iter().flatten() {
         let name = connection["name"].as_str().unwrap_or_default();
-        let reply = call.client.delete(&path(&["connections", name]))?;
+        let reply =
+            call.client.send(&Method::DELETE, &path(&["connections", name]), None, &[("x-reason", STOPPING)])?;
         if reply.status != 404 {
             reply.success()?;
         }
@@ -468,7 +473,7 @@ fn discover_peers(call: &Call<'_>) -> Done {
 
 fn has_reached_target_cluster_size(call: &Call<'_>) -> Done {
     call.node_banner(|node| format!("Checking if target cluster size has been reached on node {node} ..."));
-    let reply = call.client.request(&hyper::Method::GET, "/api/health/checks/reached-target-cluster-size", None)?;
+    let reply = call.client.request(&Method::GET, "/api/health/checks/reached-target-cluster-size", None)?;
     if reply.status == 503 {
         let text = format!("Target cluster size has not been reached on node {}", call.node());
         return Err(CtlError::failed(code::UNAVAILABLE, text));

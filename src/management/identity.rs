@@ -71,6 +71,15 @@ impl Identity {
         }
     }
 
+    /// Whether the broker's own users, or its operator, decide what the caller may do: not where a token does, or a service.
+    #[must_use]
+    pub(crate) fn is_internal(&self) -> bool {
+        match self {
+            Self::User(member) => matches!(member.identity.authority, Authority::Internal),
+            Self::Anonymous | Self::LocalAdministrator => true,
+        }
+    }
+
     /// As whom events name the caller.
     #[must_use]
     pub(crate) fn acting_user(&self) -> UserName {

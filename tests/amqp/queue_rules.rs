@@ -240,7 +240,8 @@ fn queue_mode_may_be_anything_and_stays_what_it_was() {
     for value in ["lazy".into(), "odd".into(), 5.into(), Value::Bool(true), Value::Void] {
         client.exclusive_queue(1, &table([("x-queue-mode", value)]));
     }
-    let name = client.exclusive_queue(1, &table([("x-queue-mode", "lazy".into())]));
+    let name = Names::new().plain("q");
+    client.declare_queue(1, &name, queue::EXCLUSIVE, &table([("x-queue-mode", "lazy".into())]));
     client.send(1, &queue::declare(&name, queue::EXCLUSIVE, &table([("x-queue-mode", "default".into())])));
     let text = format!(
         "PRECONDITION_FAILED - inequivalent arg 'x-queue-mode' for queue '{name}' in vhost '/': received 'default' but \

@@ -169,10 +169,32 @@ class Settings(CtlTest):
                 self.fails(69, "is not Warren", verb)
             return
         for suspend, resume in (("suspend_listeners", "resume_listeners"), ("stop_app", "start_app")):
+            client = self.connected()
             self.works(suspend)
+            if suspend == "stop_app":
+                self.assertIn(b"CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'", client.recv(4096))
+            client.close()
             self.assertFalse(self.answers(), f"connected after {suspend}")
             self.works(resume)
             self.assertTrue(self.answers(), f"not connected after {resume}")
+
+    def connected(self):
+        """A socket on which an AMQP connection is open, and all of that is read."""
+        place = urllib.parse.urlsplit(self.broker.amqp)
+        client = socket.create_connection((place.hostname, place.port), TIMEOUT)
+
+        def method(ids, fields):
+            payload = bytes(ids) + fields
+            client.sendall(b"\x01\0\0" + len(payload).to_bytes(4, "big") + payload + b"\xce")
+
+        client.sendall(b"AMQP\0\0\x09\x01")
+        self.assertIn(b"PLAIN", client.recv(4096))
+        method((0, 10, 0, 11), b"\0\0\0\0\x05PLAIN\0\0\0\x0c\0guest\0guest\x05en_US")
+        self.assertEqual(client.recv(4096)[7:11], b"\0\x0a\0\x1e")
+        method((0, 10, 0, 31), b"\x07\xff\0\x02\0\0\0\0")
+        method((0, 10, 0, 40), b"\x01/\0\0")
+        self.assertEqual(client.recv(4096)[7:11], b"\0\x0a\0\x29")
+        return client
 
     def answers(self):
         """Whether an AMQP client gets an answer to its first bytes."""

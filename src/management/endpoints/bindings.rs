@@ -16,7 +16,7 @@ use crate::model::request::{Ask, BindingRequest};
 use crate::model::table::FieldTable;
 
 use super::super::answer::{Answer, Failure};
-use super::super::call::{Call, decode_form, map_of};
+use super::super::call::{Call, decode, decode_form, map_of};
 use super::super::fields::{json_to_table, table_to_json};
 use super::super::listing;
 use super::exchanges::{begin, check_name, exchange_name};
@@ -152,14 +152,18 @@ pub(crate) async fn list_between(call: Call) -> Result<Answer, Failure> {
     listing::answer(found.iter().map(|binding| render(&pair.vhost, binding)).collect(), &call.query)
 }
 
-/// The binding that the last part of the path names: it was encoded once more before it was put there.
+/// The binding that the last part of the path names: its properties key, which is encoded as it is, put there so or
+/// encoded once more.
 fn find(call: &Call, pair: &Pair) -> Result<Arc<Binding>, Failure> {
     let wanted = call.name(4);
-    let found = between(call, pair).into_iter().find(|binding| {
-        let key = properties_key(binding);
-        key == wanted || decode_form(&key) == wanted && binding.arguments.is_empty()
-    });
-    found.ok_or_else(Failure::not_found)
+    let all = between(call, pair);
+    let is_wanted = |reading: fn(&str) -> String| {
+        all.iter().find(move |binding| reading(&properties_key(binding)) == wanted).cloned()
+    };
+    is_wanted(str::to_owned)
+        .or_else(|| is_wanted(decode))
+        .or_else(|| is_wanted(decode_form))
+        .ok_or_else(Failure::not_found)
 }
 
 pub(crate) async fn get(call: Call) -> Result<Answer, Failure> {
@@ -185,7 +189,8 @@ pub(crate) async fn post(call: Call) -> Result<Answer, Failure> {
     let mut arguments = request.arguments;
     arguments.0.sort_by(|(a, _), (b, _)| a.cmp(b));
     let binding = Binding { source: request.source, destination: request.destination, key: request.key, arguments };
-    let key = utf8_percent_encode(&properties_key(&binding), SEGMENT).to_string();
+    // Encoded already.
+    let key = properties_key(&binding);
     let destination = utf8_percent_encode(call.name(3), SEGMENT);
     Ok(Answer::status(StatusCode::CREATED).header(LOCATION, &format!("{destination}/{key}")))
 }

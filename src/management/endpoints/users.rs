@@ -215,7 +215,11 @@ pub(crate) async fn whoami(call: Call) -> Result<Answer, Failure> {
 }
 
 fn describe(call: &Call) -> Value {
-    json!({"name": call.identity.user_name().as_str(), "tags": call.identity.tags(), "is_internal_user": true})
+    json!({
+        "name": call.identity.user_name().as_str(),
+        "tags": call.identity.tags(),
+        "is_internal_user": call.identity.is_internal(),
+    })
 }
 
 /// Checks a name and a password from a form.
