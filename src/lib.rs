@@ -10,6 +10,7 @@
 //! | Rank | Module | |
 //! | --- | --- | --- |
 //! | 0 | [`model`] | the nouns: names, messages, tables, definitions, requests and events |
+//! | 0 | [`printable`] | text that others chose, made safe for lines of the log and terminals |
 //! | 1 | [`routing`] | which queues receive a message |
 //! | 1 | [`queue`] | what a queue does |
 //! | 1 | [`oauth2`] | what a JSON web token lets its bearer do |
@@ -38,6 +39,7 @@ pub mod management;
 pub mod model;
 pub mod oauth2;
 pub mod perf;
+pub mod printable;
 pub mod protocol;
 pub mod queue;
 pub mod routing;

@@ -21,6 +21,7 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Log, LogFormat, LogLevel};
+use crate::printable;
 
 use self::file::LogFile;
 
@@ -104,7 +105,10 @@ impl Logging {
     /// The last lines of the file, `count` at most. Why there are none, else. Waits for the disk.
     pub fn tail(&self, count: usize) -> Result<Vec<String>, String> {
         let (path, _) = self.file.as_ref().ok_or("the log goes to no file: log.file is empty")?;
-        file::tail(path, count).map_err(|error| format!("cannot read {}: {error}", path.display()))
+        let lines =
+            file::tail(path, count).map(|lines| lines.iter().map(|line| printable::line(line).into_owned()).collect());
+        // Others may have written to it, and earlier versions.
+        lines.map_err(|error| format!("cannot read {}: {error}", path.display()))
     }
 
     /// Writes what waits; nothing is logged after that.
@@ -180,12 +184,19 @@ struct Writers {
 }
 
 impl Write for Writers {
-    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+    /// Takes one line with its end, in any format. Whatever is in it, it stays one line: what peers chose has nothing that
+    /// ends it or that a terminal would obey.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line));
+        let escaped = printable::line(&text);
+        let mut kept = Vec::with_capacity(escaped.len() + 1);
+        kept.extend_from_slice(escaped.as_bytes());
+        kept.push(b'\n');
         for writer in self.console.iter_mut().chain(&mut self.file) {
             // It drops what is too much, and that is its only failure.
-            let _ = writer.write(lines);
+            let _ = writer.write(&kept);
         }
-        Ok(lines.len())
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::arguments::Arguments;
-use super::client::{Client, path, print};
+use super::client::{Client, path, print, print_drawing};
 use super::error::{CtlError, code};
 use super::format::{Formatter, Header, Rows};
 use super::target::{Surroundings, Target};
@@ -151,7 +151,14 @@ impl<'a> Call<'a> {
 
     /// The rows of the result, for verbs whose default is not a plain table.
     pub(crate) fn rows_as(&self, rows: &Rows, default: Formatter) -> Done {
-        self.print(&rows.format(self.formatter_or(default), self.header()));
+        let formatter = self.formatter_or(default);
+        let text = rows.format(formatter, self.header());
+        if formatter == Formatter::PrettyTable {
+            self.has_printed.set(true);
+            print_drawing(&text);
+        } else {
+            self.print(&text);
+        }
         Ok(())
     }
 

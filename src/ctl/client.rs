@@ -21,6 +21,8 @@ use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Runtime;
 
+use crate::printable;
+
 use super::error::CtlError;
 use super::target::{Place, Target, tls};
 
@@ -364,8 +366,44 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Writes to standard output; a reader that went away (`| head`) is no failure.
+/// Writes lines to standard output, without what a terminal would obey: much of it was chosen by clients of the broker.
 pub(crate) fn print(text: &str) {
+    print_drawing(&printable::lines(text));
+}
+
+/// Prints text that comes in pieces, as [`print`] does.
+#[derive(Default)]
+pub(crate) struct Pieces {
+    /// The beginning of a character whose end is to come.
+    begun: Vec<u8>,
+}
+
+impl Pieces {
+    /// # Errors
+    /// When standard output takes no more.
+    pub(crate) fn print(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let mut output = std::io::stdout().lock();
+        output.write_all(self.next(bytes).as_bytes())?;
+        output.flush()
+    }
+
+    fn next(&mut self, bytes: &[u8]) -> String {
+        self.begun.extend_from_slice(bytes);
+        let whole = match std::str::from_utf8(&self.begun) {
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            // What is no text at all is replaced.
+            _ => self.begun.len(),
+        };
+        let rest = self.begun.split_off(whole);
+        let text = String::from_utf8_lossy(&self.begun);
+        let text = printable::lines(&text).into_owned();
+        self.begun = rest;
+        text
+    }
+}
+
+/// Writes to standard output what may draw on a terminal; a reader that went away (`| head`) is no failure.
+pub(crate) fn print_drawing(text: &str) {
     let mut output = std::io::stdout().lock();
     let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
@@ -373,6 +411,17 @@ pub(crate) fn print(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_are_printed_without_what_a_terminal_obeys() {
+        let mut pieces = Pieces::default();
+        let printed: String = ["a\x1b[2J é\u{9b}b\n".as_bytes(), b"\xff", b"c"]
+            .concat()
+            .chunks(1)
+            .map(|byte| pieces.next(byte))
+            .collect();
+        assert_eq!(printed, "a\\u001b[2J é\\u009bb\n\u{fffd}c");
+    }
 
     #[test]
     fn paths_are_encoded() {

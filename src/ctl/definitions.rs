@@ -72,11 +72,11 @@ fn export(call: &Call<'_>) -> Done {
     check_format(call)?;
     match call.arguments.positional.first().map(String::as_str) {
         None | Some("-") => {
-            let mut output = std::io::stdout().lock();
-            match call.client.stream(&api_path(call), None, &mut |bytes| output.write_all(bytes)) {
+            let mut pieces = super::client::Pieces::default();
+            match call.client.stream(&api_path(call), None, &mut |bytes| pieces.print(bytes)) {
                 Err(CtlError::File { cause, .. }) if cause.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
                 Err(error) => Err(missing_vhost(call, error)),
-                Ok(_) => output.flush().map_err(|cause| CtlError::file("standard output", cause)),
+                Ok(_) => Ok(()),
             }
         }
         Some(file) => export_to(call, file),

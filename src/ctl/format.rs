@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::erlang;
+use crate::printable;
 
 /// `--formatter`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -56,12 +57,14 @@ impl Cell {
         Self::Value(Value::String(text.into()))
     }
 
+    /// On one line, without control characters.
     fn for_people(&self) -> String {
-        match self {
+        let text = match self {
             Self::Value(value) => plain(value),
             Self::Arguments(value) => erlang::term(value),
             Self::Both(text, _) => text.clone(),
-        }
+        };
+        printable::line(&text).into_owned()
     }
 
     /// A missing value is an empty text, as in RabbitMQ's tools.
@@ -194,11 +197,7 @@ impl Rows {
         if self.rows.is_empty() {
             return String::new();
         }
-        let rows: Vec<Vec<String>> = self
-            .rows
-            .iter()
-            .map(|row| row.iter().map(|cell| cell.for_people().replace('\t', "     ")).collect())
-            .collect();
+        let rows: Vec<Vec<String>> = self.rows.iter().map(|row| row.iter().map(Cell::for_people).collect()).collect();
         let widths: Vec<usize> = (0..self.columns.len())
             .map(|at| {
                 let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count());
@@ -259,6 +258,16 @@ mod tests {
         assert_eq!(rows().format(Formatter::Csv, Header::Shown), csv);
         let erlang = "[[{user,<<\"a\">>},{tags,[]}],\n [{user,<<\"b \\\"c\\\"\">>},{tags,[<<\"x\">>,<<\"y\">>]}]]\n";
         assert_eq!(rows().format(Formatter::Erlang, Header::Shown), erlang);
+    }
+
+    #[test]
+    fn what_clients_chose_does_not_reach_the_terminal_raw() {
+        let mut rows = Rows::new(&["name"]);
+        rows.rows.push(vec![Cell::text("a\x1b[2J\nb\tc\u{9b}")]);
+        for formatter in [Formatter::Table, Formatter::Csv, Formatter::PrettyTable] {
+            let text = rows.format(formatter, Header::Hidden);
+            assert!(text.contains("a\\u001b[2J\\nb\\tc\\u009b"), "{text:?}");
+        }
     }
 
     #[test]

@@ -46,6 +46,7 @@ mod vhosts;
 
 use std::process::ExitCode;
 
+use crate::printable;
 use arguments::Arguments;
 use call::Call;
 use client::print;
@@ -138,10 +139,10 @@ fn tell(tool: Tool, verb: &Verb, words: &[String], error: &CtlError) {
     match error {
         CtlError::Silent { .. } => {}
         CtlError::Usage(_) | CtlError::BadArgument(_) => {
-            eprintln!("Error (argument validation): {error}");
+            eprintln!("Error (argument validation): {}", printable::lines(&error.to_string()));
             eprintln!("Arguments given:\n\t{}\n", words.join(" "));
             eprintln!("Usage\n\n{}", verb.usage_line(tool));
         }
-        error => eprintln!("{error}"),
+        error => eprintln!("{}", printable::lines(&error.to_string())),
     }
 }

@@ -518,12 +518,8 @@ fn consume_event_stream(call: &Call<'_>) -> Done {
         Some(pattern) => format!("/api/warren/events?pattern={}", super::client::encode(pattern)),
         None => "/api/warren/events".to_owned(),
     };
-    let mut print = |bytes: &[u8]| {
-        use std::io::Write;
-        let mut output = std::io::stdout().lock();
-        output.write_all(bytes).and_then(|()| output.flush())
-    };
-    match call.client.stream(&path, duration, &mut print) {
+    let mut pieces = super::client::Pieces::default();
+    match call.client.stream(&path, duration, &mut |bytes| pieces.print(bytes)) {
         // `| head` has seen enough.
         Err(CtlError::File { cause, .. }) if cause.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         Err(CtlError::Refused { status: status @ (404 | 405), .. }) => not_rabbitmq(call, status),

@@ -1,5 +1,6 @@
 """Where the log goes: a file that is turned over, and a standard error that nobody reads."""
 
+import json
 import os
 import pathlib
 import re
@@ -70,6 +71,37 @@ class LogTest(unittest.TestCase):
         self.assertEqual(broker.process.wait(support.TIMEOUT), 0)
         dropped = re.search(r"\n\d+ lines of the log were dropped: they come faster than they are written\n", text)
         self.assertTrue(dropped, text[-1000:])
+
+    def test_nobody_writes_lines_into_the_log_or_moves_the_cursor(self):
+        """A user name before the login is all that it took."""
+        evil = "x\n2026-01-01T00:00:00Z  INFO forged: all is well\r\x1b[2J\x7f\u009b1m\u2028\u202e"
+        for format in ("text", "json"):
+            with self.subTest(format=format):
+                folder = pathlib.Path(tempfile.mkdtemp(prefix="warren-log-"))
+                self.addCleanup(shutil.rmtree, folder)
+                file = folder / "broker.log"
+                broker = self.broker("--set", f"log.file={file}", "--set", f"log.format={format}")
+                self.log_in(broker, evil)
+                self.wait_for(lambda: "login refused" in file.read_text(), "the login is refused")
+                self.wait_for(lambda: "login refused" in (broker.path / "log").read_text(), "on standard error, too")
+                tail = self.ctl(broker, "log_tail", "-q", "-N", "100")
+                for text in (file.read_text(), (broker.path / "log").read_text(), tail):
+                    lines = text.split("\n")
+                    self.assertFalse([line for line in lines if "forged" in line and "login refused" not in line], text)
+                    self.assertFalse([char for char in text if char != "\n" and not char.isprintable()], ascii(text))
+                    if format == "json":
+                        refused = json.loads(next(line for line in lines if "login refused" in line))
+                        self.assertEqual(refused["user"], evil)
+
+    def log_in(self, broker, user):
+        host, port = broker.listeners["amqp"].rsplit(":", 1)
+        response = b"\0" + user.encode() + b"\0x"
+        arguments = bytes(4) + b"\5PLAIN" + len(response).to_bytes(4, "big") + response + b"\5en_US"
+        payload = b"\0\x0a\0\x0b" + arguments
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(b"AMQP\0\0\x09\x01" + b"\1\0\0" + len(payload).to_bytes(4, "big") + payload + b"\xce")
+            while connection.recv(4096):
+                pass
 
     def speak_http(self, broker):
         """Something that the log has a line for."""

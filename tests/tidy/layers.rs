@@ -17,8 +17,9 @@ const fn narrow(name: &'static str, rank: u8, only: &'static [&'static str]) -> 
     Layer { name, rank, only: Some(only) }
 }
 
-const LAYERS: [Layer; 17] = [
+const LAYERS: [Layer; 18] = [
     layer("model", 0),
+    layer("printable", 0),
     narrow("routing", 1, &["model"]),
     narrow("queue", 1, &["model"]),
     narrow("log", 1, &["model"]),
@@ -29,7 +30,7 @@ const LAYERS: [Layer; 17] = [
     // A front end cannot see the broker.
     narrow("protocol", 3, &["model"]),
     narrow("config", 3, &["model"]),
-    narrow("logging", 4, &["config"]),
+    narrow("logging", 4, &["config", "printable"]),
     narrow("management", 4, &["broker", "model"]),
     // The command line checks and prints configurations.
     narrow("cli", 4, &["broker", "config", "ctl", "disk", "log", "model", "perf"]),
@@ -37,7 +38,7 @@ const LAYERS: [Layer; 17] = [
     // A client of the broker: it knows the wire, not the broker's insides.
     narrow("perf", 3, &[]),
     // A client of the management API, as little acquainted with the insides: it has the list of plugins in common.
-    narrow("ctl", 3, &["model"]),
+    narrow("ctl", 3, &["model", "printable"]),
     layer("main", 6),
 ];
 
