@@ -1,5 +1,6 @@
 //! The real data directory: files of this machine behind the log's disk seam.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -14,6 +15,8 @@ use crate::log::storage;
 /// Pieces that the system takes with one write.
 const PIECES_MAX: usize = 1024;
 const LOCK: &str = "lock";
+/// Space that is kept for a start on a full disk.
+const RESERVE: &str = "reserve";
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
@@ -31,6 +34,8 @@ pub enum DiskError {
 pub struct Disk {
     path: PathBuf,
     lock: Arc<File>,
+    /// Directories that were synced, kept open: a sync is not to fail because too many files are open.
+    directories: Mutex<BTreeMap<String, Arc<File>>>,
 }
 
 impl Disk {
@@ -57,7 +62,33 @@ impl Disk {
         }
         // The process number helps an operator, and nothing depends on it: a full disk is not a reason to stop here.
         let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        Ok(Self { path: path.to_owned(), lock: Arc::new(lock) })
+        Ok(Self { path: path.to_owned(), lock: Arc::new(lock), directories: Mutex::default() })
+    }
+
+    /// Keeps so many bytes of the disk for a start that finds it full: what is in the write-ahead log has to be written
+    /// elsewhere before the log can go on. Does nothing when they are kept already.
+    ///
+    /// # Errors
+    /// When there is not so much space, or the file system cannot set space apart.
+    pub fn keep_reserve(&self, bytes: u64) -> io::Result<()> {
+        let path = self.path.join(RESERVE);
+        let kept = fs::metadata(&path).map_or(0, |found| found.len());
+        if kept >= bytes {
+            return Ok(());
+        }
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).mode(FILE_MODE).open(&path)?;
+        let enlarged = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes);
+        enlarged.map_err(|error| {
+            // What there was before stays; a part of more is of no use.
+            let _ = if kept == 0 { fs::remove_file(&path) } else { file.set_len(kept) };
+            error.into()
+        })
+    }
+
+    /// Gives the reserve back to the disk. Whether there was one.
+    pub fn release_reserve(&self) -> bool {
+        fs::remove_file(self.path.join(RESERVE)).is_ok()
     }
 
     fn handle(&self, file: File) -> Arc<dyn storage::File> {
@@ -124,7 +155,17 @@ impl storage::Storage for Disk {
     }
 
     fn sync_directory(&self, directory: &str) -> io::Result<()> {
-        File::open(self.path.join(directory))?.sync_all()
+        let mut directories = self.directories.lock();
+        let open = match directories.get(directory) {
+            Some(open) => Arc::clone(open),
+            None => {
+                let open = Arc::new(File::open(self.path.join(directory))?);
+                directories.insert(directory.to_owned(), Arc::clone(&open));
+                open
+            }
+        };
+        drop(directories);
+        open.sync_all()
     }
 }
 
@@ -419,6 +460,23 @@ mod tests {
         assert!(disk.list("wal").unwrap().is_empty());
         assert_eq!(disk.remove("wal/a").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(disk.open("wal/a").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_reserve_takes_space_until_it_is_released() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = Directory::new();
+        let disk = Disk::open(&directory.0).unwrap();
+        assert!(!disk.release_reserve());
+        disk.keep_reserve(1 << 20).unwrap();
+        disk.keep_reserve(1 << 19).unwrap();
+        let found = fs::metadata(directory.0.join("reserve")).unwrap();
+        assert!(found.len() == 1 << 20 && found.blocks() * 512 >= 1 << 20);
+        // One of another configuration is made larger.
+        disk.keep_reserve(1 << 21).unwrap();
+        assert_eq!(fs::metadata(directory.0.join("reserve")).unwrap().len(), 1 << 21);
+        assert!(disk.release_reserve() && !directory.0.join("reserve").exists());
+        assert!(disk.keep_reserve(1 << 60).is_err() && !directory.0.join("reserve").exists());
     }
 
     #[test]

@@ -23,6 +23,12 @@ impl Loads {
         }
     }
 
+    /// Puts a request back that could not be served yet: it is the next one again.
+    pub(super) fn put_back(&self, request: LoadRequest) {
+        self.requests.lock().push_front(request);
+        self.added.notify_one();
+    }
+
     /// The oldest request; waits for one at most `timeout`.
     pub(super) fn take(&self, timeout: Duration) -> Option<LoadRequest> {
         let mut requests = self.requests.lock();

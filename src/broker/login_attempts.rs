@@ -147,8 +147,9 @@ fn entry<K: std::hash::Hash + Eq + Clone>(table: &mut HashMap<K, Counts>, key: K
     counts
 }
 
-/// Whoever has an IPv6 address usually has 2^64 of them.
-fn network_of(source: IpAddr) -> IpAddr {
+/// What counts as one source: an address, or a network of IPv6, since whoever has an address there usually has 2^64 of them.
+#[must_use]
+pub fn network_of(source: IpAddr) -> IpAddr {
     match source {
         IpAddr::V4(_) => source,
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),

@@ -71,6 +71,7 @@ use events::{EVENT_EXCHANGE, EVENT_VHOST, News};
 use journal::{Journal, Submission};
 use loads::Loads;
 use login_attempts::LoginAttempts;
+pub use login_attempts::network_of;
 use mailbox::Mailbox;
 use metadata::Metadata;
 use recovery::DefinitionsLog;
@@ -407,10 +408,20 @@ impl Broker {
     }
 
     /// Reads what some queue asked the log for, waiting for a request at most `timeout`. Whether there was one.
-    pub fn serve_load(&self, timeout: Duration) -> Result<bool, LogError> {
+    ///
+    /// # Errors
+    ///
+    /// `NoSpace`: descriptors or memory are short; to be called again later, the request is kept.
+    pub fn serve_load(&self, timeout: Duration) -> Result<bool, CommitError> {
         let Some(request) = self.loads.take(timeout) else { return Ok(false) };
         let envelope::LoadRequest { queue, first, last } = request;
-        let read = self.log.read(crate::log::LogId(queue.0), first, last)?;
+        let read = match self.log.read(crate::log::LogId(queue.0), first, last).map_err(CommitError::from) {
+            Ok(read) => read,
+            Err(error) => {
+                self.loads.put_back(request);
+                return Err(error);
+            }
+        };
         tell(&read.reports);
         let mut scratch = Vec::new();
         let mut entries = Vec::with_capacity(read.entries.len());

@@ -11,6 +11,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::log::storage::is_shortage;
 use crate::log::{
     self, Batch, CommitError, Head, Log, LogError, METADATA, Range, RecoveredLog, Report, Severity, Storage,
 };
@@ -46,6 +47,19 @@ pub enum OpenError {
     Snapshot(#[from] FileError),
     #[error("entry {index} of the definitions' log: {error}")]
     Change { index: u64, error: DecodeError },
+}
+
+impl OpenError {
+    /// Whether it passes: space, descriptors or memory are short.
+    #[must_use]
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::Log(LogError::Io { error, .. }) | Self::Snapshot(FileError::Io { error, .. }) => is_shortage(error),
+            Self::Log(LogError::Version { .. })
+            | Self::Snapshot(FileError::NoSnapshot(_) | FileError::Foreign { .. } | FileError::AllDamaged(_))
+            | Self::Change { .. } => false,
+        }
+    }
 }
 
 /// Where the definitions stand in the log.
@@ -239,14 +253,10 @@ fn head(index: u64, length: usize) -> Head {
     }
 }
 
-/// A full disk passes; anything else does not.
+/// A full disk passes, as does any shortage; anything else does not.
 fn commit_error(error: FileError) -> CommitError {
     match error {
-        FileError::Io { path, error, .. }
-            if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
-        {
-            CommitError::NoSpace { path }
-        }
+        FileError::Io { path, error, .. } if is_shortage(&error) => CommitError::NoSpace { path, error },
         FileError::Io { path, action, error } => LogError::Io { path, action, error }.into(),
         other => {
             let error = io::Error::other(other.to_string());

@@ -428,9 +428,25 @@ schema! {
 
     /// How many of each there may be. 0 is no limit.
     limits: Limits {
-        /// Connections to this broker.
+        /// Connections to this broker: all that were accepted on the ports of AMQP, whether or not they have logged in.
         #[rabbitmq("max_connections", "connection_max")]
         connections: Option<u32> = "0", LIMIT;
+
+        /// Connections that have not logged in, on the ports of AMQP: in the handshakes of PROXY, TLS and AMQP. At the limit
+        /// a few more are heard, and the oldest of those make room for the next. Never more than half of what the limit of
+        /// open files leaves for connections.
+        connections_without_login: Option<u32> = "1024", LIMIT;
+
+        /// The same from one source: an address, or an IPv6 network of 64 bits. Behind a load balancer with
+        /// amqp.proxy_protocol the source is the client.
+        connections_without_login_per_source: Option<u32> = "256", LIMIT;
+
+        /// Connections to HTTP, and to the metrics. At the limit a few more are heard and told 503, but for metrics and
+        /// health checks, which are answered. Never more than an eighth of the limit of open files.
+        http_connections: u32 = "1024", Number::between(1, u32::MAX);
+
+        /// The same from one source. Never more than half of all.
+        http_connections_per_source: u32 = "256", Number::between(1, u32::MAX);
 
         /// Connections of one user.
         connections_per_user: Option<u32> = "0", LIMIT;

@@ -215,7 +215,7 @@ impl Shared {
             None => WalFile::make(&*self.disk, sequence, bytes, fresh),
         };
         let file = prepared.map_err(|error| match error {
-            PrepareError::NoSpace { path } => CommitError::NoSpace { path },
+            PrepareError::NoSpace { path, error } => CommitError::NoSpace { path, error },
             PrepareError::Failed(error) => CommitError::Failed(error),
         })?;
         let mut state = self.state.lock();

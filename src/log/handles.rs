@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::segment::{Part, part_path};
-use super::storage::{File, Storage};
+use super::storage::{File, Storage, wants_descriptors};
 
 /// Files open at a time.
 const HANDLES_MAX: usize = 64;
@@ -25,7 +25,7 @@ struct Handle {
 }
 
 impl Handles {
-    /// Opens one of a segment's files, unless it is open.
+    /// Opens one of a segment's files, unless it is open. When too many files are open the others are closed for it.
     pub(super) fn get(&self, disk: &dyn Storage, number: u64, part: Part) -> io::Result<Arc<dyn File>> {
         let mut open = self.open.lock();
         if let Some(place) = open.iter().position(|handle| (handle.number, handle.part) == (number, part)) {
@@ -35,7 +35,14 @@ impl Handles {
             return Ok(file);
         }
         drop(open);
-        let file = disk.open(&part_path(number, part))?;
+        let path = part_path(number, part);
+        let file = match disk.open(&path) {
+            Err(error) if wants_descriptors(&error) && !self.open.lock().is_empty() => {
+                self.open.lock().clear();
+                disk.open(&path)
+            }
+            opened => opened,
+        }?;
         let mut open = self.open.lock();
         if open.len() >= HANDLES_MAX {
             open.remove(0);

@@ -102,8 +102,16 @@ struct NameChange {
 #[derive(Clone, Debug)]
 struct Fault {
     operation: Operation,
-    kind: ErrorKind,
+    failure: Failure,
     after: u64,
+}
+
+/// How an operation fails.
+#[derive(Clone, Copy, Debug)]
+enum Failure {
+    Kind(ErrorKind),
+    /// With an error of the operating system.
+    System(i32),
 }
 
 impl MemoryDisk {
@@ -175,7 +183,12 @@ impl MemoryDisk {
 
     /// Lets an operation fail once, after so many of its kind that succeed.
     pub fn fail_next(&self, operation: Operation, kind: ErrorKind, after: u64) {
-        self.state.lock().faults.push(Fault { operation, kind, after });
+        self.state.lock().faults.push(Fault { operation, failure: Failure::Kind(kind), after });
+    }
+
+    /// The same with an error of the operating system, by its number.
+    pub fn fail_next_with(&self, operation: Operation, code: i32, after: u64) {
+        self.state.lock().faults.push(Fault { operation, failure: Failure::System(code), after });
     }
 
     /// Flips a bit, 0 to 7, of a byte. False when there is no such byte.
@@ -327,10 +340,14 @@ impl State {
                 fault.after -= 1;
                 return true;
             }
-            failed = Some(fault.kind);
+            failed = Some(fault.failure);
             false
         });
-        failed.map_or(Ok(()), |kind| Err(kind.into()))
+        match failed {
+            None => Ok(()),
+            Some(Failure::Kind(kind)) => Err(kind.into()),
+            Some(Failure::System(code)) => Err(io::Error::from_raw_os_error(code)),
+        }
     }
 
     fn find(&self, path: &str) -> io::Result<u64> {

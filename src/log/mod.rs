@@ -95,14 +95,27 @@ pub enum LogError {
 /// Why a commit did not happen; the batches are to be committed again.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// The disk is full. Nothing was confirmed; it works again when there is space.
-    #[error("{path}: no space left")]
-    NoSpace { path: String },
+    /// The disk is full, or descriptors or memory are short: see [`storage::is_shortage`]. Nothing was confirmed; it works
+    /// again when there is enough.
+    #[error("{path}: {error}")]
+    NoSpace { path: String, error: io::Error },
     /// All WAL files are full and wait for `Log::maintain`.
     #[error("the WAL is full")]
     Full,
     #[error(transparent)]
-    Failed(#[from] LogError),
+    Failed(LogError),
+}
+
+impl From<LogError> for CommitError {
+    fn from(error: LogError) -> Self {
+        match error {
+            // Nothing was done yet: it can be tried again. After a sync that failed it could not.
+            LogError::Io { path, action: "open" | "read", error } if storage::is_shortage(&error) => {
+                Self::NoSpace { path, error }
+            }
+            error => Self::Failed(error),
+        }
+    }
 }
 
 /// Something the operator should read: damage that was found, and what was done about it.
@@ -171,8 +184,8 @@ pub struct Usage {
 /// What an operation's error means for whoever wanted it.
 fn io_failed(path: &str, action: &'static str, error: io::Error) -> CommitError {
     let path = path.to_owned();
-    if wal::is_no_space(&error) {
-        return CommitError::NoSpace { path };
+    if storage::is_shortage(&error) {
+        return CommitError::NoSpace { path, error };
     }
     CommitError::Failed(LogError::Io { path, action, error })
 }

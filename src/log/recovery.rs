@@ -21,6 +21,9 @@ use super::writer::Writer;
 use super::{CommitError, LogError, Options, RecoveredLog, Report, Severity};
 use crate::model::hash::IdMap;
 
+/// Bytes of the first WAL file, at least, however full the disk is.
+const FIRST_FILE_MIN: u64 = 64 * 1024;
+
 /// The logs that a WAL file's records are about, with the highest index appended, by the file's sequence number.
 type Touched = BTreeMap<u64, IdMap<LogId, u64>>;
 
@@ -151,7 +154,14 @@ fn flush_all(
         for (log, last) in std::mem::take(&mut changed) {
             touched.entry(log).or_insert(last);
         }
-        let done = flush::flush(shared, maintenance.next_segment, Some(Source::All(&file)), &touched).map_err(plain)?;
+        let done = loop {
+            match flush::flush(shared, maintenance.next_segment, Some(Source::All(&file)), &touched) {
+                Ok(done) => break done,
+                // On a full disk the files whose content is not needed any more are the space there is.
+                Err(CommitError::NoSpace { .. }) if give_up_spare(shared, &mut spare)? => {}
+                Err(error) => return Err(plain(error)),
+            }
+        };
         maintenance.next_segment += 1;
         adopt::summarise(summaries, &done.footer);
         if file.damaged {
@@ -169,6 +179,15 @@ fn flush_all(
     Ok(())
 }
 
+/// Removes a WAL file whose content is not needed. Whether there was one.
+fn give_up_spare(shared: &Shared, spare: &mut Vec<WalFile>) -> Result<bool, LogError> {
+    let Some(file) = spare.pop() else { return Ok(false) };
+    let path = wal::path(file.sequence);
+    let removed = shared.disk.remove(&path).and_then(|()| shared.disk.sync_directory(wal::DIRECTORY));
+    removed.map_err(|error| LogError::Io { path, action: "remove", error })?;
+    Ok(true)
+}
+
 /// The file that the writer begins with.
 fn first_file(shared: &Shared) -> Result<WalFile, LogError> {
     let (prepared, spare) = shared.state.lock().wal.take_any();
@@ -176,28 +195,34 @@ fn first_file(shared: &Shared) -> Result<WalFile, LogError> {
         return Ok(file);
     }
     let mut maintenance = shared.maintenance.lock();
-    let sequence = maintenance.next_sequence;
-    maintenance.next_sequence += 1;
-    let bytes = shared.options.wal_file_bytes;
-    let file = match spare {
-        Some(file) => file.recycle(&*shared.disk, sequence, bytes),
-        None => WalFile::make(&*shared.disk, sequence, bytes, Fresh::Zeroed),
-    };
-    file.map_err(|error| match error {
-        PrepareError::NoSpace { path } => no_space(path),
-        PrepareError::Failed(error) => error,
-    })
+    let mut bytes = shared.options.wal_file_bytes;
+    let mut spare = spare;
+    loop {
+        let sequence = maintenance.next_sequence;
+        maintenance.next_sequence += 1;
+        let file = match spare.take() {
+            Some(file) => file.recycle(&*shared.disk, sequence, bytes),
+            None => WalFile::make(&*shared.disk, sequence, bytes, Fresh::Zeroed),
+        };
+        match file {
+            Ok(file) => return Ok(file),
+            // A small one is enough to go on with: acknowledgements make room on a full disk.
+            Err(PrepareError::NoSpace { .. }) if bytes / 2 >= FIRST_FILE_MIN => bytes /= 2,
+            Err(PrepareError::NoSpace { path, error }) => return Err(no_space(path, error)),
+            Err(PrepareError::Failed(error)) => return Err(error),
+        }
+    }
 }
 
 /// When the log is opened there is nobody who could wait for space.
 fn plain(error: CommitError) -> LogError {
     match error {
-        CommitError::NoSpace { path } => no_space(path),
-        CommitError::Full => no_space(wal::DIRECTORY.to_owned()),
+        CommitError::NoSpace { path, error } => no_space(path, error),
+        CommitError::Full => no_space(wal::DIRECTORY.to_owned(), io::ErrorKind::StorageFull.into()),
         CommitError::Failed(error) => error,
     }
 }
 
-fn no_space(path: String) -> LogError {
-    LogError::Io { path, action: "write", error: io::ErrorKind::StorageFull.into() }
+fn no_space(path: String, error: io::Error) -> LogError {
+    LogError::Io { path, action: "write", error }
 }

@@ -5,6 +5,23 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
+/// Files that this process, and that the whole system, may have open: `EMFILE` and `ENFILE`, the same on all Unixes.
+const TOO_MANY_FILES: [i32; 2] = [24, 23];
+
+/// Whether an operation failed for want of something that comes back: space on the disk, descriptors, memory. Whoever
+/// gets such an error waits and tries again.
+#[must_use]
+pub fn is_shortage(error: &io::Error) -> bool {
+    use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory) || wants_descriptors(error)
+}
+
+/// Whether an operation failed because too many files are open.
+#[must_use]
+pub fn wants_descriptors(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| TOO_MANY_FILES.contains(&code))
+}
+
 /// A data directory.
 pub trait Storage: fmt::Debug + Send + Sync {
     /// The names of the files in a directory, ascending; none when there is no such directory.

@@ -201,6 +201,24 @@ impl Failure {
         Self { status: StatusCode::NOT_ACCEPTABLE, body: None, challenge: false }
     }
 
+    /// 403: not from this web page.
+    #[must_use]
+    pub(crate) fn forbidden(reason: impl Into<Value>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", reason)
+    }
+
+    /// 415.
+    #[must_use]
+    pub(crate) fn unsupported_media_type() -> Self {
+        Self { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, body: None, challenge: false }
+    }
+
+    /// 408.
+    #[must_use]
+    pub(crate) fn timed_out() -> Self {
+        Self { status: StatusCode::REQUEST_TIMEOUT, body: None, challenge: false }
+    }
+
     /// 412.
     #[must_use]
     pub(crate) fn precondition_failed(reason: impl Into<Value>) -> Self {

@@ -167,13 +167,18 @@ impl Guard {
             },
             Self::Policymaker(_) => Err(Failure::not_authorised(NOT_THIS_OBJECT)),
             Self::Administrator if identity.is_administrator() => Ok(()),
-            Self::Administrator => Err(Failure::not_authorised("Not administrator user")),
+            Self::Administrator => Err(not_administrator()),
             Self::Oneself(at) => {
                 let owner = UserName::new(names.get(at).map_or("", String::as_str));
                 if identity.may_see(Some(&owner)) { Ok(()) } else { Err(Failure::not_authorised(NOT_THIS_OBJECT)) }
             }
         }
     }
+}
+
+/// 401 of what administrators alone may do.
+pub(crate) fn not_administrator() -> Failure {
+    Failure::not_authorised("Not administrator user")
 }
 
 /// A vhost that is not the caller's looks like one that does not exist. What does not exist the endpoint finds out.

@@ -36,7 +36,7 @@ pub use definitions::import_text;
 pub use identity::Origin;
 pub use node::{Certificate, Listener, Node, NodeFacts};
 pub use passwords::PasswordRules;
-pub use routes::serve;
+pub use routes::{Scope, serve};
 pub use sampler::Sampler;
 
 use history::History;

@@ -34,6 +34,8 @@ pub struct NodeFacts {
     pub disk_alarm: bool,
     /// Why publishers may be blocked, and whether that holds.
     pub alarm_causes: Vec<(&'static str, bool)>,
+    /// Connections since the start that found no place, or one for a short while only, by listener.
+    pub turned_away: Vec<(&'static str, u64)>,
     pub open_files: u64,
     pub open_files_max: u64,
     pub threads: u64,

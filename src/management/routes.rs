@@ -19,7 +19,7 @@ use crate::broker::events::acting_for;
 use super::Management;
 use super::answer::{Answer, Content, Failure};
 use super::call::{Call, Query, decode};
-use super::cors::Asked;
+use super::cors::{Asked, content_type};
 use super::definitions;
 use super::endpoints::{
     bindings, channels, connections, events, exchanges, health, limits, nodes, overview, parameters, permissions,
@@ -29,6 +29,10 @@ use super::identity::{Guard, Identity, Origin};
 
 /// How long a request may take, in milliseconds.
 const PATIENCE_MS: u64 = 30_000;
+/// How long a request's body may take to arrive, in milliseconds.
+const BODY_PATIENCE_MS: u64 = 60_000;
+/// Bytes of a request's body where no login is asked for.
+const STRANGERS_BODY_MAX: usize = 64 * 1024;
 /// Answers of at least this many bytes are compressed for those who ask for it.
 const COMPRESSED_MIN: usize = 1024;
 
@@ -497,22 +501,57 @@ fn allow(route: &Route) -> String {
     methods.join(", ")
 }
 
-/// Answers a request, of a listener for everything or for metrics alone.
-pub async fn serve(
-    management: Arc<Management>,
-    request: Request,
-    origin: Origin,
-    only_metrics: bool,
-) -> Response<Body> {
+/// What a connection may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Everything,
+    /// Health checks and metrics: there are too many connections for more.
+    Essentials,
+    /// Metrics alone.
+    Metrics,
+}
+
+impl Scope {
+    /// What a connection above the limit may ask for.
+    #[must_use]
+    pub fn above_the_limit(self) -> Self {
+        match self {
+            Self::Everything | Self::Essentials => Self::Essentials,
+            Self::Metrics => Self::Metrics,
+        }
+    }
+
+    fn has(self, route: &Route) -> bool {
+        self != Self::Metrics || is_metrics(route)
+    }
+
+    fn is_too_busy_for(self, route: &Route) -> bool {
+        let is_check = route.path.starts_with("/api/health/") || route.path.starts_with("/api/healthchecks/");
+        self == Self::Essentials && !is_check && !is_metrics(route)
+    }
+}
+
+fn is_metrics(route: &Route) -> bool {
+    route.path == "/metrics" || route.path.starts_with("/metrics/")
+}
+
+/// Answers a request.
+pub async fn serve(management: Arc<Management>, request: Request, origin: Origin, scope: Scope) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let accepts_gzip = accepts_gzip(request.headers());
     let is_head = request.method() == Method::HEAD;
     let asked = Asked::of(request.headers(), request.method() == Method::OPTIONS);
-    let found = find(&path).filter(|(route, _)| !only_metrics || route.path.starts_with("/metrics"));
+    let found = find(&path).filter(|(route, _)| scope.has(route));
     let Some((route, names)) = found else {
         return Failure::not_found().into_answer().into_response("HEAD, GET, OPTIONS");
     };
-    let answer = dispatch(&management, route, names, request, origin).await;
+    let answer = if scope.is_too_busy_for(route) {
+        Err(Failure::unavailable(
+            "too many HTTP connections: limits.http_connections, limits.http_connections_per_source",
+        ))
+    } else {
+        dispatch(&management, route, names, request, origin).await
+    };
     let mut answer = answer.unwrap_or_else(Failure::into_answer);
     if is_head {
         // As the answer to GET would be, without its body.
@@ -547,6 +586,11 @@ async fn dispatch(
     let endpoint = route.endpoints.iter().find(|endpoint| endpoint.method == wanted);
     let endpoint = endpoint.ok_or_else(Failure::method_not_allowed)?;
     let (parts, body) = request.into_parts();
+    if !matches!(method, Method::GET | Method::HEAD) && management.settings.browsers.forbid(&method, &parts.headers) {
+        return Err(Failure::forbidden(
+            "this request comes from a web page of another site; management.cors_allow_origins says which pages may",
+        ));
+    }
     let topology = management.broker.topology();
     let identity = match endpoint.guard {
         Guard::Nobody => Identity::Anonymous,
@@ -556,7 +600,16 @@ async fn dispatch(
     if !is_acceptable(&parts.headers, route) {
         return Err(Failure::not_acceptable());
     }
-    let body = read_body(body, management.settings.body_max).await?;
+    if !is_understood(&method, route, content_type(&parts.headers).as_deref()) {
+        return Err(Failure::unsupported_media_type());
+    }
+    // Of strangers no more than a name and a password.
+    let is_stranger = endpoint.guard == Guard::Nobody;
+    let max = if is_stranger { STRANGERS_BODY_MAX } else { management.settings.body_max };
+    let body = tokio::select! {
+        body = read_body(body, max.min(management.settings.body_max)) => body?,
+        () = management.node.pause(BODY_PATIENCE_MS) => return Err(Failure::timed_out()),
+    };
     let peer = match origin {
         Origin::Network(peer) => Some(peer),
         Origin::LocalSocket => None,
@@ -599,6 +652,18 @@ fn is_acceptable(headers: &HeaderMap, route: &Route) -> bool {
     let kinds = accept.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim());
     let mut kinds = kinds.filter(|kind| !kind.is_empty()).peekable();
     kinds.peek().is_none() || kinds.any(|kind| matches!(kind, "*/*" | "application/*" | "application/json"))
+}
+
+/// Whether the body is of a type that is taken: any, but where RabbitMQ is particular.
+fn is_understood(method: &Method, route: &Route, kind: Option<&str>) -> bool {
+    let taken: &[&str] = match route.path {
+        "/api/definitions" | "/api/definitions/{vhost}" | "/api/all-configuration" => {
+            &["application/json", "multipart/form-data"]
+        }
+        "/api/login" => &["application/x-www-form-urlencoded"],
+        _ => return true,
+    };
+    *method != Method::POST || kind.is_some_and(|kind| taken.contains(&kind))
 }
 
 pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
@@ -647,6 +712,23 @@ mod tests {
         assert_eq!(found("/api/queues/detailed").unwrap().0, "/api/queues/detailed");
         assert_eq!(found("/api/overview/").unwrap().0, "/api/overview");
         assert!(found("/api/bogus").is_none() && found("/api/overview/x").is_none());
+    }
+
+    #[test]
+    fn bodies_are_refused_where_rabbitmq_refuses_them() {
+        let understood = |method: Method, path: &str, kind| is_understood(&method, find(path).unwrap().0, kind);
+        let (json, form, multipart) =
+            (Some("application/json"), Some("application/x-www-form-urlencoded"), Some("multipart/form-data"));
+        for path in ["/api/definitions", "/api/definitions/%2F", "/api/all-configuration"] {
+            assert!(understood(Method::POST, path, json) && understood(Method::POST, path, multipart));
+            assert!(!understood(Method::POST, path, form) && !understood(Method::POST, path, None));
+            assert!(understood(Method::GET, path, None));
+        }
+        assert!(understood(Method::POST, "/api/login", form) && !understood(Method::POST, "/api/login", json));
+        // What curl sends unless it is told otherwise.
+        assert!(understood(Method::PUT, "/api/queues/%2F/q", form));
+        assert!(understood(Method::POST, "/api/exchanges/%2F/x/publish", form));
+        assert!(understood(Method::PUT, "/api/users/a", None));
     }
 
     #[test]

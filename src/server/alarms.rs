@@ -25,6 +25,8 @@ pub(super) enum Cause {
     WalFull = 4,
     /// Segments or snapshots cannot be written.
     LogFull = 8,
+    /// What queues have on the disk cannot be read: descriptors or memory are short.
+    ReadsStalled = 16,
 }
 
 /// The free space is measured at least this often when there is little left.
@@ -89,12 +91,13 @@ impl Alarms {
     }
 
     /// Every cause by name, and whether it holds.
-    pub(super) fn causes(&self) -> [(&'static str, bool); 4] {
+    pub(super) fn causes(&self) -> [(&'static str, bool); 5] {
         [
             ("memory", Cause::Memory),
             ("disk_free_space", Cause::FreeSpace),
             ("wal_full", Cause::WalFull),
             ("log_full", Cause::LogFull),
+            ("reads_stalled", Cause::ReadsStalled),
         ]
         .map(|(name, cause)| (name, self.holds(cause)))
     }
@@ -262,7 +265,7 @@ mod tests {
     fn reasons_are_joined() {
         assert_eq!(reason(0), None);
         assert_eq!(reason(1), Some("low on memory"));
-        for disk in [2, 4, 8, 14] {
+        for disk in [2, 4, 8, 16, 30] {
             assert_eq!(reason(disk), Some("low on disk"));
             assert_eq!(reason(disk | 1), Some("low on memory & low on disk"));
         }

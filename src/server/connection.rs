@@ -18,6 +18,7 @@ use crate::model::statistics::{ConnectionFacts, ConnectionRecord, TrafficNumber}
 use crate::protocol::amqp091::{Connection, Status};
 
 use super::Shared;
+use super::admission::Place;
 use super::opening::{Link, Opened, Opening};
 use super::stream::Stream;
 
@@ -34,6 +35,7 @@ const OUTPUT_LOW: usize = 64 * 1024;
 const LAST_READS: Duration = Duration::from_secs(1);
 /// After such a silence, all of it has been taken.
 const LAST_SILENCE: Duration = Duration::from_millis(20);
+const DISPLACED: &str = "connection closed before its login: others need its place";
 /// Lists that grew longer than this are given back after a while.
 const LIST_KEEP: usize = 256;
 
@@ -58,6 +60,7 @@ struct Driver {
     /// What the session waits for: somebody else's answer.
     pending: Option<Eventually<Verdict>>,
     end_of_input: bool,
+    place: Place,
     /// The broker is stopping: says so once what the client sent before is taken, at this time at the latest.
     farewell: Option<(Event, Instant)>,
 }
@@ -84,13 +87,28 @@ enum Wake {
     /// What is kept of the input may be handled.
     Input,
     Answered(Verdict),
+    /// Another connection needs the place of this one, which has not logged in.
+    Displaced,
     Other,
 }
 
-pub(super) async fn serve(shared: Arc<Shared>, opening: Arc<Opening>, socket: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    opening: Arc<Opening>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    place: Place,
+) {
     // The time for the handshakes of TLS and AMQP together begins here.
     let accepted = shared.clock.now();
-    let Some(Opened { stream, link, external }) = opening.open(socket, peer).await else { return };
+    let opened = tokio::select! {
+        opened = opening.open(socket, peer, &place) => opened,
+        () = place.is_taken() => {
+            tracing::debug!(%peer, "{DISPLACED}");
+            return;
+        }
+    };
+    let Some(Opened { stream, link, external }) = opened else { return };
     let id = shared.broker.new_connection_id();
     let Ok(seed) = getrandom::u64() else {
         tracing::error!("no random numbers from the system: connection refused");
@@ -132,6 +150,7 @@ pub(super) async fn serve(shared: Arc<Shared>, opening: Arc<Opening>, socket: Tc
         armed: None,
         pending: None,
         end_of_input: false,
+        place,
         farewell: None,
         shared,
     });
@@ -191,9 +210,13 @@ impl Driver {
                     let_others_run().await;
                 }
                 Wake::Answered(verdict) => self.resume(verdict),
+                Wake::Displaced => return Err(io::Error::other(DISPLACED)),
                 Wake::Other => {}
             }
             self.tick();
+            if self.place.is_waiting() && self.session.user().is_some() {
+                self.place.log_in();
+            }
         }
     }
 
@@ -408,6 +431,7 @@ impl Driver {
         };
         tokio::select! {
             () = self.outbox.changed() => Ok(Wake::Other),
+            () = self.place.is_taken(), if self.place.is_waiting() => Ok(Wake::Displaced),
             verdict = answer => Ok(Wake::Answered(verdict)),
             ready = socket => {
                 let ready = ready?;

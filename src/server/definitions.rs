@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::broker::{Broker, DefinitionError, PasswordHash, Permission, User};
 use crate::config::Config;
+use crate::log::CommitError;
 use crate::model::names::{UserName, VhostName};
 use crate::model::vhost::VhostMetadata;
 
@@ -34,6 +35,12 @@ pub(super) fn define(broker: &Broker, config: &Config) -> Result<(), ServerError
         })?;
     }
     // They are all there, or none: a start that was interrupted here begins anew.
-    broker.store_definitions().map_err(DefinitionError::Store)?;
-    Ok(())
+    match broker.store_definitions() {
+        // The log has them as well, once it is written.
+        Err(CommitError::NoSpace { path, error }) => {
+            tracing::warn!(path, %error, "the first definitions wait for space on the disk");
+            Ok(())
+        }
+        stored => Ok(stored.map_err(DefinitionError::Store)?),
+    }
 }

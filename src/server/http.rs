@@ -14,31 +14,34 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::config::Listening;
-use crate::management::{Management, Origin, serve};
+use crate::management::{Management, Origin, Scope, serve};
 
+use super::admission::{Accepting, Admission, Descriptors, Place, Places};
+use super::patience::Impatient;
 use super::tls::{Acceptor, Tls};
 use super::{ServerError, listener};
 
-/// HTTP connections at once; more wait to be accepted.
-const CONNECTIONS_MAX: usize = 1024;
 /// Connections that the system keeps waiting until they are accepted.
 const BACKLOG: u32 = 1024;
 /// How long a client may take to send its request's head, and to say nothing between two requests.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// Waits after an accept that failed for want of something, so as not to spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for a connection above the limit.
+const HEAD_TIMEOUT_ABOVE: Duration = Duration::from_secs(2);
+/// How long a client may take to take anything of an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections to the Unix socket at once.
+const LOCAL_CONNECTIONS: usize = 256;
 /// The Unix socket's name in the data directory.
 pub(super) const SOCKET: &str = "warren.sock";
 
-/// What a listener serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Site {
-    Management,
-    /// Metrics alone.
-    Metrics,
+/// What a listener serves, and to how many.
+#[derive(Clone)]
+pub(super) struct Site {
+    pub(super) scope: Scope,
+    pub(super) admission: Arc<Admission>,
 }
 
 /// Listens on a TCP port; returns the address it got.
@@ -46,31 +49,12 @@ pub(super) fn start(
     management: &Arc<Management>,
     site: Site,
     listening: Listening,
-    stopped: watch::Receiver<bool>,
-) -> Result<SocketAddr, ServerError> {
-    listen(management, site, listening, None, stopped)
-}
-
-/// The same with TLS.
-pub(super) fn start_tls(
-    management: &Arc<Management>,
-    site: Site,
-    listening: Listening,
-    tls: &Arc<Tls>,
-    stopped: watch::Receiver<bool>,
-) -> Result<SocketAddr, ServerError> {
-    listen(management, site, listening, Some(Acceptor::new(tls)), stopped)
-}
-
-fn listen(
-    management: &Arc<Management>,
-    site: Site,
-    listening: Listening,
-    acceptor: Option<Acceptor>,
+    tls: Option<&Arc<Tls>>,
     stopped: watch::Receiver<bool>,
 ) -> Result<SocketAddr, ServerError> {
     let (listener, bound) = listener::open(listening, BACKLOG)?;
-    tokio::spawn(accept(Arc::clone(management), site, listener, acceptor.map(Arc::new), stopped));
+    let acceptor = tls.map(|tls| Arc::new(Acceptor::new(tls)));
+    tokio::spawn(accept(Arc::clone(management), site, listener, acceptor, stopped));
     Ok(bound)
 }
 
@@ -81,36 +65,40 @@ async fn accept(
     acceptor: Option<Arc<Acceptor>>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut accepting = Accepting::new(site.admission.what());
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stopped.changed() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
+                accepting.succeeded();
                 let _ = stream.set_nodelay(true);
+                let address = peer.ip().to_canonical();
+                let Some(place) = site.admission.enter(&stream, Some(address)) else { continue };
+                site.admission.let_leave(&stream).await;
                 let management = Arc::clone(&management);
-                let acceptor = acceptor.clone();
-                let origin = Origin::Network(peer.ip().to_canonical());
+                let (scope, acceptor) = (site.scope, acceptor.clone());
                 tokio::spawn(async move {
-                    let _permit = permit;
-                    match acceptor {
-                        None => converse(management, site, stream, origin).await,
-                        // What fails, the acceptor tells of.
-                        Some(acceptor) => {
-                            if let Ok(stream) = acceptor.accept(stream).await {
-                                converse(management, site, stream, origin).await;
+                    let conversation = async {
+                        match acceptor {
+                            None => converse(management, scope, stream, Origin::Network(address), &place).await,
+                            // What fails, the acceptor tells of.
+                            Some(acceptor) => {
+                                if let Ok(stream) = acceptor.accept(stream).await {
+                                    converse(management, scope, stream, Origin::Network(address), &place).await;
+                                }
                             }
                         }
+                    };
+                    tokio::select! {
+                        () = conversation => {}
+                        () = place.is_taken() => {}
                     }
                 });
             }
-            Err(error) => {
-                tracing::warn!(%error, "an HTTP connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            Err(error) => accepting.failed(&error).await,
         }
     }
 }
@@ -135,6 +123,8 @@ pub(super) fn start_local(
 }
 
 async fn accept_local(management: Arc<Management>, listener: UnixListener, mut stopped: watch::Receiver<bool>) {
+    let mut accepting = Accepting::new(SOCKET);
+    let admission = Admission::new(SOCKET, Places::local(Descriptors::of_process(), LOCAL_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -142,12 +132,18 @@ async fn accept_local(management: Arc<Management>, listener: UnixListener, mut s
         };
         match accepted {
             Ok((stream, _)) => {
-                tokio::spawn(converse(Arc::clone(&management), Site::Management, stream, Origin::LocalSocket));
+                accepting.succeeded();
+                let Some(place) = admission.enter(&stream, None) else { continue };
+                admission.let_leave(&stream).await;
+                let management = Arc::clone(&management);
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = converse(management, Scope::Everything, stream, Origin::LocalSocket, &place) => {}
+                        () = place.is_taken() => {}
+                    }
+                });
             }
-            Err(error) => {
-                tracing::warn!(%error, "a local connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            Err(error) => accepting.failed(&error).await,
         }
     }
 }
@@ -155,21 +151,25 @@ async fn accept_local(management: Arc<Management>, listener: UnixListener, mut s
 /// Answers the requests of one connection.
 pub(super) async fn converse(
     management: Arc<Management>,
-    site: Site,
+    scope: Scope,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     origin: Origin,
+    place: &Place,
 ) {
+    let is_above = place.is_overflow();
+    let scope = if is_above { scope.above_the_limit() } else { scope };
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let management = Arc::clone(&management);
         async move {
             let request: Request = request.map(Body::new);
-            Ok::<_, Infallible>(serve(management, request, origin, site == Site::Metrics).await)
+            Ok::<_, Infallible>(serve(management, request, origin, scope).await)
         }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
+        .header_read_timeout(if is_above { HEAD_TIMEOUT_ABOVE } else { HEAD_TIMEOUT })
+        .keep_alive(!is_above)
+        .serve_connection(TokioIo::new(Impatient::new(stream, WRITE_TIMEOUT)), service);
     if let Err(error) = connection.await {
         tracing::debug!(%error, "an HTTP connection ended");
     }

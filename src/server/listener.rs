@@ -4,18 +4,15 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 use crate::config::Listening;
 
+use super::admission::Accepting;
 use super::opening::Opening;
 use super::{ServerError, Shared, connection};
-
-/// Waits after an accept that failed for want of something, so as not to spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listens; returns the address it got.
 pub(super) fn start(
@@ -25,8 +22,9 @@ pub(super) fn start(
     backlog: u32,
     stopped: watch::Receiver<bool>,
 ) -> Result<SocketAddr, ServerError> {
+    let accepting = Accepting::new(listening.key);
     let (listener, bound) = open(listening, backlog)?;
-    tokio::spawn(accept(Arc::clone(shared), Arc::new(opening), listener, stopped));
+    tokio::spawn(accept(Arc::clone(shared), Arc::new(opening), accepting, listener, stopped));
     Ok(bound)
 }
 
@@ -59,7 +57,13 @@ fn lacks_ipv6(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
-async fn accept(shared: Arc<Shared>, opening: Arc<Opening>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+async fn accept(
+    shared: Arc<Shared>,
+    opening: Arc<Opening>,
+    mut accepting: Accepting,
+    listener: TcpListener,
+    mut stopped: watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -70,12 +74,15 @@ async fn accept(shared: Arc<Shared>, opening: Arc<Opening>, listener: TcpListene
                 tracing::debug!(%peer, "connection turned away: listeners are suspended");
             }
             Ok((stream, peer)) => {
-                tokio::spawn(connection::serve(Arc::clone(&shared), Arc::clone(&opening), stream, peer));
+                accepting.succeeded();
+                // Who comes from a proxy comes from somewhere else, which the proxy tells later.
+                let source = (!opening.expects_proxy()).then(|| peer.ip().to_canonical());
+                if let Some(place) = shared.admission.enter(&stream, source) {
+                    shared.admission.let_leave(&stream).await;
+                    tokio::spawn(connection::serve(Arc::clone(&shared), Arc::clone(&opening), stream, peer, place));
+                }
             }
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            Err(error) => accepting.failed(&error).await,
         }
     }
 }

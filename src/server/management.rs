@@ -8,13 +8,15 @@ use fancy_regex::Regex;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::log::CommitError;
 use crate::management::history::{History, Report};
 use crate::management::prometheus::Scrapes;
-use crate::management::{Browsers, Management, PasswordRules, Sampler, Settings, import_text};
+use crate::management::{Browsers, Management, PasswordRules, Sampler, Scope, Settings, import_text};
 
+use super::admission::Admission;
 use super::http::{self, Site};
 use super::process::Process;
-use super::settings::millis;
+use super::settings::{http_places, millis};
 use super::tls::Certificates;
 use super::{ServerError, Shared};
 
@@ -78,7 +80,14 @@ pub(super) async fn import(management: &Arc<Management>, config: &Config) -> Res
             let _ = management.broker.set_parameter(None, "", &name, hash.into());
         }
     }
-    management.broker.store_definitions().map_err(|error| failed(path, error.to_string()))
+    match management.broker.store_definitions() {
+        // The log has them as well, once it is written.
+        Err(CommitError::NoSpace { path, error }) => {
+            tracing::warn!(path, %error, "the imported definitions wait for space on the disk");
+            Ok(())
+        }
+        stored => stored.map_err(|error| failed(path, error.to_string())),
+    }
 }
 
 fn files_of(path: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -102,25 +111,29 @@ pub(super) fn start(
     ready: &mut String,
 ) -> Result<(), ServerError> {
     http::start_local(management, &config.node.data_dir, stopped.clone())?;
-    for (site, addresses, protocol, name) in [
-        (Site::Management, config.management.addresses(), "http", "management"),
-        (Site::Metrics, config.prometheus.addresses(), "http/prometheus", "prometheus"),
+    let (api, metrics) = (certificates.management.as_ref(), certificates.prometheus.as_ref());
+    let secure = |tls: Option<_>, addresses| if tls.is_some() { addresses } else { Vec::new() };
+    for (scope, addresses, tls, protocol, name) in [
+        (Scope::Everything, config.management.addresses(), None, "http", "management"),
+        (Scope::Metrics, config.prometheus.addresses(), None, "http/prometheus", "prometheus"),
+        (Scope::Everything, secure(api, config.management.tls_addresses()), api, "https", "management-tls"),
+        (
+            Scope::Metrics,
+            secure(metrics, config.prometheus.tls_addresses()),
+            metrics,
+            "https/prometheus",
+            "prometheus-tls",
+        ),
     ] {
-        for listening in addresses {
-            let bound = http::start(management, site, listening, stopped.clone())?;
-            process.add_listener(protocol, bound, false);
-            ready.push_str(&format!(" {name}={bound}"));
+        if addresses.is_empty() {
+            continue;
         }
-    }
-    let (api, metrics) = (&certificates.management, &certificates.prometheus);
-    for (site, addresses, tls, protocol, name) in [
-        (Site::Management, config.management.tls_addresses(), api, "https", "management-tls"),
-        (Site::Metrics, config.prometheus.tls_addresses(), metrics, "https/prometheus", "prometheus-tls"),
-    ] {
-        let Some(tls) = tls else { continue };
+        let admission = Admission::new(protocol, http_places(config));
+        process.add_admission(&admission);
         for listening in addresses {
-            let bound = http::start_tls(management, site, listening, tls, stopped.clone())?;
-            process.add_listener(protocol, bound, true);
+            let site = Site { scope, admission: Arc::clone(&admission) };
+            let bound = http::start(management, site, listening, tls, stopped.clone())?;
+            process.add_listener(protocol, bound, tls.is_some());
             ready.push_str(&format!(" {name}={bound}"));
         }
     }

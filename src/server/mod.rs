@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the only code that spawns, sleeps and reads a clock")]
 
+mod admission;
 mod alarms;
 mod authentication;
 mod clock;
@@ -16,6 +17,7 @@ mod log_threads;
 mod management;
 mod notify;
 mod opening;
+mod patience;
 mod process;
 mod settings;
 mod shards;
@@ -27,9 +29,9 @@ mod wal_writer;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,11 +40,13 @@ use tokio::sync::{mpsc, watch};
 use crate::broker::{Broker, DefinitionError, OpenError};
 use crate::config::{Config, Loaded};
 use crate::disk::{Disk, DiskError};
-use crate::log::{LogError, SyncMode};
+use crate::log::storage::is_shortage;
+use crate::log::{self, LogError, SyncMode};
 use crate::logging::Logging;
 use crate::model::request::Event;
 use crate::protocol::amqp091;
 
+use admission::Admission;
 use alarms::Alarms;
 use clock::Clock;
 use process::Process;
@@ -81,6 +85,9 @@ pub enum ServerError {
     Definition(#[from] DefinitionError),
 }
 
+/// Bytes of the disk's reserve that are worth keeping.
+const RESERVE_MIN: u64 = 16 * 1024;
+
 /// What all connections share.
 struct Shared {
     broker: Arc<Broker>,
@@ -89,10 +96,17 @@ struct Shared {
     /// A quarter of the delivery credit: deliveries are reported as sent in pieces of this size.
     credit_worth: usize,
     alarms: Alarms,
+    /// Of the listeners of AMQP together.
+    admission: Arc<Admission>,
     publish_credit: u64,
     delivery_credit: u64,
     /// The log's threads are to end.
     stopping: AtomicBool,
+    disk: Arc<Disk>,
+    /// The start found the disk full.
+    has_spent_reserve: bool,
+    /// Of the threads that read the log, those that cannot for now.
+    stalled_readers: AtomicUsize,
     /// New AMQP connections are turned away.
     suspended: AtomicBool,
     /// The log has work for the thread that maintains it.
@@ -113,7 +127,7 @@ pub fn run(loaded: &Loaded, logging: &Arc<Logging>) -> Result<(), ServerError> {
 /// Opens the data directory and makes what all connections share.
 fn open(config: &Config, clock: Clock) -> Result<Arc<Shared>, ServerError> {
     let path = &config.node.data_dir;
-    let disk = Arc::new(Disk::open(path)?);
+    let disk = Arc::new(open_disk(path)?);
     let options = settings::log(config);
     if options.sync != SyncMode::Always {
         tracing::warn!(
@@ -122,8 +136,7 @@ fn open(config: &Config, clock: Clock) -> Result<Arc<Shared>, ServerError> {
             config.storage.sync.name()
         );
     }
-    let broker = Broker::open(settings::broker(config), disk, options, clock.now())
-        .map_err(|error| ServerError::Open { path: path.clone(), error })?;
+    let (broker, has_spent_reserve) = open_broker(config, &disk, options, clock)?;
     // Definitions to import take the place of the usual ones.
     if broker.is_new() && config.definitions.load.is_none() {
         definitions::define(&broker, config)?;
@@ -136,12 +149,77 @@ fn open(config: &Config, clock: Clock) -> Result<Arc<Shared>, ServerError> {
         amqp: Arc::new(settings::amqp(config)),
         credit_worth: usize::try_from(config.memory.connection_delivery_credit / 4).unwrap_or(usize::MAX),
         alarms: Alarms::default(),
+        admission: Admission::new("amqp", settings::amqp_places(config)),
         publish_credit: config.memory.connection_publish_credit,
         delivery_credit: config.memory.connection_delivery_credit,
         stopping: AtomicBool::new(false),
+        stalled_readers: AtomicUsize::new(0),
+        has_spent_reserve,
+        disk,
         suspended: AtomicBool::new(false),
         care: log_threads::Care::default(),
     }))
+}
+
+/// Waits for space where there is none for as much as a directory.
+fn open_disk(path: &Path) -> Result<Disk, ServerError> {
+    let mut waiting = Waiting::default();
+    loop {
+        match Disk::open(path) {
+            Err(DiskError::Io { error, .. }) if is_shortage(&error) => waiting.pause(&error),
+            opened => return Ok(opened?),
+        }
+    }
+}
+
+/// Opens the broker, also on a full disk: with the reserve, or else once there is space. Whether the reserve was needed.
+fn open_broker(
+    config: &Config,
+    disk: &Arc<Disk>,
+    options: log::Options,
+    clock: Clock,
+) -> Result<(Arc<Broker>, bool), ServerError> {
+    let mut has_spent_reserve = false;
+    let mut waiting = Waiting::default();
+    loop {
+        match Broker::open(settings::broker(config), Arc::clone(disk) as _, options, clock.now()) {
+            Ok(broker) => {
+                if has_spent_reserve {
+                    // The next start may find the disk as full, and has less to write.
+                    let sizes =
+                        std::iter::successors(Some(log_threads::reserve_bytes(&options)), |size| Some(size / 2));
+                    let mut sizes = sizes.take_while(|size| *size >= RESERVE_MIN);
+                    let _ = sizes.any(|size| disk.keep_reserve(size).is_ok());
+                }
+                return Ok((broker, has_spent_reserve));
+            }
+            Err(error) if error.is_shortage() => {
+                has_spent_reserve = true;
+                if disk.release_reserve() {
+                    tracing::warn!(%error, "the disk is full: its reserve is used to open the log");
+                } else {
+                    waiting.pause(&error);
+                }
+            }
+            Err(error) => return Err(ServerError::Open { path: config.node.data_dir.clone(), error }),
+        }
+    }
+}
+
+/// A start that waits for space.
+#[derive(Default)]
+struct Waiting {
+    told: bool,
+}
+
+impl Waiting {
+    /// Nothing else runs yet: the thread may sleep.
+    fn pause(&mut self, error: &dyn std::fmt::Display) {
+        if !std::mem::replace(&mut self.told, true) {
+            tracing::error!(%error, "the broker cannot start yet: it waits for space");
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
 }
 
 async fn serve(loaded: &Loaded, logging: &Arc<Logging>) -> Result<(), ServerError> {
@@ -154,7 +232,7 @@ async fn serve(loaded: &Loaded, logging: &Arc<Logging>) -> Result<(), ServerErro
     let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Signals)?;
     let (failed, mut failure) = mpsc::channel(1);
-    let writer = log_threads::start(&shared, settings::log(config).sync, &failed).map_err(ServerError::Thread)?;
+    let writer = log_threads::start(&shared, &settings::log(config), &failed).map_err(ServerError::Thread)?;
     shards::start(&shared);
     alarms::start(&shared, &config.memory, &config.storage, path);
     tls::watch(&certificates).map_err(ServerError::Signals)?;

@@ -13,6 +13,7 @@ use crate::model::names::UserName;
 use crate::model::tls::TlsFacts;
 use crate::protocol::proxy::{self, HEADER_MAX, Header, Proxied, ProxyError};
 
+use super::admission::Place;
 use super::stream::{HandshakeError, Stream, TlsStream};
 use super::tls::{self, Tls};
 
@@ -64,15 +65,20 @@ impl Opening {
         Self { tls, trusted, timeout: config.amqp.handshake_timeout }
     }
 
+    /// Whether connections are to begin with a PROXY header.
+    pub(super) fn expects_proxy(&self) -> bool {
+        self.trusted.is_some()
+    }
+
     /// Brings a connection to where AMQP begins. None if it does not get there, which is logged.
-    pub(super) async fn open(&self, socket: TcpStream, peer: SocketAddr) -> Option<Opened> {
+    pub(super) async fn open(&self, socket: TcpStream, peer: SocketAddr, place: &Place) -> Option<Opened> {
         let _ = socket.set_nodelay(true);
         let local = socket.local_addr().ok()?;
         let mut link = Link { peer, local, tls: None };
         if self.tls.is_none() && self.trusted.is_none() {
             return Some(Opened { stream: Stream::Plain(socket), link, external: None });
         }
-        let outcome = tokio::time::timeout(self.timeout, Box::pin(self.negotiate(socket, &mut link))).await;
+        let outcome = tokio::time::timeout(self.timeout, Box::pin(self.negotiate(socket, &mut link, place))).await;
         let reason = match outcome {
             Ok(Ok((stream, external))) => {
                 if let Some(tls) = &self.tls {
@@ -101,6 +107,7 @@ impl Opening {
         &self,
         socket: TcpStream,
         link: &mut Link,
+        place: &Place,
     ) -> Result<(Stream, Option<Result<UserName, String>>), OpeningError> {
         if let Some(trusted) = &self.trusted {
             if !trusted.iter().any(|network| network.contains(link.peer.ip())) {
@@ -109,6 +116,7 @@ impl Opening {
             if let Some(proxied) = read_header(&socket).await? {
                 link.peer = proxied.source.into();
                 link.local = proxied.destination.into();
+                place.comes_from(link.peer.ip().to_canonical());
             }
         }
         let Some(tls) = &self.tls else { return Ok((Stream::Plain(socket), None)) };

@@ -16,6 +16,7 @@ use crate::logging::Logging;
 use crate::management::{Certificate, Listener, Node, NodeFacts};
 use crate::model::ids::Timestamp;
 
+use super::admission::Admission;
 use super::tls::Certificates;
 use super::{Shared, alarms};
 
@@ -28,6 +29,7 @@ pub(super) struct Process {
     tls: Certificates,
     started: Timestamp,
     listeners: Mutex<Vec<Listener>>,
+    admissions: Mutex<Vec<Arc<Admission>>>,
     logging: Arc<Logging>,
     /// Somebody wants the broker to stop.
     pub(super) stop: Notify,
@@ -43,9 +45,15 @@ impl Process {
             started: shared.clock.now(),
             tls,
             listeners: Mutex::default(),
+            admissions: Mutex::new(vec![Arc::clone(&shared.admission)]),
             logging: Arc::clone(logging),
             stop: Notify::new(),
         }
+    }
+
+    /// Some listener's places.
+    pub(super) fn add_admission(&self, admission: &Arc<Admission>) {
+        self.admissions.lock().push(Arc::clone(admission));
     }
 
     /// A socket is listened on.
@@ -74,6 +82,7 @@ impl Node for Process {
             disk_limit,
             disk_alarm,
             alarm_causes: self.shared.alarms.causes().to_vec(),
+            turned_away: self.admissions.lock().iter().map(|place| (place.what(), place.turned_away())).collect(),
             open_files: entries("/proc/self/fd"),
             open_files_max: rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or_default(),
             threads: entries("/proc/self/task"),

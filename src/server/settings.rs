@@ -9,6 +9,8 @@ use crate::model::entity::QueueType;
 use crate::model::names::UserName;
 use crate::protocol::amqp091;
 
+use super::admission::{Descriptors, Places};
+
 pub(super) fn broker(config: &Config) -> broker::Settings {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let limit = |limit: Option<u32>| limit.map_or(0, |limit| limit as usize);
@@ -82,6 +84,21 @@ pub(super) fn amqp(config: &Config) -> amqp091::Settings {
         default_prefetch: config.amqp.default_consumer_prefetch,
         global_qos: config.compatibility.global_qos,
     }
+}
+
+/// Connections that the listeners of AMQP have at once.
+pub(super) fn amqp_places(config: &Config) -> Places {
+    let limit = |limit: Option<u32>| limit.map_or(usize::MAX, |limit| limit as usize);
+    let limits = &config.limits;
+    let (waiting, of_source) = (limits.connections_without_login, limits.connections_without_login_per_source);
+    Places::amqp(Descriptors::of_process(), limit(limits.connections), limit(waiting), limit(of_source))
+}
+
+/// Connections that each listener of HTTP has at once.
+pub(super) fn http_places(config: &Config) -> Places {
+    let limits = &config.limits;
+    let (total, of_source) = (limits.http_connections as usize, limits.http_connections_per_source as usize);
+    Places::http(Descriptors::of_process(), total, of_source)
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {

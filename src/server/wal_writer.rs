@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::log::storage::wants_descriptors;
 use crate::log::{CommitError, LogError, SyncMode};
 
 use super::Shared;
@@ -19,6 +20,17 @@ const WAIT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(100);
 /// How long the other thread is given to make room in the WAL.
 const ROOM: Duration = Duration::from_millis(1);
+
+/// What is missing when an operation on a file cannot be done now and can later, for the log.
+pub(super) fn shortage(error: &std::io::Error) -> &'static str {
+    if wants_descriptors(error) {
+        "no file can be opened, too many are"
+    } else if error.kind() == std::io::ErrorKind::OutOfMemory {
+        "the system has no memory left"
+    } else {
+        "no space left on the disk"
+    }
+}
 
 /// Runs until the broker stops, or something fails that must stop it.
 pub(super) async fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogError> {
@@ -40,6 +52,7 @@ pub(super) async fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogE
                 if full {
                     full = false;
                     shared.alarms.set(Cause::WalFull, false, &shared.broker);
+                    tracing::info!("the log is written again");
                 }
                 if wrote && shared.broker.log_wants_care() {
                     shared.care.want();
@@ -53,9 +66,10 @@ pub(super) async fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogE
                 }
             }
             Err(CommitError::Failed(error)) => return Err(error),
-            Err(CommitError::NoSpace { path }) => {
+            Err(CommitError::NoSpace { path, error }) => {
                 if !full {
-                    tracing::error!(path, "no space left on the disk: nothing durable is confirmed until there is");
+                    let what = shortage(&error);
+                    tracing::error!(path, %error, "{what}: nothing durable is confirmed until there is");
                 }
                 full = true;
                 shared.alarms.set(Cause::WalFull, true, &shared.broker);

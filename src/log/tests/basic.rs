@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::log::memory::Operation;
 use crate::log::{Range, Stored};
 
 fn read(log: &Log, id: u64, first: u64, last: u64) -> Vec<Stored> {
@@ -47,6 +48,36 @@ fn entries_are_read_once_flushed() {
     let indexes: Vec<u64> = read(&log, 7, 3, 5).iter().map(|entry| entry.head.index).collect();
     assert_eq!(indexes, [3, 4, 5]);
     assert_eq!(read(&log, 8, 0, u64::MAX), []);
+}
+
+#[test]
+fn too_many_open_files_are_waited_out_like_a_full_disk() {
+    const TOO_MANY_OPEN_FILES: i32 = 24;
+    let disk = MemoryDisk::new();
+    let Opened { log, mut writer, .. } = open(&disk);
+    append(&mut writer, 7, 1..10, 50);
+    log.seal();
+    maintain(&log);
+    append(&mut writer, 8, 1..2, 50);
+    // The segment that the full WAL file becomes cannot be made.
+    disk.fail_next_with(Operation::Create, TOO_MANY_OPEN_FILES, 0);
+    assert_eq!(log.maintain().expect("something else can be done").flushed, []);
+    assert_eq!(maintain(&log).flushed, [(LogId(7), 9)]);
+    // It cannot be opened to be read.
+    disk.fail_next_with(Operation::Open, TOO_MANY_OPEN_FILES, 0);
+    let error = CommitError::from(log.read(LogId(7), 1, 9).unwrap_err());
+    assert!(matches!(error, CommitError::NoSpace { .. }), "{error}");
+    assert_eq!(read(&log, 7, 1, 9).len(), 9);
+    // Once it is open, what is open makes room for others.
+    append(&mut writer, 7, 10..20, 50);
+    flush(&log, &mut writer);
+    disk.fail_next_with(Operation::Open, TOO_MANY_OPEN_FILES, 0);
+    assert_eq!(read(&log, 7, 1, 19).len(), 19);
+    // A sync that failed is another matter.
+    disk.fail_next(Operation::Sync, std::io::ErrorKind::StorageFull, 0);
+    let mut batch = Batch::default();
+    batch.append(&head(7, 20), &[b"x"], &[]);
+    assert!(matches!(writer.commit(&[&batch]), Err(CommitError::Failed(_))));
 }
 
 #[test]

@@ -119,7 +119,12 @@ impl Run {
                 let kind = if self.chance.one_in(2) { ErrorKind::Other } else { ErrorKind::StorageFull };
                 let after = self.chance.below(12);
                 if self.fault.is_none() {
-                    self.disk.fail_next(operation, kind, after);
+                    if kind == ErrorKind::StorageFull && matches!(operation, Operation::Open | Operation::Create) {
+                        // Too many files are open: that passes like a full disk does.
+                        self.disk.fail_next_with(operation, 24, after);
+                    } else {
+                        self.disk.fail_next(operation, kind, after);
+                    }
                     self.fault = Some(kind);
                 }
             }

@@ -20,7 +20,7 @@ use self::header::{BATCH_HEADER, BLOCK, BatchHeader, FileHeader, round_up};
 pub(super) use self::read::{Record, records, records_between, records_of, stretch};
 pub(super) use self::replay::{Replay, replay};
 use super::batch::{Batch, Run, TABLE_ENTRY};
-use super::storage::{File, Storage};
+use super::storage::{File, Storage, is_shortage};
 use super::{CommitError, LogError};
 
 /// The directory of WAL files.
@@ -68,8 +68,8 @@ pub(super) enum Fresh {
 /// Why there is no file to write into.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PrepareError {
-    #[error("{path}: no space left")]
-    NoSpace { path: String },
+    #[error("{path}: {error}")]
+    NoSpace { path: String, error: io::Error },
     #[error(transparent)]
     Failed(#[from] LogError),
 }
@@ -233,9 +233,9 @@ impl WalWriter {
         pieces.push(IoSlice::new(&padding[..unused]));
         if let Err(error) = self.file.file.write_at(&pieces, self.offset) {
             let path = path(self.file.sequence);
-            return Err(if is_no_space(&error) {
+            return Err(if is_shortage(&error) {
                 self.has_remnant = true;
-                CommitError::NoSpace { path }
+                CommitError::NoSpace { path, error }
             } else {
                 CommitError::Failed(LogError::Io { path, action: "write", error })
             });
@@ -271,8 +271,8 @@ impl WalWriter {
         }
         let path = || path(self.file.sequence);
         let written = self.file.file.write_at(&[IoSlice::new(&[0; BLOCK as usize])], self.offset);
-        written.map_err(|error| match is_no_space(&error) {
-            true => CommitError::NoSpace { path: path() },
+        written.map_err(|error| match is_shortage(&error) {
+            true => CommitError::NoSpace { path: path(), error },
             false => CommitError::Failed(LogError::Io { path: path(), action: "write", error }),
         })?;
         self.file.file.sync().map_err(|error| LogError::Io { path: path(), action: "sync", error })?;
@@ -315,11 +315,6 @@ impl WalWriter {
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
-}
-
-/// Whether an operation failed for want of space.
-pub(super) fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The records of all batches, log by log, so that a queue's messages lie together in the file though they came with those of
@@ -381,12 +376,12 @@ fn read_up_to(file: &dyn File, offset: u64, length: usize) -> io::Result<Vec<u8>
     Ok(buffer)
 }
 
-/// Removes a file that could not be finished for want of space.
+/// Removes a file that could not be finished for want of space or the like.
 fn abandon(disk: &dyn Storage, path: String, action: &'static str, error: io::Error) -> PrepareError {
-    if !is_no_space(&error) {
+    if !is_shortage(&error) {
         return PrepareError::Failed(LogError::Io { path, action, error });
     }
     // Whether that works does not matter: without a header the file is nothing but a spare one.
     let _ = disk.remove(&path);
-    PrepareError::NoSpace { path }
+    PrepareError::NoSpace { path, error }
 }

@@ -11,12 +11,14 @@ use crate::model::vhost::VhostLimits;
 
 use super::super::answer::{Answer, Failure};
 use super::super::call::Call;
+use super::super::identity::{Identity, not_administrator};
 use super::super::listing;
 use super::limits;
 use super::policies;
 
 /// The name of the global parameter that is the cluster's name.
 pub(crate) const CLUSTER_NAME: &str = "cluster_name";
+const CLUSTER_TAGS: &str = "cluster_tags";
 
 pub(crate) async fn list(call: Call) -> Result<Answer, Failure> {
     listing::answer(all(&call, |_, _| true), &call.query)
@@ -62,6 +64,7 @@ pub(crate) async fn put(call: Call) -> Result<Answer, Failure> {
     if call.topology.vhost(&vhost).is_none() {
         return Err(Failure::missing("vhost_not_found"));
     }
+    may_change(&call.identity, call.name(0), "set")?;
     let mut object = call.object_with(&["value"])?;
     let value = object.shift_remove("value").unwrap_or_default();
     check(call.name(0), call.name(2), &value)?;
@@ -69,6 +72,23 @@ pub(crate) async fn put(call: Call) -> Result<Answer, Failure> {
     let existed = existed.map_err(|_| Failure::missing("vhost_not_found"))?;
     call.management.broker.settled().await;
     Ok(Answer::put(existed == Existed::Yes))
+}
+
+/// Whether the caller may change parameters of a component here. Regular policies have their own address alone, as in
+/// RabbitMQ; what administrators alone may do at its own address is theirs here, too.
+fn may_change(identity: &Identity, component: &str, verb: &str) -> Result<(), Failure> {
+    match component {
+        POLICY => Err(Failure::bad_request(format!("policies may not be {verb} using this method"))),
+        OPERATOR_POLICY | VhostLimits::COMPONENT if !identity.is_administrator() => Err(not_administrator()),
+        _ => Ok(()),
+    }
+}
+
+/// Parameters of the cluster that are more than a note for clients: the cluster's name has an address for administrators,
+/// and the broker keeps its own under names that begin like that.
+fn may_change_global(identity: &Identity, name: &str) -> Result<(), Failure> {
+    let is_reserved = name == CLUSTER_NAME || name == CLUSTER_TAGS || name.starts_with("internal_");
+    if is_reserved && !identity.is_administrator() { Err(not_administrator()) } else { Ok(()) }
 }
 
 /// Whether the broker has such a component, and whether it takes the value.
@@ -85,6 +105,7 @@ pub(crate) fn check(component: &str, name: &str, value: &Value) -> Result<(), Fa
 }
 
 pub(crate) async fn delete(call: Call) -> Result<Answer, Failure> {
+    may_change(&call.identity, call.name(0), "cleared")?;
     if !call.management.broker.remove_parameter(Some(&call.vhost_name(1)), call.name(0), call.name(2)) {
         return Err(Failure::not_found());
     }
@@ -100,7 +121,7 @@ pub(crate) async fn list_global(call: Call) -> Result<Answer, Failure> {
 pub(crate) fn globals(call: &Call) -> Vec<Value> {
     let mut found: Vec<Value> =
         call.topology.globals().map(|(name, value)| json!({"name": &**name, "value": **value})).collect();
-    for (name, value) in [(CLUSTER_NAME, call.management.cluster_name().into()), ("cluster_tags", json!({}))] {
+    for (name, value) in [(CLUSTER_NAME, call.management.cluster_name().into()), (CLUSTER_TAGS, json!({}))] {
         if call.topology.global(name).is_none() {
             found.push(json!({"name": name, "value": value}));
         }
@@ -115,6 +136,7 @@ pub(crate) async fn get_global(call: Call) -> Result<Answer, Failure> {
 }
 
 pub(crate) async fn put_global(call: Call) -> Result<Answer, Failure> {
+    may_change_global(&call.identity, call.name(0))?;
     let mut object = call.object_with(&["value"])?;
     let value = object.shift_remove("value").unwrap_or_default();
     set_global(&call, call.name(0), value).await
@@ -127,6 +149,7 @@ async fn set_global(call: &Call, name: &str, value: Value) -> Result<Answer, Fai
 }
 
 pub(crate) async fn delete_global(call: Call) -> Result<Answer, Failure> {
+    may_change_global(&call.identity, call.name(0))?;
     if !call.management.broker.remove_parameter(None, "", call.name(0)) {
         return Err(Failure::not_found());
     }

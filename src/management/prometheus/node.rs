@@ -229,6 +229,11 @@ pub(super) fn flow(scrape: &Scrape, text: &mut Text) {
     for (cause, holds) in &scrape.facts.alarm_causes {
         text.sample(&[("cause", cause)], *holds);
     }
+    let help = "Connections that found no place at a listener, or one for a short while only";
+    text.family("connections_turned_away_total", Counter, help);
+    for (listener, count) in &scrape.facts.turned_away {
+        text.sample(&[("listener", listener)], *count);
+    }
     text.family("connections_by_state", Gauge, "Open connections by what they do; blocked ones wait for alarms to end");
     for (state, count) in &scrape.sums.states {
         text.sample(&[("state", state)], *count);

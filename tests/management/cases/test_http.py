@@ -180,3 +180,89 @@ class Unconfigured(Case):
         self.assertEqual(answer.status, 200)
         self.assertFalse([name for name in answer.headers if name.startswith("access-control")])
         self.assertNotIn("strict-transport-security", answer.headers)
+
+
+class OtherSites(Case):
+    """What a web page of another site can make a browser send changes nothing."""
+
+    OPTIONS = ("--set", "management.cors_allow_origins=https://console.example")
+
+    def send(self, method: str, path: str, headers: dict[str, str], body: object):
+        headers = {"content-type": "application/json", **headers}
+        body = json.dumps(body).encode()
+        return self.broker.client.send(method, f"/api/{path}", login=("guest", "guest"), headers=headers, body=body)
+
+    def test_a_form_of_another_site_makes_no_administrator(self) -> None:
+        document = {"users": [{"name": "evil", "password": "evil", "tags": "administrator"}]}
+        for headers in (
+            {"origin": "https://evil.example"},
+            {"origin": "https://evil.example", "content-type": "text/plain"},
+            {"origin": "null"},
+            {"sec-fetch-site": "cross-site"},
+            {"origin": "https://evil.example", "sec-fetch-site": "same-site"},
+        ):
+            answer = self.send("POST", "definitions", headers, document)
+            self.assertEqual((answer.status, answer.body["error"]), (403, "forbidden"), headers)
+            for method, path in (("PUT", "users/evil"), ("DELETE", f"vhosts/{self.vhost}"), ("POST", "warren/stop")):
+                answer = self.send(method, path, headers, {"password": "evil", "tags": "administrator"})
+                self.assertEqual(answer.status, 403, (method, path, headers))
+        self.assertEqual([user["name"] for user in self.get("users")], ["guest"])
+
+    def test_pages_that_may_and_programs_are_not_concerned(self) -> None:
+        host = f"{self.broker.client.host}:{self.broker.client.port}"
+        for number, headers in enumerate(
+            (
+                {},
+                {"origin": f"http://{host}"},
+                {"origin": "https://console.example", "sec-fetch-site": "cross-site"},
+                {"sec-fetch-site": "same-origin"},
+                {"sec-fetch-site": "none"},
+            )
+        ):
+            self.assertEqual(self.send("PUT", f"queues/{self.vhost}/q{number}", headers, {}).status, 201, headers)
+        self.assertEqual(self.send("GET", "overview", {"origin": "https://evil.example"}, {}).status, 200)
+
+    def test_types_of_content_are_refused_where_rabbitmq_refuses_them(self) -> None:
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        self.assertEqual(self.send("POST", "definitions", form, {}).status, 415)
+        self.assertEqual(self.send("POST", f"definitions/{self.vhost}", form, {}).status, 415)
+        # What curl sends unless it is told otherwise.
+        self.assertEqual(self.send("PUT", f"queues/{self.vhost}/q", form, {}).status, 201)
+        self.assertEqual(self.send("POST", "login", {}, {}).status, 415)
+
+
+class SecondWays(Case):
+    """What has an address for administrators has no other one for anybody else."""
+
+    def test_policies_are_not_set_as_parameters(self) -> None:
+        policy = {"value": {"pattern": "^q", "definition": {"max-length": 1}}}
+        path = f"parameters/policy/{self.vhost}/p"
+        self.refused("PUT", path, policy, 400, "policies may not be set using this method")
+        self.refused("DELETE", path, None, 400, "policies may not be cleared using this method")
+        self.assertEqual(self.get("policies"), [])
+
+    def test_a_policymaker_does_not_do_what_administrators_do(self) -> None:
+        name = self.user("maker")
+        self.put(f"users/{name}", {"password": name, "tags": "policymaker"})
+        operator = {"value": {"pattern": "^q", "definition": {"max-length": 1}}}
+        limits = {"value": {"max-queues": 1}}
+        for path, body in (
+            (f"parameters/operator_policy/{self.vhost}/p", operator),
+            (f"parameters/vhost-limits/{self.vhost}/limits", limits),
+            ("global-parameters/cluster_name", {"value": "other"}),
+            ("global-parameters/cluster_tags", {"value": {}}),
+            ("global-parameters/internal_definitions_of_x", {"value": "x"}),
+        ):
+            for method in ("PUT", "DELETE"):
+                answer = self.broker.client.send(
+                    method,
+                    f"/api/{path}",
+                    login=(name, name),
+                    headers={"content-type": "application/json"},
+                    body=json.dumps(body).encode(),
+                )
+                expected = {"error": "not_authorised", "reason": "Not administrator user"}
+                self.assertEqual((answer.status, answer.body), (401, expected), (method, path))
+        # An administrator may.
+        self.put(f"parameters/operator_policy/{self.vhost}/p", operator)
+        self.put(f"parameters/vhost-limits/{self.vhost}/limits", limits)

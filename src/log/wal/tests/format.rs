@@ -116,11 +116,11 @@ fn a_full_disk_is_no_loss() {
     writer.write(&[&batch(1, b"first")]).unwrap();
     disk.set_capacity(Some(FILE + 10_000));
     assert!(
-        matches!(WalFile::make(&disk, 2, FILE, Fresh::Zeroed), Err(PrepareError::NoSpace { path: found }) if found == path(2))
+        matches!(WalFile::make(&disk, 2, FILE, Fresh::Zeroed), Err(PrepareError::NoSpace { path: found, .. }) if found == path(2))
     );
     assert_eq!(disk.paths(), [path(1)]);
     let large = batch(2, &vec![2; 2 * FILE as usize]);
-    assert!(matches!(writer.write(&[&large]), Err(CommitError::NoSpace { path: found }) if found == path(1)));
+    assert!(matches!(writer.write(&[&large]), Err(CommitError::NoSpace { path: found, .. }) if found == path(1)));
     disk.fail_next(Operation::Write, ErrorKind::QuotaExceeded, 0);
     assert!(matches!(writer.write(&[&large]), Err(CommitError::NoSpace { .. })));
     assert_eq!((writer.batch(), writer.offset()), (1, 2 * BLOCK));
