@@ -96,7 +96,7 @@ impl Broker {
         let outbox = Arc::new(Outbox::new(0, 0));
         let event = Event::Internal(Internal::Durable);
         let held = Held { events: vec![(Arc::clone(&outbox), vec![event])], ..Held::default() };
-        self.journal.submit(Submission { held, ..Submission::default() });
+        self.submit(Submission { held, ..Submission::default() });
         outbox.changed().await;
     }
 

@@ -1,6 +1,7 @@
 //! What crosses from a session, the definitions or the log to a shard.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -21,8 +22,8 @@ pub(super) enum Envelope {
     Enqueue {
         queue: QueueId,
         publish: Publish,
-        /// The record that this dead letter comes from.
-        source: Option<Arc<Source>>,
+        /// Of a dead letter: who waits for it.
+        ticket: Option<Ticket>,
     },
     /// One message for several queues of the shard: however many, it is one envelope and has one verdict.
     FanOut(FanOut),
@@ -82,6 +83,8 @@ pub(super) enum Envelope {
         last: u64,
         entries: Vec<Loaded>,
     },
+    /// The letters with these numbers are in their queues for good.
+    LettersKept(Vec<u64>),
     /// Records up to the index can be read back.
     Flushed(Vec<(QueueId, MessageIndex)>),
     /// The queue's policies have changed.
@@ -118,8 +121,10 @@ pub(super) enum Envelope {
 pub(super) struct FanOut {
     pub(super) queues: Arc<[QueueId]>,
     pub(super) publish: Publish,
-    /// The record that this dead letter comes from.
-    pub(super) source: Option<Arc<Source>>,
+    /// Of a dead letter: who waits for it.
+    pub(super) ticket: Option<Ticket>,
+    /// What this shard knows the message by, if it died in one of the queues before it was recorded there.
+    pub(super) arrival: Arrival,
     /// How many of the queues have it.
     pub(super) done: u32,
     /// One of them refused it.
@@ -165,13 +170,14 @@ impl Recipients {
     }
 
     /// The envelope that brings them a message.
-    pub(super) fn envelope(&self, publish: Publish, source: Option<Arc<Source>>) -> Envelope {
+    pub(super) fn envelope(&self, publish: Publish, ticket: Option<Ticket>) -> Envelope {
         match self {
-            Self::One(queue) => Envelope::Enqueue { queue: *queue, publish, source },
+            Self::One(queue) => Envelope::Enqueue { queue: *queue, publish, ticket },
             Self::Many(queues) => Envelope::FanOut(FanOut {
                 queues: Arc::clone(queues),
                 publish,
-                source,
+                ticket,
+                arrival: Arrival::default(),
                 done: 0,
                 rejected: false,
                 logged: false,
@@ -208,12 +214,41 @@ pub(super) enum AskKind {
     Delete,
 }
 
-/// The record of a message that died, which is dead in the log too once its letters are in their queues: whoever drops
-/// the last handle writes that, so that no crash loses the message in between.
-#[derive(Debug)]
-pub(super) struct Source {
-    pub(super) queue: QueueId,
-    pub(super) index: MessageIndex,
+/// What a dead letter carries: the shard that waits until it is in its queues for good, in the upper 16 bits, and the
+/// number it has there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket(NonZeroU64);
+
+/// Bits of a ticket's number.
+const TICKET_NUMBER_BITS: u32 = 48;
+
+impl Ticket {
+    /// A ticket of a shard; its numbers begin at 1.
+    pub(super) fn new(shard: u16, number: u64) -> Self {
+        assert!(number < 1 << TICKET_NUMBER_BITS, "a shard sends fewer letters in its life");
+        let bits = u64::from(shard) << TICKET_NUMBER_BITS | number;
+        Self(NonZeroU64::new(bits).expect("numbers begin at 1"))
+    }
+
+    pub(super) fn shard(self) -> u16 {
+        u16::try_from(self.0.get() >> TICKET_NUMBER_BITS).expect("16 bits")
+    }
+
+    pub(super) fn number(self) -> u64 {
+        self.0.get() & ((1 << TICKET_NUMBER_BITS) - 1)
+    }
+}
+
+/// The letters of a message that died as it came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// Nobody waits for them.
+    #[default]
+    None,
+    /// Nobody waits for them alone: the ticket of the message went on to its only letter.
+    Passed,
+    /// They are waited for under this number.
+    Waits(u64),
 }
 
 /// A part of the log that a queue needs.

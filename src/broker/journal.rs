@@ -1,5 +1,5 @@
 //! What waits for the log: batches to be written, and the events and credit that go out once everything submitted before
-//! them is durable. The order of submission is the order in the log.
+//! them is durable; and what shards are told of letters that they wait for. The order of submission is the order in the log.
 //!
 //! ```text
 //! shard turn, definition ── submit ──► pending ── write (the log's task) ──► WAL, synced ──► held events ──► outboxes
@@ -36,7 +36,12 @@ pub(super) struct Held {
     pub(super) events: Vec<(Arc<Outbox>, Vec<Event>)>,
     /// Publish credit, in bytes.
     pub(super) credit: Vec<(Arc<Outbox>, usize)>,
+    /// The numbers of dead letters, by the shards that wait for them.
+    pub(super) letters: Vec<(u16, Vec<u64>)>,
 }
+
+/// Tells a shard that letters with these numbers are in their queues for good.
+pub(super) type TellShard<'a> = &'a dyn Fn(u16, Vec<u64>);
 
 #[derive(Debug, Default)]
 pub(super) struct Submission {
@@ -56,17 +61,17 @@ struct Pending {
     spare: Vec<Batch>,
 }
 
-struct Writing {
+pub(super) struct Writing {
     writer: Writer,
     /// Taken, and to be written first.
-    taken: VecDeque<Submission>,
+    pub(super) taken: VecDeque<Submission>,
 }
 
 /// See the module's documentation.
 pub(super) struct Journal {
     pending: Mutex<Pending>,
     submitted: Notify,
-    writing: Mutex<Writing>,
+    pub(super) writing: Mutex<Writing>,
 }
 
 impl Journal {
@@ -84,11 +89,11 @@ impl Journal {
     }
 
     /// Takes over what is to be written and what waits for it.
-    pub(super) fn submit(&self, submission: Submission) {
+    pub(super) fn submit(&self, submission: Submission, tell: TellShard<'_>) {
         let mut pending = self.pending.lock();
         if submission.batch.is_empty() && pending.submissions.is_empty() && !pending.writing {
             drop(pending);
-            submission.held.release();
+            submission.held.release(tell);
             return;
         }
         let first = pending.submissions.is_empty();
@@ -131,34 +136,46 @@ impl Journal {
     /// Writes what is pending, group by group, and lets go what waited for it. Whether there was anything.
     ///
     /// After an error nothing of the group has gone out, and the next call tries it again.
-    pub(super) fn write(&self) -> Result<bool, CommitError> {
+    pub(super) fn write(&self, tell: TellShard<'_>) -> Result<bool, CommitError> {
         let mut writing = self.writing.lock();
-        let Writing { writer, taken } = &mut *writing;
         // What an error left over comes first.
-        let mut any = self.write_taken(writer, taken)?;
-        let mut pending = self.pending.lock();
-        mem::swap(taken, &mut pending.submissions);
-        pending.bytes = 0;
-        pending.urgent = false;
-        pending.writing = !taken.is_empty();
-        drop(pending);
-        any |= self.write_taken(writer, taken)?;
-        self.pending.lock().writing = false;
+        let mut any = self.write_taken(&mut writing, tell)?;
+        self.take(&mut writing);
+        any |= self.write_taken(&mut writing, tell)?;
+        self.finish();
         Ok(any)
     }
 
-    fn write_taken(&self, writer: &mut Writer, taken: &mut VecDeque<Submission>) -> Result<bool, CommitError> {
-        let any = !taken.is_empty();
-        while !taken.is_empty() {
-            let count = group(taken);
-            let batches: Vec<&Batch> = taken.iter().take(count).map(|submission| &submission.batch).collect();
-            writer.commit(&batches)?;
-            for submission in taken.drain(..count) {
-                submission.held.release();
-                self.recycle(submission.batch);
+    fn write_taken(&self, writing: &mut Writing, tell: TellShard<'_>) -> Result<bool, CommitError> {
+        let any = !writing.taken.is_empty();
+        while !writing.taken.is_empty() {
+            for _ in 0..writing.commit()? {
+                self.release(writing, tell);
             }
         }
         Ok(any)
+    }
+
+    /// Takes what is pending; nothing taken before is left.
+    pub(super) fn take(&self, writing: &mut Writing) {
+        let mut pending = self.pending.lock();
+        mem::swap(&mut writing.taken, &mut pending.submissions);
+        pending.bytes = 0;
+        pending.urgent = false;
+        pending.writing = !writing.taken.is_empty();
+    }
+
+    /// All that was taken is durable, and nobody waits for it any more.
+    pub(super) fn finish(&self) {
+        self.pending.lock().writing = false;
+    }
+
+    /// Lets go what waited for the first of the submissions, which is durable.
+    pub(super) fn release(&self, writing: &mut Writing, tell: TellShard<'_>) {
+        if let Some(submission) = writing.taken.pop_front() {
+            submission.held.release(tell);
+            self.recycle(submission.batch);
+        }
     }
 
     /// Syncs what was written without a sync.
@@ -179,6 +196,16 @@ impl Journal {
     }
 }
 
+impl Writing {
+    /// Makes the first of the submissions durable; how many.
+    pub(super) fn commit(&mut self) -> Result<usize, CommitError> {
+        let count = group(&self.taken);
+        let batches: Vec<&Batch> = self.taken.iter().take(count).map(|submission| &submission.batch).collect();
+        self.writer.commit(&batches)?;
+        Ok(count)
+    }
+}
+
 impl Submission {
     pub(super) fn is_empty(&self) -> bool {
         self.batch.is_empty() && self.held.is_empty()
@@ -194,15 +221,26 @@ impl Pending {
 
 impl Held {
     fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.credit.is_empty()
+        self.events.is_empty() && self.credit.is_empty() && self.letters.is_empty()
     }
 
-    fn release(self) {
+    /// Adds a letter that is in its queues once the batch is durable.
+    pub(super) fn add_letter(&mut self, shard: u16, number: u64) {
+        match self.letters.iter_mut().find(|(other, _)| *other == shard) {
+            Some((_, numbers)) => numbers.push(number),
+            None => self.letters.push((shard, vec![number])),
+        }
+    }
+
+    fn release(self, tell: TellShard<'_>) {
         for (outbox, mut events) in self.events {
             outbox.push(&mut events);
         }
         for (outbox, bytes) in self.credit {
             outbox.return_publish_credit(bytes);
+        }
+        for (shard, numbers) in self.letters {
+            tell(shard, numbers);
         }
     }
 }

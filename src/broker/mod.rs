@@ -42,7 +42,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 pub use administration::AdministrationError;
@@ -58,7 +58,7 @@ pub use registry::{Registered, Registry};
 pub use session::{Pending, Session, Verdict};
 pub use topology::{Topology, VhostTopology};
 
-use crate::log::{CommitError, Log, LogError, METADATA, Report, Severity, Storage};
+use crate::log::{Batch, CommitError, Log, LogError, METADATA, Report, Severity, Storage};
 use crate::model::ids::{ConnectionId, MessageIndex, QueueId, Timestamp};
 use crate::model::names::{UserName, VhostName};
 use crate::model::statistics::{ChurnNumber, LogNumber, LogStatistics};
@@ -76,7 +76,7 @@ use mailbox::Mailbox;
 use metadata::Metadata;
 use recovery::DefinitionsLog;
 use replies::ReplyRegistry;
-use shard::Shard;
+use shard::{Removed, Shard, TurnOutput};
 
 /// Turns a caller runs in a row before it leaves the rest to the shard's own task.
 const INLINE_TURNS: usize = 4;
@@ -236,24 +236,10 @@ impl Broker {
         let mut done = 0;
         for _ in 0..INLINE_TURNS {
             // Whoever holds the lock looks at the mailbox again after releasing it.
-            let Some(mut state) = cell.state.try_lock() else { return };
-            if state.inbox.is_empty() {
-                cell.mailbox.take_all(&mut state.inbox);
-            }
-            let topology = self.topology.load();
-            state.turn(now, &topology);
-            drop(topology);
-            self.dispatch(shard, &mut state);
-            let left = state.has_work();
+            let Some(mut state) = self.begin_turn(cell, now) else { return };
+            while self.dispatch(shard, &mut state.output) {}
             done += state.work_of_turn();
-            cell.held.store(state.held(), Ordering::Relaxed);
-            let alarm = state.next_alarm().map_or(u64::MAX, |at| at.0);
-            let before = cell.alarm.swap(alarm, Ordering::AcqRel);
-            drop(state);
-            if alarm < before {
-                cell.wake.notify_one();
-            }
-            if !left && cell.mailbox.is_empty() {
+            if !Self::end_turn(cell, state) {
                 return;
             }
             if done >= INLINE_WORK {
@@ -261,6 +247,36 @@ impl Broker {
             }
         }
         cell.wake.notify_one();
+    }
+
+    /// Takes a shard, unless somebody else has it, and runs a turn on what is in its mailbox.
+    fn begin_turn<'a>(&self, cell: &'a ShardCell, now: Timestamp) -> Option<MutexGuard<'a, Shard>> {
+        let mut state = cell.state.try_lock()?;
+        if state.inbox.is_empty() {
+            cell.mailbox.take_all(&mut state.inbox);
+        }
+        let topology = self.topology.load();
+        state.turn(now, &topology);
+        Some(state)
+    }
+
+    /// Lets go of a shard whose turn is dispatched. Whether it has more to do.
+    fn end_turn(cell: &ShardCell, state: MutexGuard<'_, Shard>) -> bool {
+        let left = state.has_work();
+        cell.held.store(state.held(), Ordering::Relaxed);
+        let alarm = state.next_alarm().map_or(u64::MAX, |at| at.0);
+        let before = cell.alarm.swap(alarm, Ordering::AcqRel);
+        drop(state);
+        if alarm < before {
+            cell.wake.notify_one();
+        }
+        left || !cell.mailbox.is_empty()
+    }
+
+    /// Whether dead letters are on their way that somebody waits for: what they come from is not settled before.
+    #[must_use]
+    pub fn has_letters_under_way(&self) -> bool {
+        self.shards.iter().any(|cell| cell.state.lock().has_letters_under_way())
     }
 
     /// Runs a turn of every shard that has mail. Whether any had: it may have written to others.
@@ -277,17 +293,18 @@ impl Broker {
         any
     }
 
-    fn dispatch(&self, shard: u16, state: &mut Shard) {
-        let output = &mut state.output;
+    /// Hands on the next piece of what a turn left: everybody else may do something between one piece and the next. Whether
+    /// there was any.
+    fn dispatch(&self, shard: u16, output: &mut TurnOutput) -> bool {
         if !output.removed.is_empty() {
-            let mut deleted = 0;
-            for (queue, user) in output.removed.drain(..) {
-                let was_there = events::acting_as(user, || {
-                    self.define(|metadata| metadata.remove_queue(&queue.vhost, &queue.name, queue.id))
-                });
-                deleted += u64::from(was_there);
+            if output.submission.batch.is_empty() {
+                self.remove_queues(&mut output.removed, &mut output.submission.batch);
+            } else {
+                // What was done before a queue ended precedes its end in the log, and nobody hears of anything before that.
+                let batch = mem::replace(&mut output.submission.batch, self.journal.spare());
+                self.submit(Submission { batch, ..Submission::default() });
             }
-            self.registry.churn.add_shared(ChurnNumber::QueuesDeleted, deleted);
+            return true;
         }
         if output.logged > 0 {
             self.log_statistics.add_shared(LogNumber::Writes, mem::take(&mut output.logged));
@@ -295,20 +312,24 @@ impl Broker {
         for notice in output.notices.drain(..) {
             self.announce(notice);
         }
-        for (target, envelope) in output.remote.drain(..) {
-            self.post(target, envelope);
-        }
         for connection in output.resumed.drain(..) {
             for other in (0..self.shard_count()).filter(|other| *other != shard) {
-                self.post(other, Envelope::Resume(connection));
+                output.remote[usize::from(other)].push(Envelope::Resume(connection));
             }
+        }
+        let remote = (0..).zip(&mut output.remote).find(|(_, envelopes)| !envelopes.is_empty());
+        if let Some((target, envelopes)) = remote {
+            self.post_all(target, envelopes);
+            return true;
         }
         if !output.submission.is_empty() {
             let next = Submission { batch: self.journal.spare(), ..Submission::default() };
-            self.journal.submit(mem::replace(&mut output.submission, next));
+            self.submit(mem::replace(&mut output.submission, next));
+            return true;
         }
         if !output.loads.is_empty() {
             self.loads.add(&mut output.loads);
+            return true;
         }
         for (queue, count) in output.lost.drain(..) {
             tracing::error!(queue = queue.0, count, "messages are lost: their records are damaged");
@@ -319,12 +340,32 @@ impl Broker {
                 output.spare.push(events);
             }
         }
+        false
+    }
+
+    /// Removes the definitions of queues that are gone, then what the log has of them.
+    fn remove_queues(&self, removed: &mut Vec<Removed>, batch: &mut Batch) {
+        let mut deleted = 0;
+        for Removed { queue, user, recorded } in removed.drain(..) {
+            let was_there = events::acting_as(user, || {
+                self.define(|metadata| metadata.remove_queue(&queue.vhost, &queue.name, queue.id))
+            });
+            deleted += u64::from(was_there);
+            if recorded {
+                batch.drop_log(crate::log::LogId(queue.id.0));
+            }
+        }
+        self.registry.churn.add_shared(ChurnNumber::QueuesDeleted, deleted);
     }
 
     /// Leaves something for a shard's own task.
     fn post(&self, shard: u16, envelope: Envelope) {
+        self.post_all(shard, &mut vec![envelope]);
+    }
+
+    fn post_all(&self, shard: u16, envelopes: &mut Vec<Envelope>) {
         if let Some(cell) = self.shards.get(usize::from(shard)) {
-            cell.mailbox.push(&mut vec![envelope]);
+            cell.mailbox.push(envelopes);
             cell.wake.notify_one();
         }
     }
@@ -372,7 +413,12 @@ impl Broker {
     ///
     /// When the disk or the log is full it is tried again by the next call; nothing has gone out until it succeeds.
     pub fn write_log(&self) -> Result<bool, CommitError> {
-        self.journal.write()
+        self.journal.write(&|shard, letters| self.post(shard, Envelope::LettersKept(letters)))
+    }
+
+    /// Hands to the journal what is to be written, and what waits for it.
+    fn submit(&self, submission: Submission) {
+        self.journal.submit(submission, &|shard, letters| self.post(shard, Envelope::LettersKept(letters)));
     }
 
     /// Whether `maintain_log` has something to do that others wait for.
@@ -413,7 +459,17 @@ impl Broker {
     ///
     /// `NoSpace`: descriptors or memory are short; to be called again later, the request is kept.
     pub fn serve_load(&self, timeout: Duration) -> Result<bool, CommitError> {
-        let Some(request) = self.loads.take(timeout) else { return Ok(false) };
+        let read = self.read_load(timeout)?;
+        let any = read.is_some();
+        if let Some((shard, envelope)) = read {
+            self.post(shard, envelope);
+        }
+        Ok(any)
+    }
+
+    /// The same, without telling the queue's shard.
+    fn read_load(&self, timeout: Duration) -> Result<Option<(u16, Envelope)>, CommitError> {
+        let Some(request) = self.loads.take(timeout) else { return Ok(None) };
         let envelope::LoadRequest { queue, first, last } = request;
         let read = match self.log.read(crate::log::LogId(queue.0), first, last).map_err(CommitError::from) {
             Ok(read) => read,
@@ -435,8 +491,7 @@ impl Broker {
         }
         self.log_statistics.add_shared(LogNumber::Reads, entries.len() as u64);
         let shard = metadata::shard_of(queue, self.shard_count());
-        self.post(shard, Envelope::Loaded { queue, first, last, entries });
-        Ok(true)
+        Ok(Some((shard, Envelope::Loaded { queue, first, last, entries })))
     }
 
     /// Records read from the log and written to it for queues.

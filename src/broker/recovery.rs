@@ -72,6 +72,8 @@ pub(super) struct DefinitionsLog {
     /// Up to here entries are dead: the older snapshot has them.
     dead_through: u64,
     has_snapshot: bool,
+    /// Changes have left the WAL that no snapshot has.
+    is_due: bool,
 }
 
 impl Broker {
@@ -128,6 +130,7 @@ impl Broker {
                 snapshot_changes,
                 dead_through: stored.keep_after,
                 has_snapshot: through > 0,
+                is_due: false,
             }),
             news,
             topology,
@@ -177,20 +180,24 @@ impl Broker {
             log.since_snapshot += 1;
         }
         batch.set_urgent();
-        self.journal.submit(Submission { batch, held: Held::default() });
+        self.submit(Submission { batch, held: Held::default() });
     }
 
     /// Stores a snapshot when enough has changed since the last, or when changes have left the WAL: they are in two files
     /// then, of which one may be damaged. Whether it did.
     pub(super) fn store_definitions_if_due(&self, have_left_the_wal: bool) -> Result<bool, CommitError> {
-        let log = self.definitions.lock();
+        let mut log = self.definitions.lock();
         let many = log.since_snapshot >= SNAPSHOT_CHANGES_MIN.max(log.snapshot_changes);
-        let due = many || have_left_the_wal && log.since_snapshot > 0;
+        log.is_due |= have_left_the_wal && log.since_snapshot > 0;
+        let due = many || log.is_due;
         drop(log);
-        if due {
-            self.store_definitions()?;
+        match due.then(|| self.store_definitions()) {
+            None => Ok(false),
+            Some(Ok(())) => Ok(true),
+            // The log has to be maintained first, which is what the caller does.
+            Some(Err(CommitError::Full)) => Ok(false),
+            Some(Err(error)) => Err(error),
         }
-        Ok(due)
     }
 
     /// Stores a snapshot of the definitions; what the one before it has is dead in the log.
@@ -204,26 +211,30 @@ impl Broker {
         log.since_snapshot = 0;
         drop(log);
         drop(metadata);
-        let stored = definitions::store(&*self.disk, &snapshot);
+        // A queue that the snapshot has no more is not to end before what precedes its end in the log is durable: letters of
+        // messages that died in it.
+        let written = self.write_log();
+        let stored = written.and_then(|_| definitions::store(&*self.disk, &snapshot).map_err(commit_error));
         let mut log = self.definitions.lock();
         let stored = match stored {
             Ok(stored) => stored,
             Err(error) => {
                 log.since_snapshot += since;
-                return Err(commit_error(error));
+                return Err(error);
             }
         };
         tell(&stored.reports);
         let keep_after = stored.keep_after;
         log.snapshot_changes += since;
         log.has_snapshot = true;
+        log.is_due = false;
         let dead = Range { first: log.dead_through + 1, last: keep_after };
         log.dead_through = log.dead_through.max(keep_after);
         drop(log);
         if dead.first <= dead.last {
             let mut batch = Batch::default();
             batch.settle(METADATA, &[dead]);
-            self.journal.submit(Submission { batch, held: Held::default() });
+            self.submit(Submission { batch, held: Held::default() });
         }
         Ok(())
     }

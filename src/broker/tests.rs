@@ -2,11 +2,11 @@
 //! knows what must have become of every message.
 
 mod client;
-mod crash;
 mod events;
 mod fan_out;
 mod simulation;
 mod waiting;
+mod world;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

@@ -16,8 +16,8 @@ use super::record::Records;
 use super::tally::Tally;
 use super::unacked::{Unacked, UnackedMap};
 use super::{
-    AckMode, Command, Counts, Delivery, Durability, Effect, Gate, IndexRange, Origin, Outcome, Publish, Reason, Reply,
-    Stored, Verdict,
+    AckMode, Command, Counts, Delivery, Durability, Effect, Gate, IndexRange, Origin, Outcome, Publish, Reason,
+    Recorded, Reply, Stored, Verdict,
 };
 use crate::model::consumer::ConsumerView;
 use crate::model::entity::{Overflow, QueueOptions};
@@ -297,7 +297,8 @@ impl Fifo {
             self.tally.refused += 1;
             if self.options.overflow == Overflow::RejectPublishDlx && self.options.dead_letter.is_some() {
                 self.tally.dropped_dead_lettered += 1;
-                effects.push(Effect::DeadLetter { message, reason: Reason::MaxLength, deaths, logged: None });
+                let record = if self.records.is_logged(&message) { Recorded::NotYet } else { Recorded::No };
+                effects.push(Effect::DeadLetter { message, reason: Reason::MaxLength, deaths, record });
             }
             return Reply::None;
         }
@@ -626,8 +627,8 @@ impl Fifo {
         };
         if self.options.dead_letter.is_some() {
             *dead_lettered += 1;
-            let logged = self.records.release(index, &message);
-            effects.push(Effect::DeadLetter { message, reason, deaths, logged });
+            let record = self.records.release(index, &message);
+            effects.push(Effect::DeadLetter { message, reason, deaths, record });
         } else {
             *discarded += 1;
             self.records.left(index, &message);

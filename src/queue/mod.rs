@@ -185,9 +185,7 @@ pub enum Effect {
         reason: Reason,
         /// The deaths before this one, for `dead_letter::rewrite`.
         deaths: Option<Arc<DeathHistory>>,
-        /// The message's record in the log of this queue, which is not reported as settled: whoever carries out this
-        /// effect settles it once the letter is in its new queues.
-        logged: Option<MessageIndex>,
+        record: Recorded,
     },
     /// Messages are needed that are in the log only: the records from `first` to `last` are to be read and answered
     /// with `Command::Loaded`. A queue has at most four loads under way.
@@ -249,6 +247,19 @@ impl Reason {
             Self::DeliveryLimit => "delivery_limit",
         }
     }
+}
+
+/// Whether the log has a message that becomes a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It has none, and needs none: the message does not outlive the broker.
+    No,
+    /// The queue's log has it under this index, and the queue does not report it as settled: whoever carries the effect
+    /// out says so with `Fifo::letters_kept` once the letters are in their queues.
+    As(MessageIndex),
+    /// It was just published, and dies before it could be recorded: whoever answers for the publish answers for its
+    /// letters.
+    NotYet,
 }
 
 /// Numbers of a queue, as declare-ok and listings show them.

@@ -112,10 +112,20 @@ impl Model {
         ready.min_by_key(|at| (std::cmp::Reverse(self.messages[*at].lane), self.messages[*at].index))
     }
 
+    fn logs(&self, message: &Message) -> bool {
+        self.durability == Durability::Durable && message.is_persistent()
+    }
+
     fn dead_letter(&self, letter: ModelMessage, reason: Reason, effects: &mut Vec<Effect>) {
         if self.options.dead_letter.is_some() {
-            let logged = letter.logged.then_some(MessageIndex(letter.index));
-            effects.push(Effect::DeadLetter { message: letter.message, reason, deaths: None, logged });
+            let record = if letter.logged {
+                Recorded::As(MessageIndex(letter.index))
+            } else if self.logs(&letter.message) {
+                Recorded::NotYet
+            } else {
+                Recorded::No
+            };
+            effects.push(Effect::DeadLetter { message: letter.message, reason, deaths: None, record });
         }
     }
 
@@ -295,7 +305,7 @@ impl Model {
         let expires = ttls.iter().flatten().min().map(|ttl| now + ttl);
         let lane = message.priority().min(self.options.max_priority.map_or(0, |max| max.max(1)));
         let was_empty = self.head().is_none();
-        let logged = self.durability == Durability::Durable && message.is_persistent();
+        let logged = self.logs(&message);
         self.messages.push(ModelMessage { index, lane, expires, requeued: false, message, held: None, logged: false });
         let at = self.messages.len() - 1;
         let consumer = if was_empty { self.pick(gate) } else { None };
@@ -630,7 +640,7 @@ pub(super) fn shown(effect: &Effect) -> String {
 /// The records that dead letters leave to whoever carries them out.
 pub(super) fn left_to_letters(effects: &[Effect]) -> Vec<u64> {
     let logged = |effect: &Effect| match effect {
-        Effect::DeadLetter { logged, .. } => logged.map(|index| index.0),
+        Effect::DeadLetter { record: Recorded::As(index), .. } => Some(index.0),
         _ => None,
     };
     effects.iter().filter_map(logged).collect()

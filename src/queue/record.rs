@@ -7,6 +7,7 @@
 use std::mem;
 use std::sync::Arc;
 
+use super::Recorded;
 use super::dead_letter::DeathHistory;
 use crate::model::ids::{MessageIndex, Timestamp};
 use crate::model::message::Message;
@@ -133,23 +134,23 @@ impl Records {
     /// A message left for good: its record, if it has one, is needed no more.
     #[inline]
     pub(super) fn left(&mut self, index: u64, message: &Message) {
-        if self.release(index, message).is_some() {
+        if matches!(self.release(index, message), Recorded::As(_)) {
             self.settle(IndexRange { first: index, last: index });
         }
     }
 
-    /// A message leaves whose record, if it has one, is left to somebody else, who is told the index.
+    /// A message leaves whose record, if it has one, is left to somebody else.
     #[inline]
-    pub(super) fn release(&mut self, index: u64, message: &Message) -> Option<MessageIndex> {
+    pub(super) fn release(&mut self, index: u64, message: &Message) -> Recorded {
         if !self.is_logged(message) {
-            return None;
+            return Recorded::No;
         }
         self.persistent = self.persistent.saturating_sub(1);
         if self.arriving == index {
             self.arriving = 0;
-            return None;
+            return Recorded::NotYet;
         }
-        Some(MessageIndex(index))
+        Recorded::As(MessageIndex(index))
     }
 
     pub(super) fn persistent(&self) -> u64 {

@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::broker::{Broker, DefinitionError, OpenError};
 use crate::config::{Config, Loaded};
@@ -233,7 +234,7 @@ async fn serve(loaded: &Loaded, logging: &Arc<Logging>) -> Result<(), ServerErro
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Signals)?;
     let (failed, mut failure) = mpsc::channel(1);
     let writer = log_threads::start(&shared, &settings::log(config), &failed).map_err(ServerError::Thread)?;
-    shards::start(&shared);
+    let shard_tasks = shards::start(&shared);
     alarms::start(&shared, &config.memory, &config.storage, path);
     tls::watch(&certificates).map_err(ServerError::Signals)?;
     let (stop, stopped) = watch::channel(false);
@@ -256,7 +257,7 @@ async fn serve(loaded: &Loaded, logging: &Arc<Logging>) -> Result<(), ServerErro
     supervisor.stopping(config.shutdown.timeout);
     let _ = stop.send(true);
     management::stop(&management);
-    close_connections(&shared, config.shutdown.timeout).await;
+    close_connections(&shared, &shard_tasks, config.shutdown.timeout).await;
     shared.stopping.store(true, Ordering::Release);
     shared.broker.stop_log();
     let written = writer.await;
@@ -312,8 +313,9 @@ fn announce(ready: &str) {
     let _ = writeln!(stdout, "{ready}").and_then(|()| stdout.flush());
 }
 
-/// Closes every connection with 320 and waits until they are gone and what they sent is in the queues, at most `timeout`.
-async fn close_connections(shared: &Shared, timeout: Duration) {
+/// Closes every connection with 320 and waits until they are gone and what they sent is in the queues, dead letters as
+/// well, at most `timeout`.
+async fn close_connections(shared: &Shared, shard_tasks: &[JoinHandle<()>], timeout: Duration) {
     shared.broker.stop();
     let text = "broker forced connection closure with reason 'shutdown'";
     shared.broker.registry.tell_all(|| Event::Shutdown { text: text.to_owned() });
@@ -321,8 +323,11 @@ async fn close_connections(shared: &Shared, timeout: Duration) {
         while !shared.broker.registry.is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        while shared.broker.finish_turns(shared.clock.now()) {
-            tokio::task::yield_now().await;
+        // Nothing expires any more: what is under way comes to its end, and nothing else begins.
+        shard_tasks.iter().for_each(JoinHandle::abort);
+        let now = shared.clock.now();
+        while shared.broker.finish_turns(now) || shared.broker.has_letters_under_way() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     if tokio::time::timeout(timeout, gone).await.is_err() {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
+
 use super::Shared;
 
-pub(super) fn start(shared: &Arc<Shared>) {
-    for shard in 0..shared.broker.shard_count() {
-        tokio::spawn(run(Arc::clone(shared), shard));
-    }
+/// Starts them; a turn is never cut short when one is aborted.
+pub(super) fn start(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
+    (0..shared.broker.shard_count()).map(|shard| tokio::spawn(run(Arc::clone(shared), shard))).collect()
 }
 
 async fn run(shared: Arc<Shared>, shard: u16) {

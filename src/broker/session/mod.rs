@@ -500,7 +500,7 @@ impl Session {
         }
         let event = Event::Answer { channel, answer: Answer::Done };
         let held = Held { events: vec![(Arc::clone(&self.outbox), vec![event])], ..Held::default() };
-        self.broker.journal.submit(Submission { held, ..Submission::default() });
+        self.broker.submit(Submission { held, ..Submission::default() });
         None
     }
 

@@ -1,24 +1,34 @@
-//! What becomes of a command's effects: events for connections, dead letters, the end of a queue.
+//! What becomes of a command's effects: events for connections, dead letters on their way, the end of a queue.
 
 use std::mem;
 use std::sync::Arc;
 
 use crate::model::entity::Queue;
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
-use crate::model::message::Message;
 use crate::model::request::{DeliverEvent, Event};
-use crate::queue::{DeathHistory, Delivery, Effect, Origin, Publish, Reason, Verdict, dead_letter};
-use crate::routing::Facts;
+use crate::queue::{Delivery, Effect, Verdict};
 
-use super::super::envelope::{Envelope, LoadRequest, Source, by_shard};
+use super::super::envelope::{Envelope, LoadRequest};
 use super::super::journal::Held;
 use super::super::link::Link;
 use super::super::topology::Topology;
 use super::Shard;
+use super::letters::Waits;
 
 impl Shard {
     /// Carries out the effects of the last command on `queue`.
     pub(super) fn after(&mut self, queue: QueueId, now: Timestamp, topology: &Topology) {
+        self.after_arrival(queue, None, now, topology);
+    }
+
+    /// The same after a message came to it, which may have died at once; `waits` then says who waits for its letters.
+    pub(super) fn after_arrival(
+        &mut self,
+        queue: QueueId,
+        mut waits: Option<&mut Waits>,
+        now: Timestamp,
+        topology: &Topology,
+    ) {
         self.dirty_unless_last(queue);
         if self.effects.is_empty() {
             return;
@@ -33,10 +43,9 @@ impl Shard {
                     self.deliver(queue, delivery);
                 }
                 Effect::Confirm { channel, sequence, verdict } => self.confirm(channel, sequence, verdict),
-                Effect::DeadLetter { message, reason, deaths, logged } => {
-                    let source = logged.map(|index| Arc::new(Source { queue, index }));
-                    self.dead_letter(queue, &message, deaths.as_deref(), reason, source.as_ref(), now, topology);
-                    self.settle_source(source);
+                Effect::DeadLetter { message, reason, deaths, record } => {
+                    let letters = self.letters_of(queue, &message, deaths.as_deref(), reason, now, topology);
+                    self.send_letters(queue, record, waits.as_deref_mut(), letters);
                 }
                 Effect::Load { first, last, .. } => self.output.loads.push(LoadRequest { queue, first, last }),
                 Effect::Lost { count } => self.output.lost.push((queue, count)),
@@ -76,55 +85,13 @@ impl Shard {
         self.tell(consumer.connection, Event::ConsumerTimeout { consumer, timeout_ms });
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of the effect, and what a turn works with")]
-    pub(super) fn dead_letter(
-        &mut self,
-        queue: QueueId,
-        message: &Message,
-        deaths: Option<&DeathHistory>,
-        reason: Reason,
-        source: Option<&Arc<Source>>,
-        now: Timestamp,
-        topology: &Topology,
-    ) {
-        self.work += 1;
-        let Some(owned) = self.queues.get(&queue) else { return };
-        let definition = Arc::clone(&owned.definition);
-        let Some(target) = &definition.options.dead_letter else { return };
-        let Some(vhost) = topology.vhost(&definition.vhost) else { return };
-        let letter = dead_letter::rewrite(&mut self.scratch, message, deaths, reason, &definition.name, target, now);
-        let keys: Vec<&[u8]> = letter.routing_keys.iter().map(|key| key.as_bytes()).collect();
-        let mut targets = mem::take(&mut self.targets);
-        targets.clear();
-        let random = now.0.rotate_left(17) ^ queue.0;
-        let properties = letter.message.properties();
-        let facts = Facts::new(&properties, random);
-        let routed = vhost.routing.route(target.exchange.as_str().as_bytes(), &keys, &facts, &mut targets);
-        if routed.is_ok() {
-            targets.retain(|target| {
-                let name = vhost.names.get(&target.id);
-                !name.is_some_and(|name| dead_letter::is_cycle(&letter.deaths, name, reason))
-            });
-            let publish = Publish {
-                message: letter.message,
-                expiration_ms: None,
-                origin: Origin::Untracked,
-                deaths: Some(letter.deaths),
-            };
-            for (shard, recipients) in by_shard(targets.queues()) {
-                self.forward(shard, recipients.envelope(publish.clone(), source.cloned()));
-            }
-        }
-        self.targets = targets;
-    }
-
     /// Puts a message the broker itself publishes on its way.
     pub(super) fn forward(&mut self, shard: u16, envelope: Envelope) {
         if shard == self.index {
             self.unfinished.push_back(envelope);
         } else {
             debug_assert!(shard < self.shards);
-            self.output.remote.push((shard, envelope));
+            self.output.remote[usize::from(shard)].push(envelope);
         }
     }
 

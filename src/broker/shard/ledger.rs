@@ -7,12 +7,13 @@ use crate::model::ids::{ChannelRef, MessageIndex, QueueId, Timestamp};
 use crate::model::message::Message;
 use crate::queue::{Command, DeathHistory, Effect, Origin, Publish, Reply, Verdict};
 
-use super::super::envelope::{Envelope, FanOut, Replayed, Source};
+use super::super::envelope::{Arrival, Envelope, FanOut, Replayed, Ticket};
 use super::super::link::LinkGate;
 use super::super::stored;
 use super::super::topology::Topology;
 use super::effects::{join_confirm, touch};
-use super::{Shard, numbers};
+use super::letters::{Waits, owed_for};
+use super::{OwnedQueue, Shard, numbers};
 
 /// Memory of a queue's messages above which those that would have no record may get one, so that they can leave it; with a
 /// small budget, or with many queues that share it, less.
@@ -30,21 +31,45 @@ enum Put {
     Otherwise,
     /// The queue was deleted meanwhile, which counts as taken.
     Nowhere,
+    /// It would have had a record, but left before: a consumer has it, or it is a dead letter, or was refused.
+    Died,
 }
 
 impl Shard {
-    pub(super) fn enqueue(&mut self, queue: QueueId, publish: Publish, now: Timestamp, topology: &Topology) {
+    /// Gives a message to a queue; of a dead letter the ticket.
+    pub(super) fn enqueue(
+        &mut self,
+        queue: QueueId,
+        publish: Publish,
+        ticket: Option<Ticket>,
+        now: Timestamp,
+        topology: &Topology,
+    ) {
         let origin = publish.origin;
+        let is_persistent = publish.message.is_persistent();
         match self.put(queue, publish, now) {
             Put::Durably => self.hold_confirm(),
             Put::Otherwise => {}
-            Put::Nowhere => return self.confirm_origin(origin, Verdict::Confirmed),
+            Put::Died => return self.died_as_it_came(queue, ticket, now, topology),
+            Put::Nowhere if !is_persistent => {
+                self.confirm_origin(origin, Verdict::Confirmed);
+                return self.keep_letter(ticket, now, topology);
+            }
+            Put::Nowhere => {
+                if let Some(owed) = owed_for(ticket, origin, Verdict::Confirmed) {
+                    let number = self.came_too_late(queue, &mut Arrival::None);
+                    self.owe(number, Some(owed), now, topology);
+                }
+                return;
+            }
         }
         self.after(queue, now, topology);
+        self.keep_letter(ticket, now, topology);
     }
 
     /// Gives the message to one queue after the other until all have it or the turn has done enough.
     pub(super) fn fan_out(&mut self, mut fan_out: FanOut, now: Timestamp, topology: &Topology) {
+        let is_awaited = fan_out.ticket.is_some() || fan_out.publish.origin != Origin::Untracked;
         while let Some(queue) = fan_out.queues.get(fan_out.done as usize).copied() {
             if self.has_done_enough() {
                 return self.unfinished.push_front(Envelope::FanOut(fan_out));
@@ -52,20 +77,31 @@ impl Shard {
             self.work += 1;
             fan_out.done += 1;
             let put = self.put(queue, fan_out.publish.clone(), now);
-            fan_out.logged |= matches!(put, Put::Durably);
-            if !matches!(put, Put::Nowhere) {
-                fan_out.rejected |= self.take_confirm().is_some_and(|(.., verdict)| verdict == Verdict::Rejected);
-                self.after(queue, now, topology);
+            if matches!(put, Put::Nowhere) {
+                if is_awaited && fan_out.publish.message.is_persistent() {
+                    self.came_too_late(queue, &mut fan_out.arrival);
+                }
+                continue;
             }
+            fan_out.logged |= matches!(put, Put::Durably);
+            fan_out.rejected |= self.take_confirm().is_some_and(|(.., verdict)| verdict == Verdict::Rejected);
+            let mut waits = Waits { arrival: fan_out.arrival, ticket: None, is_awaited };
+            self.after_arrival(queue, Some(&mut waits), now, topology);
+            fan_out.arrival = waits.arrival;
         }
         let verdict = if fan_out.rejected { Verdict::Rejected } else { Verdict::Confirmed };
-        match fan_out.publish.origin {
-            Origin::Channel { channel, sequence } if fan_out.logged => {
+        let origin = fan_out.publish.origin;
+        match (fan_out.arrival, origin) {
+            (Arrival::Waits(number), _) => {
+                self.owe(number, owed_for(fan_out.ticket, origin, verdict), now, topology);
+                return;
+            }
+            (_, Origin::Channel { channel, sequence }) if fan_out.logged => {
                 self.confirm_durably(channel, sequence, verdict);
             }
-            origin => self.confirm_origin(origin, verdict),
+            (_, origin) => self.confirm_origin(origin, verdict),
         }
-        self.settle_source(fan_out.source);
+        self.keep_letter(fan_out.ticket, now, topology);
     }
 
     /// Gives a queue what a recent-history exchange remembers, until it has all or the turn has done enough.
@@ -76,7 +112,7 @@ impl Shard {
             }
             self.work += 1;
             replayed.done += 1;
-            self.enqueue(replayed.queue, publish, now, topology);
+            self.enqueue(replayed.queue, publish, None, now, topology);
         }
     }
 
@@ -84,7 +120,8 @@ impl Shard {
     /// effects, for `after`.
     #[inline]
     fn put(&mut self, queue: QueueId, publish: Publish, now: Timestamp) -> Put {
-        let Some(owned) = self.queues.get_mut(&queue) else { return Put::Nowhere };
+        let is_there = |owned: &&mut OwnedQueue| owned.leaving.is_none();
+        let Some(owned) = self.queues.get_mut(&queue).filter(is_there) else { return Put::Nowhere };
         let durably = owned.definition.durable && publish.message.is_persistent();
         let logged = (durably || owned.recording).then(|| (publish.message.clone(), publish.deaths.clone()));
         let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
@@ -111,7 +148,7 @@ impl Shard {
                 return Put::Durably;
             }
         }
-        Put::Otherwise
+        if durably { Put::Died } else { Put::Otherwise }
     }
 
     /// Adds the record of a message to the turn's batch; a body that several queues got one after the other is there once.
@@ -141,7 +178,7 @@ impl Shard {
     }
 
     /// Takes the confirm out of the effects of the last publish.
-    fn take_confirm(&mut self) -> Option<(ChannelRef, u64, Verdict)> {
+    pub(super) fn take_confirm(&mut self) -> Option<(ChannelRef, u64, Verdict)> {
         let at = self.effects.iter().position(|effect| matches!(effect, Effect::Confirm { .. }))?;
         match self.effects.remove(at) {
             Effect::Confirm { channel, sequence, verdict } => Some((channel, sequence, verdict)),
@@ -150,7 +187,7 @@ impl Shard {
     }
 
     /// Adds a verdict to the connection's events that wait for the log.
-    fn confirm_durably(&mut self, channel: ChannelRef, sequence: u64, verdict: Verdict) {
+    pub(super) fn confirm_durably(&mut self, channel: ChannelRef, sequence: u64, verdict: Verdict) {
         if let Some(link) = self.links.get_mut(&channel.connection) {
             touch(&mut self.touched, link, channel.connection);
             join_confirm(&mut link.held, channel, sequence, verdict);
@@ -158,16 +195,9 @@ impl Shard {
     }
 
     /// Tells whoever waits for a publish.
-    fn confirm_origin(&mut self, origin: Origin, verdict: Verdict) {
+    pub(super) fn confirm_origin(&mut self, origin: Origin, verdict: Verdict) {
         if let Origin::Channel { channel, sequence } = origin {
             self.confirm(channel, sequence, verdict);
-        }
-    }
-
-    /// A letter is in its queue, or needs none: the last one of a source ends it.
-    pub(super) fn settle_source(&mut self, source: Option<Arc<Source>>) {
-        if let Some(Source { queue, index }) = source.and_then(Arc::into_inner) {
-            self.batch.settle(LogId(queue.0), &[Range { first: index.0, last: index.0 }]);
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod effects;
 mod ledger;
+mod letters;
 mod numbers;
 mod queues;
 mod watch;
@@ -25,7 +26,7 @@ use crate::model::names::{ConsumerTag, ExchangeName, UserName, VhostName};
 use crate::model::request::{Event, Internal};
 #[cfg(test)]
 use crate::queue::Counts;
-use crate::queue::{Command, DeathHistory, Effect, Fifo, IndexRange, Publish};
+use crate::queue::{Command, DeathHistory, Effect, Fifo, IndexRange, Publish, Reply};
 use crate::routing::Targets;
 
 use super::envelope::{AskKind, Envelope, LoadRequest, Replayed};
@@ -34,6 +35,7 @@ use super::journal::Submission;
 use super::link::{Link, LinkGate};
 use super::outbox::Outbox;
 use super::topology::Topology;
+use letters::Letters;
 
 /// Envelopes handled in one turn, a message for many queues counting once for each; the rest waits for the next.
 const TURN_MAX: usize = 16 * 1024;
@@ -61,13 +63,38 @@ struct OwnedQueue {
     turn: u64,
     /// Its part in the shard's `held`.
     held: u64,
+    /// Messages that died and have their records until their letters are in their queues.
+    dying: u64,
+    /// It is deleted or gone, and removed once nothing is dying any more.
+    leaving: Option<Leaving>,
+}
+
+/// How a queue ends, once it does.
+#[derive(Default)]
+struct Leaving {
+    /// Who wanted it.
+    user: Option<UserName>,
+    answer: Option<(Reply, Option<(ChannelRef, AskKind)>)>,
+    effects: Vec<Effect>,
+    /// What came for it meanwhile counts as taken when it is gone: the numbers of those that wait for that.
+    arrivals: Vec<u64>,
+}
+
+/// A queue that is gone.
+pub(super) struct Removed {
+    pub(super) queue: Arc<Queue>,
+    /// Who wanted that.
+    pub(super) user: Option<UserName>,
+    /// The log may have something of it.
+    pub(super) recorded: bool,
 }
 
 /// What a turn leaves to be done outside.
 #[derive(Default)]
 pub(super) struct TurnOutput {
-    /// Queues that are gone, and who wanted that: their definitions are to be removed before anything is told to clients.
-    pub(super) removed: Vec<(Arc<Queue>, Option<UserName>)>,
+    /// Queues that are gone. First the batch goes to the log, then their definitions are removed, then what waits may be
+    /// told.
+    pub(super) removed: Vec<Removed>,
     /// What happened, if somebody wants to know.
     pub(super) notices: Vec<Notice>,
     /// What is to be written, and what waits for it.
@@ -78,8 +105,8 @@ pub(super) struct TurnOutput {
     pub(super) lost: Vec<(QueueId, u64)>,
     /// What queues need from the log.
     pub(super) loads: Vec<LoadRequest>,
-    /// Envelopes for other shards.
-    pub(super) remote: Vec<(u16, Envelope)>,
+    /// Envelopes for other shards, by shard.
+    pub(super) remote: Vec<Vec<Envelope>>,
     /// Connections whose channel-wide limits have room again, for the other shards.
     pub(super) resumed: Vec<ConnectionId>,
     /// Events, by connection.
@@ -127,6 +154,7 @@ pub(super) struct Shard {
     histories: HashMap<(VhostName, ExchangeName), Arc<VecDeque<Publish>>>,
     targets: Targets,
     scratch: Vec<u8>,
+    letters: Letters,
 }
 
 impl Shard {
@@ -136,7 +164,7 @@ impl Shard {
             shards,
             inbox: VecDeque::new(),
             unfinished: VecDeque::new(),
-            output: TurnOutput::default(),
+            output: TurnOutput { remote: (0..shards).map(|_| Vec::new()).collect(), ..TurnOutput::default() },
             queues: IdMap::default(),
             links: IdMap::default(),
             turn: 0,
@@ -157,6 +185,7 @@ impl Shard {
             histories: HashMap::new(),
             targets: Targets::default(),
             scratch: Vec::new(),
+            letters: Letters::default(),
         }
     }
 
@@ -213,6 +242,11 @@ impl Shard {
         self.unfinished.len()
     }
 
+    /// Whether dead letters are on their way that somebody in this shard waits for.
+    pub(super) fn has_letters_under_way(&self) -> bool {
+        !self.letters.is_empty()
+    }
+
     /// Ready, unacked and consumers of a queue.
     #[cfg(test)]
     pub(super) fn counts(&self, queue: QueueId) -> Option<Counts> {
@@ -221,10 +255,7 @@ impl Shard {
 
     fn handle(&mut self, envelope: Envelope, now: Timestamp, topology: &Topology) {
         match envelope {
-            Envelope::Enqueue { queue, publish, source } => {
-                self.enqueue(queue, publish, now, topology);
-                self.settle_source(source);
-            }
+            Envelope::Enqueue { queue, publish, ticket } => self.enqueue(queue, publish, ticket, now, topology),
             Envelope::FanOut(fan_out) => self.fan_out(fan_out, now, topology),
             Envelope::Command { queue, command, ask } => self.command(queue, command, ask, now, topology),
             Envelope::Create { queue, ask } => self.create(queue, ask, now),
@@ -301,6 +332,9 @@ impl Shard {
                 self.pageable.insert(queue);
             }
             Envelope::RevokeConsumer { consumer, tag } => self.revoke(consumer, tag, now, topology),
+            Envelope::LettersKept(numbers) => {
+                numbers.into_iter().for_each(|number| self.letter_kept(number, now, topology));
+            }
             Envelope::Flushed(through) => self.flushed(&through),
             Envelope::Configure(queue) => self.configure(queue, now, topology),
             Envelope::ListConsumers { queues, outbox } => {

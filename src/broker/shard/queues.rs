@@ -3,7 +3,6 @@
 use std::mem;
 use std::sync::Arc;
 
-use crate::log::LogId;
 use crate::model::entity::Queue;
 use crate::model::exception::Exception;
 use crate::model::hash::IdMap;
@@ -15,7 +14,7 @@ use crate::queue::{Command, Counts, Durability, Fifo, Refusal, Reply};
 use super::super::envelope::AskKind;
 use super::super::link::{Link, LinkGate};
 use super::super::topology::Topology;
-use super::{OwnedQueue, Shard, numbers, watch};
+use super::{Leaving, OwnedQueue, Removed, Shard, numbers, watch};
 
 impl Shard {
     pub(super) fn create(&mut self, queue: Arc<Queue>, ask: Option<ChannelRef>, now: Timestamp) {
@@ -40,6 +39,8 @@ impl Shard {
             alarm: None,
             turn: 0,
             held: 0,
+            dying: 0,
+            leaving: None,
             definition: queue,
             machine,
         };
@@ -56,6 +57,9 @@ impl Shard {
         topology: &Topology,
     ) {
         let Some(owned) = self.queues.get_mut(&queue) else { return self.missing(ask) };
+        if owned.leaving.is_some() && ask.is_some() {
+            return owned.waiting.push((command, ask));
+        }
         match &command {
             Command::Subscribe(subscription) => note_consumer(&mut self.links, subscription.consumer, queue),
             Command::Get { holder, .. } => note_queue(&mut self.links, *holder, queue),
@@ -71,6 +75,15 @@ impl Shard {
             return self.after(queue, now, topology);
         }
         let deleted = matches!(reply, Reply::Deleted(_));
+        if deleted && owned.dying > 0 {
+            let effects = mem::take(&mut self.effects);
+            owned.leaving = Some(Leaving { answer: Some((reply, ask)), effects, ..Leaving::default() });
+            let user = self.asker(ask);
+            if let Some(before) = before {
+                self.note_consumers(queue, &before, deleted);
+            }
+            return self.remove(queue, user);
+        }
         let definition = Arc::clone(&owned.definition);
         if topology.has_tracing
             && let (Reply::Got { message, redelivered, .. }, Some((channel, _))) = (&reply, ask)
@@ -152,11 +165,13 @@ impl Shard {
         }
     }
 
+    /// Removes a queue that has ended, as soon as no letter of a message that died in it is under way.
     pub(super) fn remove(&mut self, queue: QueueId, user: Option<UserName>) {
-        let Some(owned) = self.queues.remove(&queue) else { return };
-        if owned.recorded {
-            self.batch.drop_log(LogId(queue.0));
+        if let Some(owned) = self.queues.get_mut(&queue).filter(|owned| owned.dying > 0) {
+            owned.leaving.get_or_insert_default().user = user;
+            return;
         }
+        let Some(owned) = self.queues.remove(&queue) else { return };
         for (_, ask) in owned.waiting {
             self.missing(ask);
         }
@@ -167,7 +182,7 @@ impl Shard {
         self.held -= owned.held;
         // The sum over removed queues takes up what is to be seen now.
         numbers::publish_counters(&owned.definition, owned.machine.tally());
-        self.output.removed.push((owned.definition, user));
+        self.output.removed.push(Removed { queue: owned.definition, user, recorded: owned.recorded });
     }
 }
 

@@ -29,6 +29,13 @@ impl Fifo {
         self.ready.take_strays(into);
     }
 
+    /// The letters of a message that died are in their queues, so its record is needed no more.
+    pub fn letters_kept(&mut self, index: MessageIndex) {
+        if !self.finished {
+            self.records.settle(IndexRange { first: index.0, last: index.0 });
+        }
+    }
+
     /// Records up to this index can be read back from now on.
     pub fn flushed(&mut self, through: MessageIndex) {
         if through.0 > self.flushed {
