@@ -71,6 +71,21 @@ impl FieldTable {
         Self::decode_at(content, 0)
     }
 
+    /// The same, but for the pairs with this key, whose values are passed over however long they are.
+    pub fn decode_without(content: &[u8], left_out: &str) -> Result<Self, TableError> {
+        let mut reader = Reader(content);
+        let mut pairs = Vec::new();
+        while !reader.0.is_empty() {
+            let key = reader.key()?;
+            if key == left_out {
+                reader.pass_over()?;
+            } else {
+                pairs.push((Box::from(key), reader.value(0)?));
+            }
+        }
+        Ok(Self(pairs))
+    }
+
     fn decode_at(content: &[u8], depth: usize) -> Result<Self, TableError> {
         if depth > DEPTH_MAX {
             return Err(TableError::TooDeep);
@@ -78,8 +93,7 @@ impl FieldTable {
         let mut reader = Reader(content);
         let mut pairs = Vec::new();
         while !reader.0.is_empty() {
-            let length = reader.array::<1>()?[0];
-            let key = std::str::from_utf8(reader.take(usize::from(length))?).map_err(|_| TableError::KeyNotUtf8)?;
+            let key = reader.key()?;
             pairs.push((Box::from(key), reader.value(depth)?));
         }
         Ok(Self(pairs))
@@ -225,8 +239,7 @@ fn check_pairs(content: &[u8], depth: usize) -> Result<(), TableError> {
     }
     let mut reader = Reader(content);
     while !reader.0.is_empty() {
-        let length = reader.array::<1>()?[0];
-        std::str::from_utf8(reader.take(usize::from(length))?).map_err(|_| TableError::KeyNotUtf8)?;
+        reader.key()?;
         reader.skip_value(depth)?;
     }
     Ok(())
@@ -274,6 +287,20 @@ impl<'a> Reader<'a> {
             b'V' => FieldValue::Void,
             other => return Err(TableError::UnknownType(other)),
         })
+    }
+
+    fn key(&mut self) -> Result<&'a str, TableError> {
+        let length = self.array::<1>()?[0];
+        std::str::from_utf8(self.take(usize::from(length))?).map_err(|_| TableError::KeyNotUtf8)
+    }
+
+    /// Passes over a value without looking into it.
+    fn pass_over(&mut self) -> Result<(), TableError> {
+        if let Some((b'F' | b'A', rest)) = self.0.split_first() {
+            self.0 = rest;
+            return self.long().map(|_| ());
+        }
+        self.skip_value(0)
     }
 
     fn skip_value(&mut self, depth: usize) -> Result<(), TableError> {

@@ -19,11 +19,14 @@ use crate::model::table::{FieldTable, FieldValue};
 
 pub use record::RecordError;
 
+/// The header that tells of all deaths.
+const DEATHS: &str = "x-death";
+
 /// All deaths of a message since a client published it, and what else must be known of its publication when it dies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeathHistory {
-    /// Newest first; one per queue and reason.
-    deaths: Vec<Death>,
+    /// Newest first; one per queue and reason. Shared with the histories before this: a chain of queues makes long ones.
+    deaths: Vec<Arc<Death>>,
     first: Option<FirstDeath>,
     /// The keys of the BCC header, which is not in the message any more.
     blind_keys: Vec<RoutingKey>,
@@ -53,6 +56,8 @@ struct Death {
     routing_keys: Vec<RoutingKey>,
     /// The expiration property it had at the first.
     original_expiration: Option<Bytes>,
+    /// All this as a value in the headers.
+    encoded: Box<[u8]>,
 }
 
 /// A message that died, ready to be published to the dead-letter exchange.
@@ -78,7 +83,8 @@ pub fn rewrite(
     now: Timestamp,
 ) -> DeadLetter {
     let properties = message.properties();
-    let headers = properties.header_table().unwrap_or_default();
+    let published = properties.headers.map(|headers| FieldTable::decode_without(headers, DEATHS));
+    let headers = published.and_then(Result::ok).unwrap_or_default();
     let keys_replaced = deaths.is_some_and(|history| history.keys_replaced);
     let current_keys = if keys_replaced {
         vec![RoutingKey::new(message.routing_key())]
@@ -94,6 +100,7 @@ pub fn rewrite(
         exchange: exchange.clone(),
         routing_keys: current_keys.clone(),
         original_expiration: properties.expiration.map(canonical_expiration),
+        encoded: Box::default(),
     };
     let mut history = DeathHistory::with(deaths, death);
     history.keys_replaced |= target.routing_key.is_some();
@@ -104,10 +111,9 @@ pub fn rewrite(
     };
 
     let mut encoded_headers = Vec::new();
-    history.headers(&exchange, headers).encode(&mut encoded_headers);
+    history.encode_headers(&exchange, headers, &mut encoded_headers);
     let mut encoded = Vec::new();
-    // The table's own length is not part of `Properties::headers`.
-    let rewritten = Properties { headers: encoded_headers.get(4..), expiration: None, ..properties };
+    let rewritten = Properties { headers: Some(&encoded_headers), expiration: None, ..properties };
     rewritten.encode(&mut encoded);
     let properties = Properties { raw: &encoded, ..rewritten };
     let routing_key = target_keys.first().map_or(&[][..], RoutingKey::as_bytes);
@@ -147,23 +153,24 @@ impl DeathHistory {
             reason: death.reason,
             exchange: death.exchange.clone(),
         });
-        let known = |other: &Death| other.queue == death.queue && other.reason == death.reason;
+        let known = |other: &Arc<Death>| other.queue == death.queue && other.reason == death.reason;
         match history.deaths.iter().position(known) {
             Some(at) => {
                 history.deaths[..=at].rotate_right(1);
-                history.deaths[0].count += 1;
+                let again = Arc::make_mut(&mut history.deaths[0]);
+                again.count += 1;
+                again.encode_value();
             }
-            None => history.deaths.insert(0, death),
+            None => history.deaths.insert(0, Arc::new(death.encoded())),
         }
         history
     }
 
-    /// The message's headers with those that tell of its deaths, sorted by key, the first of equal keys kept.
-    fn headers(&self, last_exchange: &Bytes, published: FieldTable) -> FieldTable {
-        let deaths = self.deaths.iter().map(|death| FieldValue::Table(death.table())).collect();
+    /// Appends the content of the message's header table with those headers that tell of its deaths, sorted by key, the
+    /// first of equal keys kept; none of `published` tells of all deaths.
+    fn encode_headers(&self, last_exchange: &Bytes, published: FieldTable, out: &mut Vec<u8>) {
         let text = |text: &str| FieldValue::string(text);
         let mut headers = FieldTable::default();
-        headers.push("x-death", FieldValue::Array(deaths));
         if let Some(first) = &self.first {
             headers.push("x-first-death-exchange", FieldValue::LongString(first.exchange.clone()));
             headers.push("x-first-death-queue", text(first.queue.as_str()));
@@ -177,11 +184,31 @@ impl DeathHistory {
         headers.0.extend(published.0);
         headers.0.sort_by(|(a, _), (b, _)| a.cmp(b));
         headers.0.dedup_by(|(later, _), (earlier, _)| later == earlier);
-        headers
+        let behind = headers.0.partition_point(|(key, _)| **key < *DEATHS);
+        let length: usize = self.deaths.iter().map(|death| death.encoded.len()).sum();
+        out.reserve(length + 256);
+        headers.0[..behind].iter().for_each(|(key, value)| put_pair(key, value, out));
+        put_key(DEATHS, out);
+        out.push(b'A');
+        out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+        self.deaths.iter().for_each(|death| out.extend_from_slice(&death.encoded));
+        headers.0[behind..].iter().for_each(|(key, value)| put_pair(key, value, out));
     }
 }
 
 impl Death {
+    /// With its value in the headers.
+    fn encoded(mut self) -> Self {
+        self.encode_value();
+        self
+    }
+
+    fn encode_value(&mut self) {
+        let mut encoded = Vec::new();
+        FieldValue::Table(self.table()).encode(&mut encoded);
+        self.encoded = encoded.into();
+    }
+
     /// The fields in RabbitMQ's order.
     fn table(&self) -> FieldTable {
         let keys = self.routing_keys.iter().map(|key| Bytes::copy_from_slice(key.as_bytes()));
@@ -197,6 +224,16 @@ impl Death {
         table.push("routing-keys", FieldValue::Array(keys.map(FieldValue::LongString).collect()));
         table
     }
+}
+
+fn put_pair(key: &str, value: &FieldValue, out: &mut Vec<u8>) {
+    put_key(key, out);
+    value.encode(out);
+}
+
+fn put_key(key: &str, out: &mut Vec<u8>) {
+    out.push(u8::try_from(key.len()).unwrap_or(u8::MAX));
+    out.extend_from_slice(&key.as_bytes()[..key.len().min(255)]);
 }
 
 /// The keys a message was published with: its routing key and those of its CC header. BCC was removed at publish.
@@ -379,5 +416,23 @@ mod tests {
         let self_rejected = die_first(&message, Reason::Rejected, "q1", &to("q2"));
         let expired = die(&self_rejected, Reason::Expired, "q2", &to("q1"), 6);
         assert!(!cycle(&expired, "q1", Reason::Expired), "the entry of the queue itself counts");
+    }
+
+    #[test]
+    fn a_long_history_is_shared_and_not_made_anew() {
+        let published = message("", "q0", None, &FieldTable::default());
+        let mut letter = die_first(&published, Reason::Expired, "q0", &target("", Some("q1")));
+        for hop in 1..300 {
+            let before = letter.clone();
+            letter = die(&letter, Reason::Expired, &format!("q{hop}"), &target("", Some("next")), hop);
+            let (old, new) = (&before.deaths.deaths, &letter.deaths.deaths);
+            assert_eq!(new.len(), old.len() + 1);
+            assert!(new[1..].iter().zip(old).all(|(new, old)| Arc::ptr_eq(new, old)), "hop {hop}");
+        }
+        let headers = letter.message.properties().header_table().unwrap();
+        let Some(FieldValue::Array(deaths)) = headers.find("x-death") else { panic!("{headers:?}") };
+        let queues: Vec<String> = deaths.iter().map(show).collect();
+        assert_eq!(queues.len(), 300);
+        assert!(queues[0].contains("queue=q299 ") && queues[299].contains("queue=q0 "), "{}", queues[0]);
     }
 }

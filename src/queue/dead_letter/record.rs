@@ -1,5 +1,7 @@
 //! A death history as bytes, for the log. Fields come with their lengths, so that a later version can add some behind.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{Death, DeathHistory, FirstDeath};
@@ -70,7 +72,10 @@ impl DeathHistory {
             let expires = octet(rest)? != 0;
             let expiration = field(rest)?;
             let original_expiration = expires.then(|| Bytes::copy_from_slice(expiration));
-            deaths.push(Death { queue, reason, count, time_seconds, exchange, routing_keys, original_expiration });
+            let encoded = Box::default();
+            let death =
+                Death { queue, reason, count, time_seconds, exchange, routing_keys, original_expiration, encoded };
+            deaths.push(Arc::new(death.encoded()));
         }
         Ok(Self { deaths, first, blind_keys, keys_replaced })
     }
