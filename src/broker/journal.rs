@@ -53,6 +53,8 @@ pub(super) struct Submission {
 struct Pending {
     submissions: VecDeque<Submission>,
     bytes: usize,
+    /// Bytes of those that were taken and are not written yet.
+    writing_bytes: usize,
     /// Somebody waits for one of them.
     urgent: bool,
     /// Some were taken and are not durable yet.
@@ -81,6 +83,12 @@ impl Journal {
             submitted: Notify::new(),
             writing: Mutex::new(Writing { writer, taken: VecDeque::new() }),
         }
+    }
+
+    /// Bytes of batches that are not written yet.
+    pub(super) fn bytes(&self) -> u64 {
+        let pending = self.pending.lock();
+        (pending.bytes + pending.writing_bytes) as u64
     }
 
     /// An empty batch.
@@ -160,14 +168,16 @@ impl Journal {
     pub(super) fn take(&self, writing: &mut Writing) {
         let mut pending = self.pending.lock();
         mem::swap(&mut writing.taken, &mut pending.submissions);
-        pending.bytes = 0;
+        pending.writing_bytes = mem::take(&mut pending.bytes);
         pending.urgent = false;
         pending.writing = !writing.taken.is_empty();
     }
 
     /// All that was taken is durable, and nobody waits for it any more.
     pub(super) fn finish(&self) {
-        self.pending.lock().writing = false;
+        let mut pending = self.pending.lock();
+        pending.writing = false;
+        pending.writing_bytes = 0;
     }
 
     /// Lets go what waited for the first of the submissions, which is durable.

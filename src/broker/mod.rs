@@ -153,6 +153,10 @@ pub struct Broker {
     log: Log,
     journal: Journal,
     loads: Loads,
+    /// Bytes of queued messages in each shard's memory above which they are paged out, while memory is scarce.
+    memory_ceiling: Arc<AtomicU64>,
+    /// Bytes of publishes that open transactions hold.
+    transaction_bytes: Arc<AtomicU64>,
     replies: ReplyRegistry,
     connections: AtomicUsize,
     /// The connections that front ends have made known.
@@ -209,10 +213,44 @@ impl Broker {
         u16::try_from(self.shards.len()).unwrap_or(u16::MAX)
     }
 
-    /// Bytes of memory that the messages in all queues take, roughly.
+    /// Bytes of memory that messages take, where they stay: in queues and histories, ready or unacknowledged; on their way
+    /// to the log; in open transactions. One that is in several places counts in each.
     #[must_use]
     pub fn held(&self) -> u64 {
+        self.queued_bytes() + self.transaction_bytes() + self.journal.bytes()
+    }
+
+    /// Those in queues and histories.
+    #[must_use]
+    pub fn queued_bytes(&self) -> u64 {
         self.shards.iter().map(|cell| cell.held.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Bytes of memory that a queue takes besides its messages.
+    #[must_use]
+    pub fn queue_memory(&self) -> u64 {
+        shard::QUEUE_MEMORY
+    }
+
+    /// Those in open transactions.
+    #[must_use]
+    pub fn transaction_bytes(&self) -> u64 {
+        self.transaction_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What the log has in memory: batches on their way to it, and where which entry is.
+    #[must_use]
+    pub fn log_memory(&self) -> u64 {
+        self.journal.bytes() + self.log.memory()
+    }
+
+    /// While memory is scarce: queued messages are to take no more than this many bytes of it, as far as the log has them,
+    /// even if their budget is larger.
+    pub fn limit_memory(&self, bytes_max: Option<u64>) {
+        let share = bytes_max.map_or(u64::MAX, |bytes| bytes / self.shards.len().max(1) as u64);
+        if self.memory_ceiling.swap(share, Ordering::Relaxed) != share {
+            self.shards.iter().for_each(|cell| cell.wake.notify_one());
+        }
     }
 
     /// Waits until the shard's own task is needed: somebody left work, or an earlier alarm was set.
@@ -330,6 +368,9 @@ impl Broker {
         if !output.loads.is_empty() {
             self.loads.add(&mut output.loads);
             return true;
+        }
+        if output.loaded > 0 {
+            self.loads.taken(mem::take(&mut output.loaded));
         }
         for (queue, count) in output.lost.drain(..) {
             tracing::error!(queue = queue.0, count, "messages are lost: their records are damaged");

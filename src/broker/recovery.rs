@@ -99,7 +99,8 @@ impl Broker {
         let (since_snapshot, is_complete) = read_changes(&opened.log, own.as_ref(), through, &mut metadata)?;
 
         let shares = settings.memory_budget / u64::from(count);
-        let mut shards: Vec<Shard> = (0..count).map(|index| Shard::new(index, count, shares)).collect();
+        let ceiling = Arc::new(AtomicU64::new(u64::MAX));
+        let mut shards: Vec<Shard> = (0..count).map(|index| Shard::new(index, count, shares, &ceiling)).collect();
         for queue in durable_queues(metadata.topology()) {
             let machine = revive(&queue, logs.remove(&queue.id.0), now);
             let shard = usize::from(shard_of(queue.id, count));
@@ -138,6 +139,8 @@ impl Broker {
             log: opened.log,
             journal: Journal::new(opened.writer),
             loads: Loads::default(),
+            memory_ceiling: ceiling,
+            transaction_bytes: Arc::default(),
             replies: ReplyRegistry::default(),
             connections: AtomicUsize::new(0),
             registry: Registry::default(),
@@ -348,6 +351,7 @@ fn cold_chunk(chunk: log::Chunk) -> ColdChunk {
         lane: chunk.class,
         members,
         bytes: chunk.cost,
+        length: chunk.length,
         expires: (chunk.deadline != u64::MAX).then_some(Timestamp(chunk.deadline)),
     }
 }

@@ -92,9 +92,12 @@ fn describe(
     if members.is_empty() {
         return Ok(());
     }
+    // Entries of about the same length, for want of knowing better.
+    let length_of = |members: usize| u64::from(extent.place.length) * members as u64 / u64::from(count.max(1));
     if let Some(summary) = summary.filter(|summary| !summary.mixed && members.len() == usize::from(count)) {
         let (cost, deadline, class) = (summary.cost, summary.deadline, summary.class);
-        chunks.push(Chunk { first, last, members: sparse(members), cost, deadline, class });
+        let length = length_of(members.len());
+        chunks.push(Chunk { first, last, members: sparse(members), cost, length, deadline, class });
         return Ok(());
     }
     let (headers, damage) = segment::headers(&*shared.disk, extent.segment, log, &extent.place)?;
@@ -116,7 +119,8 @@ fn describe(
         let deadline = heads.iter().map(|head| head.deadline).min().unwrap_or(u64::MAX);
         let members: Vec<u64> = heads.iter().map(|head| head.index).collect();
         let (first, last) = (members[0], members[members.len() - 1]);
-        chunks.push(Chunk { first, last, members: sparse(members), cost, deadline, class });
+        let length = length_of(members.len());
+        chunks.push(Chunk { first, last, members: sparse(members), cost, length, deadline, class });
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::entry::{LogId, Stored};
 use super::flush::Source;
-use super::index::Extent;
+use super::index::{Extent, LogState};
 use super::segment;
 use super::state::{Maintenance, Shared};
 use super::storage::Storage;
@@ -130,6 +130,12 @@ impl Log {
         let state = self.shared.state.lock();
         let (segments, live) = state.index.usage();
         Usage { wal: state.wal.bytes(), segments, live }
+    }
+
+    /// Bytes of memory that it takes to know what lives where.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.shared.state.lock().index.logs.values().map(LogState::memory).sum()
     }
 
     /// Whether a WAL file is full and waits for [`Log::maintain`], or the writer for one to write into.

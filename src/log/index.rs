@@ -54,6 +54,13 @@ pub(super) struct LogState {
 }
 
 impl LogState {
+    /// Bytes of memory that it takes.
+    pub(super) fn memory(&self) -> u64 {
+        let places: usize = self.runs.iter().map(|run| run.places.len()).sum();
+        let runs = self.runs.capacity() * size_of::<Run>() + places * size_of::<Place>();
+        (size_of::<Self>() + self.live.serialized_size() + runs) as u64
+    }
+
     fn sort_runs(&mut self, segments: &mut BTreeMap<u64, SegmentState>, mut places: Vec<(u64, Place)>) {
         places.sort_by_key(|(segment, place)| (place.first, *segment));
         self.runs.clear();

@@ -143,6 +143,8 @@ pub struct Chunk {
     pub members: Option<Vec<u64>>,
     /// The sum of the live entries' `cost`.
     pub cost: u64,
+    /// Bytes of the live entries' records, roughly.
+    pub length: u64,
     /// The earliest `deadline` of the live entries; `u64::MAX` is none.
     pub deadline: u64,
     /// The class of all of them.

@@ -17,6 +17,7 @@ mod fields;
 pub mod history;
 mod identity;
 mod listing;
+mod memory;
 mod node;
 mod openapi;
 mod operation;

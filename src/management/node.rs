@@ -22,8 +22,12 @@ pub struct Listener {
 pub struct NodeFacts {
     /// Milliseconds.
     pub uptime_ms: u64,
-    /// Bytes resident.
+    /// Bytes in use: of those resident, without what the allocator keeps of messages that are gone.
     pub memory_used: u64,
+    /// Bytes resident.
+    pub memory_resident: u64,
+    /// Those of them that are in files: the program.
+    pub memory_code: u64,
     /// Bytes above which publishers are blocked; 0 when that is not known.
     pub memory_limit: u64,
     /// Bytes of memory of the machine or the control group.

@@ -13,6 +13,10 @@ use super::table::{FieldTable, TableError};
 /// Bodies up to this many bytes are kept in the message's own allocation; larger ones stay as slices.
 pub const INLINE_BODY_MAX: usize = 4096;
 
+/// Bytes of memory that a message takes besides its contents: its slot in a queue or its event on the way, the counts
+/// and the rounding of its allocation, its places among what is unacknowledged.
+pub const MESSAGE_OVERHEAD: usize = 160;
+
 /// A handle on an immutable message; cloning it shares the bytes.
 #[derive(Clone, Debug)]
 pub struct Message {
@@ -190,11 +194,11 @@ impl Message {
         self.body_length as usize
     }
 
-    /// Bytes this message holds in memory, what credit counts: contents and a fixed overhead for its bookkeeping.
+    /// Bytes of memory that this message takes wherever it waits: its contents with exchange, key and properties, and
+    /// what keeping it takes. What credit, budgets and limits of memory count.
     #[must_use]
     pub fn cost(&self) -> usize {
-        const OVERHEAD: usize = 160;
-        OVERHEAD + self.body_start as usize + self.body_length as usize
+        MESSAGE_OVERHEAD + self.body_start as usize + self.body_length as usize
     }
 
     /// Whether delivery-mode is 2.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use super::cold::{ColdBlock, ColdState};
 use super::dead_letter::DeathHistory;
+use super::weight::Weight;
 
 use crate::model::ids::Timestamp;
 use crate::model::message::Message;
@@ -27,8 +28,8 @@ pub(super) const NEVER: Timestamp = Timestamp(u64::MAX);
 /// Slots per block: 16 KiB.
 const BLOCK_SLOTS: usize = 256;
 
-/// A block takes no more messages when their bodies have reached this many bytes.
-const BLOCK_BYTES: u64 = 256 * 1024;
+/// A block takes no more messages when they take this many bytes of memory: those of a KiB fill all slots.
+const BLOCK_MEMORY: u64 = 320 * 1024;
 
 /// An empty backlog keeps a block of at most this capacity.
 const IDLE_SLOTS_MAX: usize = 32;
@@ -37,9 +38,6 @@ const IDLE_SLOTS_MAX: usize = 32;
 /// memory.
 const WINDOW_BLOCKS: usize = 4;
 pub(super) const WINDOW_MEMORY: u64 = 1024 * 1024;
-
-/// Memory that a message takes besides its body, roughly.
-pub(super) const MESSAGE_MEMORY: u64 = 224;
 
 /// A message in the queue. Its index is the key it is stored under.
 #[derive(Debug)]
@@ -75,8 +73,7 @@ pub(super) struct HotBlock {
     holes: u32,
     /// All its messages have records, those too that have none of their own.
     pub recorded: bool,
-    /// Body bytes.
-    bytes: u64,
+    weight: Weight,
     /// No message in this block or before it in its lane expires later.
     latest: Timestamp,
 }
@@ -177,7 +174,7 @@ impl Backlog {
         let Some(Block::Hot(block)) = self.blocks.front_mut() else { return None };
         let slot = block.slots.pop_front()?;
         let entry = slot.entry?;
-        block.bytes -= entry.message.body_length() as u64;
+        block.weight -= Weight::of(&entry);
         let recorded = block.recorded;
         if block.slots.front().is_none_or(|slot| slot.entry.is_none()) {
             self.trim_front();
@@ -216,7 +213,7 @@ impl Backlog {
         let Block::Hot(block) = &mut self.blocks[at] else { return None };
         let entry = block.slots[slot].entry.take()?;
         let recorded = block.recorded;
-        block.bytes -= entry.message.body_length() as u64;
+        block.weight -= Weight::of(&entry);
         block.holes += 1;
         if block.holes as usize * 2 > block.slots.len() {
             block.slots.retain(|slot| slot.entry.is_some());
@@ -254,8 +251,8 @@ impl Backlog {
                 Block::Hot(block) => {
                     let holes = block.slots.iter().filter(|slot| slot.entry.is_none()).count();
                     assert_eq!(block.holes as usize, holes, "holes counted");
-                    let bytes: usize = block.entries().map(|(_, entry)| entry.message.body_length()).sum();
-                    assert_eq!(block.bytes, bytes as u64, "a block's bytes");
+                    let weight: Weight = block.entries().map(|(_, entry)| Weight::of(entry)).sum();
+                    assert_eq!(block.weight, weight, "what a block weighs");
                     latest = block.entries().map(|(_, entry)| entry.expires).fold(latest, Timestamp::max);
                     assert!(latest <= block.latest || block.slots.is_empty(), "nothing expires after the latest");
                 }
@@ -352,7 +349,7 @@ impl HotBlock {
     }
 
     fn is_open(&self) -> bool {
-        self.slots.len() < BLOCK_SLOTS && self.bytes < BLOCK_BYTES
+        self.slots.len() < BLOCK_SLOTS && self.weight.memory < BLOCK_MEMORY
     }
 
     /// Whether it has room for a message that is recorded in any case, or is not.
@@ -361,12 +358,8 @@ impl HotBlock {
     }
 
     fn push(&mut self, index: u64, entry: Entry, latest: Timestamp) {
-        self.bytes += entry.message.body_length() as u64;
+        self.weight += Weight::of(&entry);
         self.latest = latest;
         self.slots.push_back(Slot { index, entry: Some(entry) });
-    }
-
-    fn memory(&self) -> u64 {
-        (self.slots.len() - self.holes as usize) as u64 * MESSAGE_MEMORY + self.bytes
     }
 }

@@ -3,11 +3,12 @@
 use std::iter;
 
 use super::record::{IndexRange, Members};
+use super::weight::Weight;
 use crate::model::ids::Timestamp;
 use crate::model::message::Arrival;
 
-/// Memory that a cold block takes, roughly.
-pub(super) const COLD_BLOCK_MEMORY: u64 = 100;
+/// Memory that a cold block takes besides its gaps.
+const COLD_BLOCK_MEMORY: u64 = 112;
 
 /// Messages that are in the log only.
 #[derive(Debug)]
@@ -18,8 +19,8 @@ pub(super) struct ColdBlock {
     pub state: ColdState,
     /// All its messages have records, those too that have none of their own.
     pub recorded: bool,
-    /// Body bytes.
-    pub bytes: u64,
+    /// What its messages weigh once they are loaded; what a restart knows of that is an estimate.
+    pub weight: Weight,
     /// The earliest expiry of its messages.
     pub expires: Timestamp,
     /// No message in this block or before it in its lane expires later.
@@ -42,7 +43,7 @@ pub(super) enum ColdState {
 
 impl ColdBlock {
     /// A block of these messages, if there are any. `indexes` ascend.
-    pub(super) fn new(indexes: impl Iterator<Item = u64>, bytes: u64, expires: Timestamp) -> Option<Self> {
+    pub(super) fn new(indexes: impl Iterator<Item = u64>, weight: Weight, expires: Timestamp) -> Option<Self> {
         let mut gaps = Vec::new();
         let mut ends: Option<(u64, u64)> = None;
         let mut count = 0u32;
@@ -62,7 +63,7 @@ impl ColdBlock {
             count,
             state: ColdState::Resting,
             recorded: false,
-            bytes,
+            weight,
             expires,
             latest: Timestamp(u64::MAX),
             arrived: None,
@@ -71,15 +72,20 @@ impl ColdBlock {
     }
 
     /// The same for messages that are known by a chunk of the log.
-    pub(super) fn of(members: &Members, bytes: u64, expires: Timestamp) -> Option<Self> {
+    pub(super) fn of(members: &Members, weight: Weight, expires: Timestamp) -> Option<Self> {
         match members {
             Members::Dense(range) => {
                 let count = range.last.checked_sub(range.first)? + 1;
-                let block = Self::new(iter::once(range.first), bytes, expires)?;
+                let block = Self::new(iter::once(range.first), weight, expires)?;
                 Some(Self { last: range.last, count: u32::try_from(count).ok()?, ..block })
             }
-            Members::Sparse(indexes) => Self::new(indexes.iter().copied(), bytes, expires),
+            Members::Sparse(indexes) => Self::new(indexes.iter().copied(), weight, expires),
         }
+    }
+
+    /// Bytes of memory that it takes while it is cold.
+    pub(super) fn summary_memory(&self) -> u64 {
+        COLD_BLOCK_MEMORY + self.gaps.as_ref().map_or(0, |gaps| gaps.len() as u64)
     }
 
     pub(super) fn indexes(&self) -> Indexes<'_> {

@@ -34,6 +34,10 @@ pub struct DeathHistory {
     keys_replaced: bool,
 }
 
+/// Bytes of memory that a death takes besides what it points to, and that each of its keys takes besides its bytes.
+const DEATH_MEMORY: usize = size_of::<Death>() + 64;
+const KEY_MEMORY: usize = size_of::<RoutingKey>() + 32;
+
 /// What the headers say of the first death for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct FirstDeath {
@@ -143,6 +147,18 @@ impl DeathHistory {
     #[must_use]
     pub fn published_blindly(blind_keys: Vec<RoutingKey>) -> Self {
         Self { blind_keys, ..Self::default() }
+    }
+
+    /// Bytes of memory that it takes, whatever others share of it.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        let keys = |keys: &[RoutingKey]| keys.iter().map(|key| KEY_MEMORY + key.as_bytes().len()).sum::<usize>();
+        let of_death = |death: &Arc<Death>| {
+            let expiration = death.original_expiration.as_ref().map_or(0, Bytes::len);
+            DEATH_MEMORY + death.exchange.len() + expiration + keys(&death.routing_keys) + death.encoded.len()
+        };
+        let deaths: usize = self.deaths.iter().map(of_death).sum();
+        (size_of::<Self>() + deaths + keys(&self.blind_keys)) as u64
     }
 
     /// The history with one more death, which is counted under the entry of its queue and reason if there is one.

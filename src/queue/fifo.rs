@@ -16,7 +16,7 @@ use super::record::Records;
 use super::tally::Tally;
 use super::unacked::{Unacked, UnackedMap};
 use super::{
-    AckMode, Command, Counts, Delivery, Durability, Effect, Gate, IndexRange, Origin, Outcome, Publish, Reason,
+    AckMode, Command, Counts, Delivery, Durability, Effect, Gate, IndexRange, Origin, Outcome, Publish, Reach, Reason,
     Recorded, Reply, Stored, Verdict,
 };
 use crate::model::consumer::ConsumerView;
@@ -53,6 +53,7 @@ pub struct Fifo {
     may_page_out: bool,
     /// Somebody has got a message, or tried to, since the queue last paged out.
     is_polled: bool,
+    reach: Reach,
     /// Whether the current command needs messages at the head, or will soon.
     head_needed: ForHead,
     /// What is left of `DROPS_MAX` for the current command.
@@ -80,6 +81,7 @@ impl Fifo {
             flushed: 0,
             may_page_out: false,
             is_polled: false,
+            reach: Reach::Window,
             head_needed: ForHead::Idle,
             drops_left: 0,
             untrimmed: false,
@@ -202,7 +204,7 @@ impl Fifo {
             unacked: self.unacked.len() as u64,
             consumers: self.consumers.len() as u64,
             ready_bytes: self.ready.bytes(),
-            unacked_bytes: self.unacked.bytes(),
+            unacked_bytes: self.unacked.weight().bytes,
         }
     }
 

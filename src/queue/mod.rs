@@ -16,6 +16,7 @@ mod ready;
 mod record;
 mod tally;
 mod unacked;
+mod weight;
 
 #[cfg(test)]
 mod model_tests;
@@ -38,7 +39,7 @@ use crate::model::table::FieldTable;
 
 pub use dead_letter::DeathHistory;
 pub use fifo::Fifo;
-pub use record::{ColdChunk, Durability, IndexRange, Loaded, Members, RecoveredQueue};
+pub use record::{ColdChunk, Durability, IndexRange, Loaded, Members, Reach, RecoveredQueue};
 pub use tally::Tally;
 
 /// A message on its way into a queue.
@@ -51,6 +52,14 @@ pub struct Publish {
     /// How often and where the message was dead-lettered inside this broker; none for a client's publish, whatever
     /// its headers say.
     pub deaths: Option<Arc<DeathHistory>>,
+}
+
+impl Publish {
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.message.cost() as u64 + self.deaths.as_ref().map_or(0, |deaths| deaths.memory())
+    }
 }
 
 /// Who waits for the queue to take responsibility of a publish.

@@ -218,7 +218,7 @@ impl Harness {
             }
             Step::PageOut(bytes) => {
                 let before = self.fifo.memory();
-                let freed = self.fifo.page_out(bytes);
+                let freed = self.fifo.page_out(bytes, Reach::Window);
                 assert_eq!(self.fifo.memory(), before - freed, "memory is what it was less what was freed");
                 self.has_paged |= freed > 0;
             }

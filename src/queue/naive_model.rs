@@ -618,6 +618,7 @@ impl Disk {
                 lane,
                 members: if is_dense { Members::Dense(IndexRange { first, last }) } else { Members::Sparse(indexes) },
                 bytes: messages.iter().map(|loaded| loaded.message.body_length() as u64).sum(),
+                length: messages.iter().map(|loaded| loaded.message.cost() as u64).sum(),
                 expires: messages.iter().filter_map(|loaded| loaded.expires).min(),
             }
         });

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use proptest::prelude::*;
 
 use super::naive_model::{Disk, left_to_letters};
-use super::tests::{message_of, tag};
+use super::tests::{message_of, message_with_headers, tag};
 use super::*;
 use crate::model::entity::{DeadLetterTarget, QueueOptions};
 use crate::model::ids::Timestamp;
@@ -19,6 +19,7 @@ enum Step {
         count: usize,
         priority: u8,
         size: usize,
+        headers: usize,
         expiration_ms: Option<u64>,
         persistent: bool,
     },
@@ -37,7 +38,8 @@ enum Step {
     Purge,
     Tick,
     Flush(u64),
-    PageOut(u64),
+    PageOut(u64, Reach),
+    Reach(Reach),
     RecordAll(bool),
     /// Answers one of the loads under way; the records whose index leaves this remainder by 7 are damaged.
     Answer {
@@ -52,6 +54,7 @@ enum Step {
 struct Held {
     lane: u8,
     bytes: u64,
+    memory: u64,
     expires: Option<Timestamp>,
     logged: bool,
     holder: Option<ConsumerId>,
@@ -94,8 +97,14 @@ impl Harness {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Publish { count, priority, size, expiration_ms, persistent } => {
-                (0..count).for_each(|_| self.publish(priority, size, expiration_ms, persistent));
+            Step::Publish { count, priority, size, headers, expiration_ms, persistent } => {
+                for _ in 0..count {
+                    let name = self.fifo.next_index().to_string();
+                    let delivery_mode = persistent.then_some(2);
+                    let message = message_with_headers(&name, priority, delivery_mode, size, headers);
+                    let (origin, deaths) = (Origin::Untracked, None);
+                    self.command(Command::Enqueue(Publish { message, expiration_ms, origin, deaths }));
+                }
             }
             Step::Settle { count, outcome } => self.settle(count, outcome),
             Step::Subscribe { prefetch, no_ack } => self.subscribe(prefetch, no_ack),
@@ -109,9 +118,10 @@ impl Harness {
             Step::Flush(behind) => {
                 self.fifo.flushed(MessageIndex(self.fifo.next_index().saturating_sub(1 + behind)));
             }
-            Step::PageOut(bytes) => {
+            Step::Reach(reach) => self.fifo.reach(reach),
+            Step::PageOut(bytes, reach) => {
                 let before = self.fifo.memory();
-                let freed = self.fifo.page_out(bytes);
+                let freed = self.fifo.page_out(bytes, reach);
                 assert_eq!(self.fifo.memory(), before - freed);
             }
             Step::RecordAll(all) => self.fifo.record_all(all),
@@ -119,13 +129,6 @@ impl Harness {
             Step::Restart(chunk) => self.restart(chunk),
         }
         self.check();
-    }
-
-    fn publish(&mut self, priority: u8, size: usize, expiration_ms: Option<u64>, persistent: bool) {
-        let index = self.fifo.next_index();
-        let message = message_of(&index.to_string(), priority, persistent.then_some(2), size);
-        let publish = Publish { message, expiration_ms, origin: Origin::Untracked, deaths: None };
-        self.command(Command::Enqueue(publish));
     }
 
     fn settle(&mut self, count: usize, outcome: Outcome) {
@@ -195,6 +198,7 @@ impl Harness {
                 let held = Held {
                     lane: message.priority().min(self.priority_max),
                     bytes: message.body_length() as u64,
+                    memory: message.cost() as u64,
                     expires: publish.expiration_ms.map(|ttl| Timestamp(self.now + ttl)),
                     logged: message.is_persistent() && self.durability == Durability::Durable,
                     holder: None,
@@ -331,6 +335,7 @@ impl Harness {
         assert_eq!((counts.ready, counts.unacked), (count(false).count() as u64, count(true).count() as u64));
         let bytes = |is_unacked: bool| count(is_unacked).map(|held| held.bytes).sum::<u64>();
         assert_eq!((counts.ready_bytes, counts.unacked_bytes), (bytes(false), bytes(true)));
+        self.check_memory();
         let logged: Vec<u64> = self.held.iter().filter(|(_, held)| held.logged).map(|(index, _)| *index).collect();
         assert_eq!(self.disk.logged(), logged, "logged messages have records");
         for index in self.disk.transient() {
@@ -346,6 +351,21 @@ impl Harness {
         {
             let deadline = self.fifo.next_deadline();
             assert!(deadline.is_some_and(|at| at <= due), "{deadline:?} for {due:?}");
+        }
+    }
+
+    /// Every message in memory counts as what it takes, those on the disk alone next to nothing.
+    fn check_memory(&self) {
+        let all: u64 = self.held.values().map(|held| held.memory).sum();
+        let cold = self.fifo.stored().cold;
+        let memory = self.fifo.memory();
+        if cold == 0 {
+            assert_eq!(memory, all, "each message counts");
+        } else {
+            let cold_min = 160 * cold;
+            assert!(memory < all - cold_min + 120 * cold, "{memory} of {all} with {cold} cold");
+            let unacked = self.held.values().filter(|held| held.holder.is_some()).map(|held| held.memory);
+            assert!(memory > unacked.sum(), "unacknowledged messages count");
         }
     }
 
@@ -371,19 +391,30 @@ fn index_of(message: &Message) -> u64 {
     std::str::from_utf8(message.routing_key()).unwrap().parse().unwrap()
 }
 
+fn reach() -> impl Strategy<Value = Reach> {
+    prop_oneof![2 => Just(Reach::Window), 1 => Just(Reach::Head)]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let outcome = prop_oneof![3 => Just(Outcome::Ack), 2 => Just(Outcome::Requeue), 1 => Just(Outcome::Reject)];
     let expiration = prop_oneof![3 => Just(None), 1 => (0u64..200).prop_map(Some)];
     let publish = (
         1usize..5,
         prop_oneof![2 => Just(0u8), 1 => 0u8..3],
-        prop::sample::select(vec![1usize, 60_000, 120_000, 300_000]),
+        prop::sample::select(vec![
+            (1usize, 0usize),
+            (60_000, 0),
+            (120_000, 0),
+            (300_000, 0),
+            (0, 60_000),
+            (10, 300_000),
+        ]),
         expiration,
         prop::bool::weighted(0.9),
     );
     prop_oneof![
-        24 => publish.prop_map(|(count, priority, size, expiration_ms, persistent)| {
-            Step::Publish { count, priority, size, expiration_ms, persistent }
+        24 => publish.prop_map(|(count, priority, (size, headers), expiration_ms, persistent)| {
+            Step::Publish { count, priority, size, headers, expiration_ms, persistent }
         }),
         4 => (1usize..8, outcome).prop_map(|(count, outcome)| Step::Settle { count, outcome }),
         2 => (1u16..4, prop::bool::weighted(0.2)).prop_map(|(prefetch, no_ack)| Step::Subscribe { prefetch, no_ack }),
@@ -392,7 +423,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Purge),
         4 => Just(Step::Tick),
         6 => (0u64..4).prop_map(Step::Flush),
-        8 => prop_oneof![1u64..500_000, Just(u64::MAX)].prop_map(Step::PageOut),
+        8 => (prop_oneof![1u64..500_000, Just(u64::MAX)], reach()).prop_map(|(bytes, reach)| Step::PageOut(bytes, reach)),
+        1 => reach().prop_map(Step::Reach),
         2 => any::<bool>().prop_map(Step::RecordAll),
         8 => (0usize..4, prop_oneof![9 => Just(None), 1 => (0u64..7).prop_map(Some)])
             .prop_map(|(which, damaged)| Step::Answer { which, damaged }),
@@ -450,13 +482,13 @@ fn a_deep_queue_takes_little_memory_and_is_read_in_big_pieces() {
     const COUNT: u64 = 50_000;
     let mut fifo = Fifo::new(Arc::default(), Durability::Durable, Timestamp(0));
     (0..COUNT).for_each(|_| enqueue(&mut fifo, 0, 12));
-    assert_eq!(fifo.page_out(u64::MAX), 0, "nothing can be read back yet");
+    assert_eq!(fifo.page_out(u64::MAX, Reach::Window), 0, "nothing can be read back yet");
     fifo.flushed(MessageIndex(COUNT));
     let before = fifo.memory();
-    assert_eq!(before - fifo.page_out(u64::MAX), fifo.memory());
+    assert_eq!(before - fifo.page_out(u64::MAX, Reach::Window), fifo.memory());
     // The head window and the open block stay.
     assert!(fifo.memory() < 6 * 256 * 240 + COUNT / 256 * 100, "{}", fifo.memory());
-    assert_eq!((fifo.counts().ready, fifo.page_out(u64::MAX)), (COUNT, 0));
+    assert_eq!((fifo.counts().ready, fifo.page_out(u64::MAX, Reach::Window)), (COUNT, 0));
     let subscription = Subscription {
         consumer: GETTER,
         tag: tag("c"),
@@ -497,6 +529,51 @@ fn a_deep_queue_takes_little_memory_and_is_read_in_big_pieces() {
     assert_eq!(settled(&mut fifo), [IndexRange { first: 1, last: COUNT }]);
 }
 
+/// What a thousand such queues keep for their consumers is to be little.
+#[test]
+fn a_queue_that_reaches_for_its_head_alone_keeps_and_loads_one_block() {
+    const COUNT: u64 = 20_000;
+    let mut fifo = Fifo::new(Arc::default(), Durability::Durable, Timestamp(0));
+    (0..COUNT).for_each(|_| enqueue(&mut fifo, 0, 1024));
+    fifo.flushed(MessageIndex(COUNT));
+    let consumer = Subscription {
+        consumer: GETTER,
+        tag: tag("c"),
+        prefetch: 1,
+        no_ack: false,
+        exclusive: false,
+        priority: 0,
+        arguments: FieldTable::default(),
+    };
+    fifo.apply(Timestamp(0), Command::Subscribe(consumer), &mut OpenGate, &mut Vec::new());
+    fifo.page_out(u64::MAX, Reach::Window);
+    let wide = fifo.memory();
+    assert_eq!(fifo.page_out(u64::MAX, Reach::Window), 0);
+    assert!(fifo.page_out(u64::MAX, Reach::Head) > wide / 2);
+    assert!(fifo.memory() < 330 * 1024 + COUNT / 256 * 112, "{}", fifo.memory());
+    fifo.reach(Reach::Head);
+    let mut most = 0;
+    for index in 1..=1000 {
+        let settle = Command::Settle { consumer: GETTER, indexes: vec![MessageIndex(index)], outcome: Outcome::Ack };
+        let mut effects = Vec::new();
+        fifo.apply(Timestamp(0), settle, &mut OpenGate, &mut effects);
+        for effect in effects {
+            let Effect::Load { first, last, bytes } = effect else { continue };
+            most = most.max(bytes);
+            let loaded = |index| Loaded {
+                index: MessageIndex(index),
+                message: message_of("m", 0, Some(2), 1024),
+                expires: None,
+                deaths: None,
+            };
+            let entries = (first..=last).map(loaded).collect();
+            fifo.apply(Timestamp(0), Command::Loaded { first, last, entries }, &mut OpenGate, &mut Vec::new());
+        }
+        fifo.check_invariants();
+    }
+    assert!((1..=330 * 1024).contains(&most), "{most} bytes at once");
+}
+
 #[test]
 fn a_purge_reports_ranges() {
     let options = QueueOptions { max_priority: Some(3), ..QueueOptions::default() };
@@ -506,7 +583,7 @@ fn a_purge_reports_ranges() {
     }
     fifo.flushed(MessageIndex(20_000));
     fifo.apply(Timestamp(0), Command::Get { holder: GETTER, no_ack: false }, &mut OpenGate, &mut Vec::new());
-    assert!(fifo.page_out(u64::MAX) > 0);
+    assert!(fifo.page_out(u64::MAX, Reach::Window) > 0);
     let reply = fifo.apply(Timestamp(0), Command::Purge, &mut OpenGate, &mut Vec::new());
     assert!(matches!(reply, Reply::Purged(19_999)));
     // All but the one that is unacknowledged, the first of the highest priority.
@@ -519,14 +596,15 @@ fn ten_million_recovered_messages_take_some_megabytes() {
         let indexes = (0..256).map(|slot| at * 1024 + slot * 3 + 1).collect();
         let dense = IndexRange { first: at * 1024 + 1, last: at * 1024 + 256 };
         let members = if sparse { Members::Sparse(indexes) } else { Members::Dense(dense) };
-        ColdChunk { lane: 0, members, bytes: 256 * 12, expires: None }
+        ColdChunk { lane: 0, members, bytes: 256 * 12, length: 256 * 20, expires: None }
     };
     for sparse in [false, true] {
         let chunks = (0..1000).map(|at| chunk(at, sparse)).collect();
         let queue = RecoveredQueue { next_index: 2_000_000, delivered_through: 0, chunks };
         let fifo = Fifo::recovered(Arc::default(), Timestamp(0), queue);
         assert_eq!((fifo.counts().ready, fifo.counts().ready_bytes), (256_000, 256_000 * 12));
-        assert_eq!(fifo.memory() * 40 / 1_000_000, 4, "a hundred bytes for 256 messages");
+        let expected = if sparse { 112 + 255 } else { 112 };
+        assert_eq!(fifo.memory(), 1000 * expected, "some bytes for 256 messages");
         fifo.check_invariants();
     }
 }
@@ -570,6 +648,7 @@ fn every_lane_of_a_recovered_queue_is_loaded() {
             lane,
             members: Members::Sparse((1..=70).filter(|index| lane_of(index - 1) == lane).collect()),
             bytes: 10,
+            length: 100,
             expires: None,
         })
         .collect();

@@ -18,6 +18,7 @@ use super::backlog::{Backlog, Entry, NEVER, Order, Standing, Taken, Totals};
 use super::cold::ColdState;
 use super::limits::ExpiryRule;
 use super::record::{Durability, IndexRange, Settled};
+use super::weight::Weight;
 use crate::model::ids::Timestamp;
 use crate::model::message::{Arrival, Message};
 pub(super) use loads::ForHead;
@@ -37,9 +38,9 @@ pub(super) struct Ready {
     rule: ExpiryRule,
     durability: Durability,
     len: u64,
-    /// Body bytes.
-    bytes: u64,
-    /// Those of the messages and bytes that are not in memory.
+    /// What all messages weigh when they are in memory.
+    weight: Weight,
+    /// Those of them that are not in memory.
     cold: Totals,
     loads: Loads,
     /// Messages up to this index may have been delivered before the broker started.
@@ -68,7 +69,7 @@ impl Ready {
             rule,
             durability,
             len: 0,
-            bytes: 0,
+            weight: Weight::default(),
             cold: Totals::default(),
             loads: Loads::default(),
             delivered_before: 0,
@@ -88,7 +89,7 @@ impl Ready {
 
     /// Body bytes.
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+        self.weight.bytes
     }
 
     /// `take_expired` finds nothing before this time.
@@ -160,7 +161,7 @@ impl Ready {
 
     /// Messages and body bytes that are in the log only.
     pub(super) fn cold(&self) -> (u64, u64) {
-        (self.cold.messages, self.cold.bytes)
+        (self.cold.messages, self.cold.weight.bytes)
     }
 
     /// Takes one message that has expired at `now`: by time, then by index; in head-only mode the head alone.
@@ -178,7 +179,7 @@ impl Ready {
 
     pub(super) fn check_invariants(&self) {
         let mut len = 0;
-        let mut bytes = 0;
+        let mut weight = Weight::default();
         let mut cold = Totals::default();
         for (number, lane) in self.lanes.iter().enumerate() {
             lane.backlog.check_invariants();
@@ -189,7 +190,7 @@ impl Ready {
             assert_eq!(!is_empty, self.occupied[number / 64] & (1 << (number % 64)) != 0, "lane marked");
             for (_, entry) in &messages {
                 assert_eq!(usize::from(entry.message.priority().min(self.priority_max)), number, "in its lane");
-                bytes += entry.message.body_length() as u64;
+                weight += Weight::of(entry);
             }
             len += messages.len() as u64;
             // Blocks that are asked for and those behind them are not announced.
@@ -200,8 +201,9 @@ impl Ready {
             }
             lane.backlog.cold_blocks().for_each(|block| cold += Totals::of(block));
         }
-        assert_eq!(cold, self.cold, "cold messages and bytes");
-        assert_eq!((len + cold.messages, bytes + cold.bytes), (self.len, self.bytes), "ready messages and bytes");
+        assert_eq!(cold, self.cold, "cold messages and what they weigh");
+        assert_eq!(len + cold.messages, self.len, "ready messages");
+        assert_eq!(weight + cold.weight, self.weight, "what the ready messages weigh");
         assert!(self.notes.len() as u64 <= self.notes_max(), "notes are bounded");
         self.loads.check_invariants();
     }
@@ -211,7 +213,7 @@ impl Ready {
         let number = entry.message.priority().min(self.priority_max);
         self.make_lane(number);
         self.len += 1;
-        self.bytes += entry.message.body_length() as u64;
+        self.weight += Weight::of(entry);
         self.next_expiry = self.next_expiry.min(entry.expires);
         number
     }
@@ -229,7 +231,7 @@ impl Ready {
     /// Counts out a message that was removed from its lane.
     fn left(&mut self, number: u8, entry: &Entry) {
         self.len -= 1;
-        self.bytes -= entry.message.body_length() as u64;
+        self.weight -= Weight::of(entry);
         self.fewer(number);
         self.sweep_notes();
     }

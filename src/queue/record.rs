@@ -34,6 +34,15 @@ pub struct IndexRange {
     pub last: u64,
 }
 
+/// How far ahead of the head a queue that somebody reads keeps and loads messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Some blocks, as many as take a MiB of memory.
+    Window,
+    /// The first block alone: what many queues keep together is too much otherwise.
+    Head,
+}
+
 /// A message that was read back from the log.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -62,6 +71,8 @@ pub struct ColdChunk {
     pub members: Members,
     /// Body bytes of all members.
     pub bytes: u64,
+    /// Bytes of all members' contents, with their properties.
+    pub length: u64,
     /// The earliest expiry among the members.
     pub expires: Option<Timestamp>,
 }

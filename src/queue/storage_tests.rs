@@ -127,7 +127,7 @@ proptest! {
             unacked.check_invariants();
             prop_assert_eq!(unacked.len(), expected.len());
             prop_assert_eq!(unacked.is_empty(), expected.is_empty());
-            prop_assert_eq!(unacked.bytes(), expected.len() as u64);
+            prop_assert_eq!(unacked.weight().bytes, expected.len() as u64);
             let mut all: Vec<u64> = unacked.iter().map(|(index, _)| index).collect();
             all.sort_unstable();
             prop_assert_eq!(all, expected.keys().copied().collect::<Vec<_>>());

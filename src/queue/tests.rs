@@ -16,10 +16,25 @@ pub(super) fn message(name: &str, priority: u8, size: usize) -> Message {
 
 /// The same with a delivery mode. Bodies share their bytes, so that big ones cost nothing.
 pub(super) fn message_of(name: &str, priority: u8, delivery_mode: Option<u8>, size: usize) -> Message {
+    message_with_headers(name, priority, delivery_mode, size, 0)
+}
+
+/// The same with as many bytes of headers.
+pub(super) fn message_with_headers(
+    name: &str,
+    priority: u8,
+    delivery_mode: Option<u8>,
+    size: usize,
+    headers: usize,
+) -> Message {
     static BODY: [u8; 1 << 20] = [b'x'; 1 << 20];
     let mut raw = Vec::new();
-    let properties =
-        Properties { priority: (priority > 0).then_some(priority), delivery_mode, ..Properties::default() };
+    let properties = Properties {
+        priority: (priority > 0).then_some(priority),
+        delivery_mode,
+        headers: (headers > 0).then(|| &BODY[..headers]),
+        ..Properties::default()
+    };
     properties.encode(&mut raw);
     let properties = Properties { raw: &raw, ..properties };
     let envelope = Envelope { exchange: b"amq.topic", routing_key: name.as_bytes() };

@@ -6,6 +6,7 @@ use std::collections::btree_map::Entry::Occupied;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::backlog::Entry;
+use super::weight::Weight;
 use crate::model::ids::Timestamp;
 
 /// Indexes that may be skipped in the window between two deliveries.
@@ -31,8 +32,7 @@ pub(super) struct UnackedMap {
     /// Messages in the window.
     in_window: usize,
     stragglers: BTreeMap<u64, Unacked>,
-    /// Body bytes.
-    bytes: u64,
+    weight: Weight,
 }
 
 impl UnackedMap {
@@ -44,14 +44,13 @@ impl UnackedMap {
         self.in_window == 0 && self.stragglers.is_empty()
     }
 
-    /// Body bytes.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+    pub(super) fn weight(&self) -> Weight {
+        self.weight
     }
 
     /// Adds a message; no other has this index.
     pub(super) fn insert(&mut self, index: u64, unacked: Unacked) {
-        self.bytes += unacked.entry.message.body_length() as u64;
+        self.weight += Weight::of(&unacked.entry);
         if self.window.is_empty() {
             self.base = index;
         }
@@ -95,7 +94,7 @@ impl UnackedMap {
                 _ => return None,
             },
         };
-        self.bytes -= entry.message.body_length() as u64;
+        self.weight -= Weight::of(&entry);
         Some((entry, delivered))
     }
 
@@ -119,8 +118,8 @@ impl UnackedMap {
         assert_eq!(self.in_window, self.window.iter().flatten().count(), "messages in the window");
         assert!(self.window.front().is_none_or(Option::is_some), "the window begins with a message");
         assert!(!self.is_sparse(), "the window is as short as its contents");
-        let bytes: usize = self.iter().map(|(_, unacked)| unacked.entry.message.body_length()).sum();
-        assert_eq!(bytes as u64, self.bytes, "unacknowledged bytes");
+        let weight: Weight = self.iter().map(|(_, unacked)| Weight::of(&unacked.entry)).sum();
+        assert_eq!(weight, self.weight, "what the unacknowledged messages weigh");
     }
 
     /// Puts a message into an empty slot of the window; a full one would be another message of this index.

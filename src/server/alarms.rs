@@ -168,13 +168,15 @@ async fn watch_memory(shared: Arc<Shared>, interval: Duration) {
 }
 
 fn check_memory(shared: &Shared) {
-    let Some(resident) = resident() else { return };
+    let Some((resident, _)) = resident() else { return };
     // Held to the end: whoever looks at the same time must not set what the other one clears.
     let mut usage = shared.alarms.usage.lock();
     let used = usage.used(resident, shared.broker.held());
     shared.alarms.memory_used.store(used, Ordering::Relaxed);
     let (_, watermark) = shared.alarms.memory();
     let alarm = used > watermark;
+    // What can leave memory does, so that the alarm ends even if nobody consumes.
+    shared.broker.limit_memory(alarm.then_some(watermark / 4));
     if shared.alarms.holds(Cause::Memory) == alarm {
         return;
     }
@@ -250,11 +252,12 @@ impl Usage {
     }
 }
 
-/// Resident memory of this process, in bytes.
-fn resident() -> Option<u64> {
+/// Resident memory of this process, in bytes, and how much of it is in files.
+pub(super) fn resident() -> Option<(u64, u64)> {
     const PAGE: u64 = 4096;
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    Some(statm.split(' ').nth(1)?.parse::<u64>().ok()? * PAGE)
+    let mut pages = statm.split(' ').map(|pages| pages.parse::<u64>().ok());
+    Some((pages.nth(1)?? * PAGE, pages.next()?? * PAGE))
 }
 
 #[cfg(test)]

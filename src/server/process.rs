@@ -72,9 +72,12 @@ impl Node for Process {
         let (memory_alarm, disk_alarm) = self.shared.alarms.are_set();
         let (memory_used, memory_limit) = self.shared.alarms.memory();
         let (disk_free, disk_limit) = self.shared.alarms.disk();
+        let (resident, memory_code) = alarms::resident().unwrap_or((memory_used, 0));
         NodeFacts {
             uptime_ms: self.now().0.saturating_sub(self.started.0),
             memory_used,
+            memory_resident: resident.max(memory_used),
+            memory_code,
             memory_limit,
             memory_total: machine_memory().unwrap_or_default(),
             memory_alarm,

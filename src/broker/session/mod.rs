@@ -9,6 +9,7 @@ mod exchanges;
 mod login;
 mod publishing;
 mod queues;
+mod transaction;
 mod waiting;
 
 use std::net::IpAddr;
@@ -37,7 +38,8 @@ use super::metadata::shard_of;
 use super::outbox::Outbox;
 use super::topology::{Topology, VhostTopology};
 
-use publishing::{HeldPublish, RouteCache};
+use publishing::RouteCache;
+use transaction::{HeldBytes, Transaction};
 use waiting::Waiting;
 
 pub use waiting::{Pending, Verdict};
@@ -75,10 +77,8 @@ struct SessionChannel {
     number: u16,
     /// Refused something: what follows is discarded until the channel is closed.
     failed: bool,
-    /// Publishes of an open transaction.
-    held: Vec<HeldPublish>,
-    /// Bytes in `held`, as a connection may hold them.
-    held_bytes: usize,
+    /// Publishes of an open transaction, once there are some.
+    transaction: Option<Transaction>,
     limit: Option<Arc<ChannelLimit>>,
     /// The token and consumer of its direct reply-to.
     reply: Option<(String, ConsumerId)>,
@@ -105,6 +105,8 @@ pub struct Session {
     topology: Arc<Topology>,
     vhost: Option<Arc<VhostTopology>>,
     channels: IdMap<u32, SessionChannel>,
+    /// What its transactions hold.
+    held_bytes: HeldBytes,
     /// For each shard: envelopes to push, and bytes published among them.
     batches: Vec<(Vec<Envelope>, usize)>,
     /// Bytes published in all batches, which the next push spends.
@@ -122,8 +124,6 @@ pub struct Session {
     /// The vhost in which the connection is counted.
     counted: Option<VhostName>,
     record: Arc<ConnectionRecord>,
-    /// Bytes of publishes that open transactions hold.
-    held_bytes: usize,
     /// Publishes to one exchange since the last flush.
     run: PublishRun,
     now: Timestamp,
@@ -148,6 +148,7 @@ impl Session {
             topology: broker.topology.load_full(),
             vhost: None,
             channels: IdMap::default(),
+            held_bytes: HeldBytes::new(&broker.transaction_bytes),
             batches: (0..shards).map(|_| (Vec::new(), 0)).collect(),
             gathered: 0,
             costliest: 0,
@@ -159,7 +160,6 @@ impl Session {
             closing: None,
             counted: None,
             record: Arc::default(),
-            held_bytes: 0,
             run: PublishRun::default(),
             now: Timestamp::default(),
         }
@@ -356,7 +356,9 @@ impl Session {
             }
             Ask::Proceed => Ok(Some(Answer::Done)),
             Ask::Rollback => {
-                self.take_held(channel);
+                if let Some(state) = self.channels.get_mut(&channel.serial) {
+                    state.transaction = None;
+                }
                 Ok(Some(Answer::Done))
             }
         };
@@ -397,8 +399,7 @@ impl Session {
     fn close_channel(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
         let Some(state) = self.channels.get_mut(&channel.serial).filter(|state| !state.closing) else { return };
         state.closing = true;
-        self.held_bytes -= std::mem::take(&mut state.held_bytes);
-        state.held = Vec::new();
+        state.transaction = None;
         if let Some((token, _)) = state.reply.take() {
             self.broker.replies.remove(&token);
         }

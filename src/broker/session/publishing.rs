@@ -20,6 +20,7 @@ use super::super::envelope::{ByShard, Envelope, Recipients, by_shard};
 use super::super::firehose::{self, Place};
 use super::super::replies::{REPLY_TO, token_of};
 use super::Session;
+use super::transaction::{HELD_MAX, Transaction};
 
 /// Routes kept for a connection.
 const CACHE_MAX: usize = 4096;
@@ -27,7 +28,7 @@ const CACHE_MAX: usize = 4096;
 const CACHE_QUEUES_MAX: usize = 64 * 1024;
 
 /// Bytes of a held publish besides the message's cost: itself, and its envelope when the transaction commits.
-const HELD_COST: usize = 256;
+const HELD_COST: u64 = 256;
 
 /// Bytes of a transaction's publishes after which their shards may begin.
 const COMMIT_BYTES: usize = 1024 * 1024;
@@ -35,14 +36,18 @@ const COMMIT_BYTES: usize = 1024 * 1024;
 /// Publish credit, in bytes, for each queue but the first that a message goes to: its place in the queue, and its record.
 const RECIPIENT_COST: usize = 128;
 
-/// Bytes of publishes that the transactions of a connection may hold; more are refused, since nothing else bounds them.
-const TRANSACTION_MAX: usize = 256 * 1024 * 1024;
-
 /// A publish of an open transaction: routed when it was published, sent when it commits.
 pub(super) struct HeldPublish {
     route: Route,
     publish: Publish,
     mandatory: bool,
+}
+
+impl HeldPublish {
+    /// Bytes of memory that it takes.
+    pub(super) fn memory(&self) -> u64 {
+        self.publish.memory() + HELD_COST
+    }
 }
 
 /// Where the messages of one address go.
@@ -157,15 +162,12 @@ impl Session {
         if request.transactional {
             let publish = publish_of(&request, prepared.expiration_ms, prepared.deaths);
             if let Some(state) = self.channels.get_mut(&request.channel.serial) {
-                let cost = publish.message.cost() + HELD_COST;
-                if self.held_bytes + cost > TRANSACTION_MAX {
-                    let text =
-                        format!("the transactions of a connection may hold {TRANSACTION_MAX} bytes of publishes");
+                let held = HeldPublish { route, publish, mandatory: request.mandatory };
+                let transaction = state.transaction.get_or_insert_with(|| Transaction::new(&self.held_bytes));
+                if !transaction.add(held) {
+                    let text = format!("the transactions of a connection may hold {HELD_MAX} bytes of publishes");
                     return Err(Exception::new(ReplyCode::ResourceError, text));
                 }
-                self.held_bytes += cost;
-                state.held_bytes += cost;
-                state.held.push(HeldPublish { route, publish, mandatory: request.mandatory });
             }
             return Ok(());
         }
@@ -312,6 +314,9 @@ impl Session {
         let length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or(20);
         let publish = Publish { message: message.clone(), expiration_ms, origin: Origin::Untracked, deaths: None };
         let vhost = self.login()?.vhost.clone();
+        let cost = publish.message.cost();
+        self.batches[0].1 += cost;
+        self.gathered += cost;
         self.send(0, Envelope::Remember { vhost, exchange, publish, length });
         Ok(())
     }
@@ -408,19 +413,13 @@ impl Session {
 
     /// Sends what a transaction held.
     pub(super) fn commit(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
-        for held in self.take_held(channel) {
+        let transaction = self.channels.get_mut(&channel.serial).and_then(|state| state.transaction.take());
+        for held in transaction.map(Transaction::into_publishes).unwrap_or_default() {
             self.deliver_to(channel, held.publish, held.mandatory, &held.route, events);
             if self.gathered >= COMMIT_BYTES {
                 self.flush(self.now);
             }
         }
-    }
-
-    /// Takes what the channel's transaction holds.
-    pub(super) fn take_held(&mut self, channel: ChannelRef) -> Vec<HeldPublish> {
-        let Some(state) = self.channels.get_mut(&channel.serial) else { return Vec::new() };
-        self.held_bytes -= std::mem::take(&mut state.held_bytes);
-        std::mem::take(&mut state.held)
     }
 }
 

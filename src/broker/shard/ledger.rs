@@ -1,11 +1,12 @@
 //! What the log has to know of a queue, what waits for that, and what the queue can leave to the log.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::log::{Head, LogId, Range};
 use crate::model::ids::{ChannelRef, MessageIndex, QueueId, Timestamp};
 use crate::model::message::Message;
-use crate::queue::{Command, DeathHistory, Effect, Origin, Publish, Reply, Verdict};
+use crate::queue::{Command, DeathHistory, Effect, Origin, Publish, Reach, Reply, Verdict};
 
 use super::super::envelope::{Arrival, Envelope, FanOut, Replayed, Ticket};
 use super::super::link::LinkGate;
@@ -23,6 +24,8 @@ const SHARE_DIVISOR: u64 = 8;
 
 /// The part of the memory budget that is left to queues which nobody reads.
 const UNREAD_SHARE: u64 = 2;
+/// What a queue keeps in memory for its consumers, about.
+const AHEAD_MEMORY: u64 = 1024 * 1024;
 
 /// What became of a publish.
 enum Put {
@@ -122,6 +125,11 @@ impl Shard {
     fn put(&mut self, queue: QueueId, publish: Publish, now: Timestamp) -> Put {
         let is_there = |owned: &&mut OwnedQueue| owned.leaving.is_none();
         let Some(owned) = self.queues.get_mut(&queue).filter(is_there) else { return Put::Nowhere };
+        if self.held > self.memory_budget && !owned.recording {
+            // Many queues with little in each are much, too.
+            owned.recording = true;
+            owned.machine.record_all(true);
+        }
         let durably = owned.definition.durable && publish.message.is_persistent();
         let logged = (durably || owned.recording).then(|| (publish.message.clone(), publish.deaths.clone()));
         let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
@@ -210,26 +218,41 @@ impl Shard {
             owned.machine.flushed(*index);
             self.pageable.insert(*queue);
             if self.held > unread && !owned.machine.is_read() {
-                self.page_out_of(*queue, self.held - unread);
+                self.page_out_of(*queue, self.held - unread, Reach::Window);
             }
         }
     }
 
-    /// Brings the queues' memory back under the budget, as far as the log has what they hold.
+    /// Brings the queues' memory back under the budget, as far as the log has what they hold: first what nobody is about to
+    /// get, then most of what consumers get next.
     pub(super) fn page_out(&mut self) {
-        while self.held > self.memory_budget {
-            let Some(queue) = self.pageable.pop_first() else { return };
-            let wanted = self.held - self.memory_budget;
-            if self.page_out_of(queue, wanted) >= wanted {
+        let budget = self.memory_budget.min(self.memory_ceiling.load(Ordering::Relaxed));
+        while self.held > budget {
+            let Some(queue) = self.pageable.pop_first() else { break };
+            let wanted = self.held - budget;
+            if self.page_out_of(queue, wanted, Reach::Window) >= wanted {
                 self.pageable.insert(queue);
+            } else if self.queues.contains_key(&queue) {
+                self.ahead.insert(queue);
             }
         }
+        // A few windows are not what takes the memory, and reading them again takes time.
+        let is_much = self.ahead.len() as u64 * AHEAD_MEMORY > budget / 2;
+        while is_much && self.held > budget {
+            let Some(queue) = self.ahead.pop_first() else { break };
+            self.is_narrow = true;
+            let wanted = self.held - budget;
+            if self.page_out_of(queue, wanted, Reach::Head) >= wanted {
+                self.ahead.insert(queue);
+            }
+        }
+        self.is_narrow &= self.held > budget / 4 * 3;
     }
 
     /// Brings memory of one queue back, about so many bytes. The bytes freed.
-    fn page_out_of(&mut self, queue: QueueId, wanted: u64) -> u64 {
+    fn page_out_of(&mut self, queue: QueueId, wanted: u64, reach: Reach) -> u64 {
         let Some(owned) = self.queues.get_mut(&queue) else { return 0 };
-        let freed = owned.machine.page_out(wanted);
+        let freed = owned.machine.page_out(wanted, reach);
         let held = owned.machine.memory();
         self.held = self.held - owned.held + held;
         owned.held = held;
@@ -263,7 +286,8 @@ impl Shard {
             self.held = self.held - owned.held + held;
             owned.held = held;
             numbers::publish(owned, now);
-            let is_deep = self.held > self.memory_budget / 2 && held > recording_min;
+            let is_deep = self.held > self.memory_budget / 2 && held > recording_min || self.held > self.memory_budget;
+            owned.machine.reach(if self.is_narrow { Reach::Head } else { Reach::Window });
             if owned.recording != is_deep && (is_deep || owned.machine.counts().ready == 0) {
                 owned.recording = is_deep;
                 owned.machine.record_all(is_deep);

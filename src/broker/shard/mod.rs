@@ -7,6 +7,7 @@
 //! about durable queues) is held back with the batch and goes out when the batch is on the disk.
 
 mod effects;
+mod history;
 mod ledger;
 mod letters;
 mod numbers;
@@ -16,6 +17,7 @@ mod watch;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use crate::log::{Batch, Range};
 use crate::model::entity::Queue;
@@ -26,7 +28,7 @@ use crate::model::names::{ConsumerTag, ExchangeName, UserName, VhostName};
 use crate::model::request::{Event, Internal};
 #[cfg(test)]
 use crate::queue::Counts;
-use crate::queue::{Command, DeathHistory, Effect, Fifo, IndexRange, Publish, Reply};
+use crate::queue::{Command, DeathHistory, Effect, Fifo, IndexRange, Reply};
 use crate::routing::Targets;
 
 use super::envelope::{AskKind, Envelope, LoadRequest, Replayed};
@@ -35,14 +37,13 @@ use super::journal::Submission;
 use super::link::{Link, LinkGate};
 use super::outbox::Outbox;
 use super::topology::Topology;
+use history::History;
 use letters::Letters;
 
 /// Envelopes handled in one turn, a message for many queues counting once for each; the rest waits for the next.
 const TURN_MAX: usize = 16 * 1024;
 /// Bytes for the log after which a turn ends, so that no batch takes long to write.
 const TURN_LOG_BYTES: usize = 1024 * 1024;
-/// Recent-history exchanges keep at most this many messages, whatever their argument says.
-const HISTORY_MAX: usize = 10_000;
 
 struct OwnedQueue {
     definition: Arc<Queue>,
@@ -89,6 +90,9 @@ pub(super) struct Removed {
     pub(super) recorded: bool,
 }
 
+/// Bytes of memory that a queue takes besides its messages, with its place in maps.
+pub(super) const QUEUE_MEMORY: u64 = size_of::<OwnedQueue>() as u64 + 64;
+
 /// What a turn leaves to be done outside.
 #[derive(Default)]
 pub(super) struct TurnOutput {
@@ -105,6 +109,8 @@ pub(super) struct TurnOutput {
     pub(super) lost: Vec<(QueueId, u64)>,
     /// What queues need from the log.
     pub(super) loads: Vec<LoadRequest>,
+    /// Answers of the log that were taken.
+    pub(super) loaded: usize,
     /// Envelopes for other shards, by shard.
     pub(super) remote: Vec<Vec<Envelope>>,
     /// Connections whose channel-wide limits have room again, for the other shards.
@@ -134,12 +140,18 @@ pub(super) struct Shard {
     alarms: BTreeSet<(Timestamp, QueueId)>,
     /// Queues whose next deadline, or memory, may have changed.
     dirty: Vec<QueueId>,
-    /// Bytes of messages in the queues, as their memory costs.
+    /// Bytes of memory that the messages in queues and histories take.
     held: u64,
     /// Bytes in `held` above which queues page out.
     memory_budget: u64,
+    /// The same while memory is scarce; `u64::MAX` otherwise. The broker sets it.
+    memory_ceiling: Arc<AtomicU64>,
     /// Queues that may have something to page out.
     pageable: BTreeSet<QueueId>,
+    /// Queues that keep the messages their consumers get next, and have nothing else to page out.
+    ahead: BTreeSet<QueueId>,
+    /// What queues keep for their consumers is more than the budget: they keep less.
+    is_narrow: bool,
     /// What the turn has for the log so far.
     batch: Batch,
     /// The message appended last, whose record another queue can share.
@@ -151,14 +163,14 @@ pub(super) struct Shard {
     effects: Vec<Effect>,
     /// Connections whose channel-wide limits have room again since the last command.
     resumed: Vec<ConnectionId>,
-    histories: HashMap<(VhostName, ExchangeName), Arc<VecDeque<Publish>>>,
+    histories: HashMap<(VhostName, ExchangeName), History>,
     targets: Targets,
     scratch: Vec<u8>,
     letters: Letters,
 }
 
 impl Shard {
-    pub(super) fn new(index: u16, shards: u16, memory_budget: u64) -> Self {
+    pub(super) fn new(index: u16, shards: u16, memory_budget: u64, memory_ceiling: &Arc<AtomicU64>) -> Self {
         Self {
             index,
             shards,
@@ -174,7 +186,10 @@ impl Shard {
             dirty: Vec::new(),
             held: 0,
             memory_budget,
+            memory_ceiling: Arc::clone(memory_ceiling),
             pageable: BTreeSet::new(),
+            ahead: BTreeSet::new(),
+            is_narrow: false,
             batch: Batch::default(),
             last_logged: None,
             cut_short: false,
@@ -226,7 +241,7 @@ impl Shard {
         self.work >= TURN_MAX || self.batch.length() > TURN_LOG_BYTES
     }
 
-    /// Bytes of memory that the messages in the queues take, roughly; a body in several queues counts in each.
+    /// Bytes of memory that the messages in queues and histories take; one in several queues counts in each.
     pub(super) fn held(&self) -> u64 {
         self.held
     }
@@ -327,6 +342,7 @@ impl Shard {
         match envelope {
             Envelope::Adopt { queue, machine } => self.adopt(queue, *machine),
             Envelope::Loaded { queue, first, last, entries } => {
+                self.output.loaded += 1;
                 self.command(queue, Command::Loaded { first, last, entries }, None, now, topology);
                 self.ask_again(queue, now, topology);
                 self.pageable.insert(queue);
@@ -347,21 +363,20 @@ impl Shard {
                 self.output.events.push((outbox, vec![Event::Internal(Internal::Consumers { consumers })]));
             }
             Envelope::Remember { vhost, exchange, publish, length } => {
-                let history = Arc::make_mut(self.histories.entry((vhost, exchange)).or_default());
-                history.push_back(publish);
-                while history.len() > length.min(HISTORY_MAX) {
-                    history.pop_front();
-                }
+                let history = self.histories.entry((vhost, exchange)).or_default();
+                let before = history.memory();
+                history.add(publish, length);
+                self.held = self.held - before + history.memory();
             }
             Envelope::Replay { vhost, exchange, target } => {
-                if let Some(history) = self.histories.get(&(vhost, exchange)).cloned() {
-                    let replayed = Replayed { queue: target.id, history, done: 0 };
+                if let Some(history) = self.histories.get(&(vhost, exchange)) {
+                    let replayed = Replayed { queue: target.id, history: history.publishes(), done: 0 };
                     self.forward(target.shard, Envelope::Replayed(replayed));
                 }
             }
             Envelope::Replayed(replayed) => self.replay(replayed, now, topology),
             Envelope::Forget { vhost, exchange } => {
-                self.histories.remove(&(vhost, exchange));
+                self.held -= self.histories.remove(&(vhost, exchange)).map_or(0, |history| history.memory());
             }
             // All others are handled before.
             _ => {}

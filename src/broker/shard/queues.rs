@@ -176,6 +176,7 @@ impl Shard {
             self.missing(ask);
         }
         self.pageable.remove(&queue);
+        self.ahead.remove(&queue);
         if let Some(at) = owned.alarm {
             self.alarms.remove(&(at, queue));
         }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::broker::Broker;
 use crate::model::plugin;
 use crate::model::statistics::{ChurnNumber, LogNumber};
 
@@ -9,7 +10,7 @@ use super::super::answer::{Answer, Failure};
 use super::super::call::Call;
 use super::super::history::Subject;
 use super::super::listing;
-use super::super::node::NodeFacts;
+use super::super::memory::Memory;
 use super::super::rates::{NODE, Rates, node_row};
 use super::overview;
 
@@ -22,10 +23,10 @@ pub(crate) async fn get(call: Call) -> Result<Answer, Failure> {
     check_name(&call)?;
     let mut map = render(&call)?;
     if call.query.is_true("memory") {
-        map.insert("memory".into(), breakdown(&call.management.node.facts(), call.management.broker.held()));
+        map.insert("memory".into(), Memory::of(&call.management).json());
     }
     if call.query.is_true("binary") {
-        map.insert("binary".into(), binary(call.management.broker.held()));
+        map.insert("binary".into(), binary(&call.management.broker));
     }
     Ok(listing::one(Value::Object(map), &call.query))
 }
@@ -94,12 +95,11 @@ fn metrics_to_remove() -> Value {
 }
 
 /// Memory in messages, by what holds them: RabbitMQ's kinds.
-fn binary(queues: u64) -> Value {
+fn binary(broker: &Broker) -> Value {
     let mut map = Map::new();
     for name in [
         "connection_readers",
         "connection_writers",
-        "connection_channels",
         "connection_other",
         "stream_queue_procs",
         "stream_queue_replica_reader_procs",
@@ -109,12 +109,16 @@ fn binary(queues: u64) -> Value {
         "metadata_store",
         "plugins",
         "mgmt_db",
-        "msg_index",
         "other",
     ] {
         map.insert(name.to_owned(), 0.into());
     }
-    map.insert("queue_procs".into(), queues.into());
+    map.insert("connection_channels".into(), broker.transaction_bytes().into());
+    map.insert("queue_procs".into(), broker.queued_bytes().into());
+    map.insert(
+        "msg_index".into(),
+        broker.held().saturating_sub(broker.queued_bytes() + broker.transaction_bytes()).into(),
+    );
     Value::Object(map)
 }
 
@@ -180,63 +184,12 @@ fn put_counters(call: &Call, map: &mut Map<String, Value>) {
 
 pub(crate) async fn memory(call: Call) -> Result<Answer, Failure> {
     check_name(&call)?;
-    let memory = breakdown(&call.management.node.facts(), call.management.broker.held());
-    Ok(Answer::json(json!({"memory": memory})))
-}
-
-/// Memory by what it is for: RabbitMQ's kinds, as far as they mean something.
-fn breakdown(facts: &NodeFacts, queues: u64) -> Value {
-    let mut map = Map::new();
-    for name in [
-        "connection_readers",
-        "connection_writers",
-        "connection_channels",
-        "connection_other",
-        "stream_queue_procs",
-        "stream_queue_replica_reader_procs",
-        "stream_queue_coordinator_procs",
-        "quorum_queue_procs",
-        "quorum_queue_dlx_procs",
-        "plugins",
-        "metadata_store",
-        "metrics",
-        "mgmt_db",
-        "quorum_ets",
-        "mnesia",
-        "metadata_store_ets",
-        "other_ets",
-        "binary",
-        "msg_index",
-        "code",
-        "atom",
-        "other_system",
-        "allocated_unused",
-        "reserved_unallocated",
-    ] {
-        map.insert(name.to_owned(), 0.into());
-    }
-    map.insert("queue_procs".into(), queues.into());
-    map.insert("other_proc".into(), facts.memory_used.saturating_sub(queues).into());
-    map.insert("strategy".into(), "rss".into());
-    let total = json!({"erlang": facts.memory_used, "rss": facts.memory_used, "allocated": facts.memory_used});
-    map.insert("total".into(), total);
-    Value::Object(map)
+    Ok(Answer::json(json!({"memory": Memory::of(&call.management).json()})))
 }
 
 pub(crate) async fn memory_relative(call: Call) -> Result<Answer, Failure> {
     check_name(&call)?;
-    let facts = call.management.node.facts();
-    let Value::Object(absolute) = breakdown(&facts, call.management.broker.held()) else {
-        return Err(Failure::not_found());
-    };
-    let mut shares = Map::new();
-    shares.insert("total".into(), 100.into());
-    for (name, bytes) in absolute {
-        if let Some(bytes) = bytes.as_u64() {
-            shares.insert(name, (bytes * 100).div_ceil(facts.memory_used.max(1)).into());
-        }
-    }
-    Ok(Answer::json(json!({"memory": shares})))
+    Ok(Answer::json(json!({"memory": Memory::of(&call.management).shares()})))
 }
 
 /// The sockets that are listened on.

@@ -5,6 +5,7 @@ use crate::model::statistics::{
     COMMIT_BOUNDS_MICROS, ChannelNumber, ChurnNumber, ExchangeNumber, LogNumber, QueueNumber,
 };
 
+use super::super::memory::Memory;
 use super::scrape::Scrape;
 use super::text::Kind::{Counter, Gauge, Histogram, Untyped};
 use super::text::Text;
@@ -15,6 +16,22 @@ const PROTOCOL: (&str, &str) = ("protocol", "amqp091");
 pub(super) const QUEUE_TYPE: (&str, &str) = ("queue_type", "rabbit_classic_queue");
 /// Bounds of the classes of publishes by size, in bytes.
 const SIZE_BOUNDS: [u64; 8] = [100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 50_000_000, 100_000_000];
+
+/// Kinds of memory: their names here and in the API, and what they are. Those that this broker has none of are left out.
+const MEMORY: [(&str, &str, &str); 12] = [
+    ("code_module", "code", "Code module memory footprint"),
+    ("client_connection_reader", "connection_readers", "Client connection reader processes footprint"),
+    ("client_connection_writer", "connection_writers", "Client connection writer processes footprint"),
+    ("client_connection_channel", "connection_channels", "Client connection channel processes footprint"),
+    ("client_connection_other", "connection_other", "Client connection other processes footprint"),
+    ("classic_queue_erlang_process", "queue_procs", "Classic queue processes footprint"),
+    ("modern_metadata_store", "metadata_store", "Modern metadata store footprint"),
+    ("other_erlang_process", "other_proc", "Other processes footprint"),
+    ("management_stats_db", "mgmt_db", "Management stats database footprint"),
+    ("binary_heap", "binary", "Binary heap size"),
+    ("message_index", "msg_index", "Message index footprint"),
+    ("runtime_allocated_unused", "allocated_unused", "Runtime allocated but unused blocks size"),
+];
 
 /// Who this is: every query of a dashboard joins with these.
 pub(super) fn info(scrape: &Scrape, text: &mut Text) {
@@ -282,12 +299,11 @@ pub(super) fn duration(text: &mut Text, labels: &[(&str, &str)], durations: &Dur
 
 /// Memory by what it is for, as far as that is known.
 pub(super) fn memory(scrape: &Scrape, text: &mut Text) {
-    let queues = scrape.management.broker.held().min(scrape.facts.memory_used);
-    let help = "Classic queue processes footprint in bytes";
-    text.single("memory_classic_queue_erlang_process_bytes", Gauge, help, queues);
-    let help = "Other processes footprint in bytes";
-    let other = scrape.facts.memory_used - queues;
-    text.single("memory_other_erlang_process_bytes", Gauge, help, other);
+    let memory = Memory::of(&scrape.management);
+    for (name, kind, what) in MEMORY {
+        let help = format!("{what} in bytes");
+        text.single(&format!("memory_{name}_bytes"), Gauge, &help, memory.bytes(kind));
+    }
 }
 
 /// Under names of their own, without a prefix.

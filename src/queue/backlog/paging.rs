@@ -2,9 +2,10 @@
 
 use std::ops::{AddAssign, SubAssign};
 
-use super::super::cold::{COLD_BLOCK_MEMORY, ColdBlock, ColdState};
-use super::super::record::{IndexRange, Loaded};
-use super::{BLOCK_SLOTS, Backlog, Block, Entry, HotBlock, MESSAGE_MEMORY, NEVER, Slot, WINDOW_BLOCKS, WINDOW_MEMORY};
+use super::super::cold::{ColdBlock, ColdState};
+use super::super::record::{IndexRange, Loaded, Reach};
+use super::super::weight::Weight;
+use super::{BLOCK_SLOTS, Backlog, Block, Entry, HotBlock, NEVER, WINDOW_BLOCKS, WINDOW_MEMORY};
 use crate::model::ids::Timestamp;
 
 /// Memory of the last block's messages below which it stays, to be filled.
@@ -15,8 +16,10 @@ const OPEN_MEMORY: u64 = 16 * 1024;
 pub(in crate::queue) struct Totals {
     pub blocks: u64,
     pub messages: u64,
-    /// Body bytes.
-    pub bytes: u64,
+    /// Bytes of memory that the blocks take while they are cold.
+    pub summaries: u64,
+    /// What the messages weigh once they are loaded.
+    pub weight: Weight,
 }
 
 /// What is left of a head window.
@@ -24,6 +27,10 @@ pub(in crate::queue) struct Totals {
 pub(in crate::queue) struct Window {
     blocks: usize,
     memory: u64,
+    /// Cold blocks are loaded together up to this.
+    at_once: u64,
+    /// The last block stays to be filled while there is little in it.
+    keeps_open: bool,
 }
 
 /// What came of loading.
@@ -33,8 +40,7 @@ pub(in crate::queue) struct Warmed {
     pub cold: Totals,
     /// Messages that were found.
     pub messages: u64,
-    /// Their body bytes.
-    pub bytes: u64,
+    pub weight: Weight,
     /// The indexes of those that were not found.
     pub lost: Vec<u64>,
     /// Expiry and index of messages that expire before an earlier one.
@@ -64,12 +70,12 @@ impl Backlog {
             if freed >= bytes_max {
                 return Step::Stop;
             }
-            let is_open = at + 1 == end && block.is_open() && block.memory() < OPEN_MEMORY;
+            let is_open = window.keeps_open && at + 1 == end && block.is_open() && block.weight.memory < OPEN_MEMORY;
             if is_open || !may(block) {
                 return Step::Next;
             }
             let Some(cold) = block.cooled() else { return Step::Next };
-            freed += block.memory().saturating_sub(COLD_BLOCK_MEMORY);
+            freed += block.weight.memory.saturating_sub(cold.summary_memory());
             each(&cold);
             Step::Cool(cold)
         });
@@ -108,7 +114,7 @@ impl Backlog {
         let at = self.block_of(first);
         match self.blocks.get(at) {
             Some(Block::Cold(block)) if block.first == first => {
-                self.request(at, |block| block.state == ColdState::Wanted)
+                self.request(at, WINDOW_MEMORY, |block| block.state == ColdState::Wanted)
             }
             _ => None,
         }
@@ -126,7 +132,7 @@ impl Backlog {
                 continue;
             }
             if matches!(block, Block::Cold(block) if block.state != ColdState::Loading) {
-                return self.request(at, |block| block.state != ColdState::Loading);
+                return self.request(at, window.at_once, |block| block.state != ColdState::Loading);
             }
             window.take(block);
         }
@@ -225,16 +231,16 @@ impl Backlog {
         }
     }
 
-    /// Marks the block at `at` and those behind it that `joins` as loading, as many as are read at once.
-    fn request(&mut self, at: usize, joins: impl Fn(&ColdBlock) -> bool) -> Option<(IndexRange, u64)> {
+    /// Marks the block at `at` and those behind it that `joins` as loading, as many as take `memory_max` when loaded.
+    fn request(&mut self, at: usize, memory_max: u64, joins: impl Fn(&ColdBlock) -> bool) -> Option<(IndexRange, u64)> {
         let mut found: Option<(IndexRange, u64)> = None;
         for block in self.blocks.range_mut(at..) {
             let Block::Cold(block) = block else { break };
-            let memory = block.loaded_memory();
+            let memory = block.weight.memory;
             match &mut found {
                 _ if !joins(block) => break,
                 None => found = Some((IndexRange { first: block.first, last: block.last }, memory)),
-                Some((_, sum)) if *sum + memory > WINDOW_MEMORY => break,
+                Some((_, sum)) if *sum + memory > memory_max => break,
                 Some((range, sum)) => {
                     range.last = block.last;
                     *sum += memory;
@@ -274,12 +280,11 @@ fn warm(
             warmed.early.push((expires, index));
         }
         latest = latest.max(expires);
-        block.bytes += message.body_length() as u64;
-        block.slots.push_back(Slot { index, entry: Some(Entry { message, expires, deaths }) });
+        block.push(index, Entry { message, expires, deaths }, latest);
     }
     block.latest = latest;
     warmed.messages += block.slots.len() as u64;
-    warmed.bytes += block.bytes;
+    warmed.weight += block.weight;
     block
 }
 
@@ -287,7 +292,7 @@ impl HotBlock {
     /// Its summary.
     fn cooled(&self) -> Option<ColdBlock> {
         let expires = self.entries().map(|(_, entry)| entry.expires).min()?;
-        let mut cold = ColdBlock::new(self.entries().map(|(index, _)| index), self.bytes, expires)?;
+        let mut cold = ColdBlock::new(self.entries().map(|(index, _)| index), self.weight, expires)?;
         cold.latest = self.latest;
         cold.arrived = self.entries().next().map(|(_, entry)| entry.message.arrival());
         cold.recorded = self.recorded;
@@ -295,22 +300,21 @@ impl HotBlock {
     }
 }
 
-impl ColdBlock {
-    /// Bytes of memory its messages will take.
-    fn loaded_memory(&self) -> u64 {
-        u64::from(self.count) * MESSAGE_MEMORY + self.bytes
-    }
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self { blocks: WINDOW_BLOCKS, memory: WINDOW_MEMORY }
-    }
-}
-
 impl Window {
+    /// Of a queue that somebody reads.
+    pub(in crate::queue) fn of(reach: Reach) -> Self {
+        match reach {
+            Reach::Window => {
+                Self { blocks: WINDOW_BLOCKS, memory: WINDOW_MEMORY, at_once: WINDOW_MEMORY, keeps_open: true }
+            }
+            Reach::Head => Self { blocks: 1, memory: WINDOW_MEMORY, at_once: 0, keeps_open: false },
+        }
+    }
+
     /// Of a queue that nobody reads.
-    pub(in crate::queue) const NONE: Self = Self { blocks: 0, memory: 0 };
+    pub(in crate::queue) fn none(reach: Reach) -> Self {
+        Self { blocks: 0, memory: 0, at_once: 0, keeps_open: reach == Reach::Window }
+    }
 
     /// Counts a block in, if there is room.
     fn take(&mut self, block: &Block) -> bool {
@@ -319,8 +323,8 @@ impl Window {
         }
         self.blocks -= 1;
         self.memory = self.memory.saturating_sub(match block {
-            Block::Hot(block) => block.memory(),
-            Block::Cold(block) => block.loaded_memory(),
+            Block::Hot(block) => block.weight.memory,
+            Block::Cold(block) => block.weight.memory,
         });
         true
     }
@@ -332,7 +336,7 @@ impl Window {
 
 impl Totals {
     pub(in crate::queue) fn of(block: &ColdBlock) -> Self {
-        Self { blocks: 1, messages: u64::from(block.count), bytes: block.bytes }
+        Self { blocks: 1, messages: u64::from(block.count), summaries: block.summary_memory(), weight: block.weight }
     }
 }
 
@@ -340,7 +344,8 @@ impl AddAssign for Totals {
     fn add_assign(&mut self, other: Self) {
         self.blocks += other.blocks;
         self.messages += other.messages;
-        self.bytes += other.bytes;
+        self.summaries += other.summaries;
+        self.weight += other.weight;
     }
 }
 
@@ -348,6 +353,7 @@ impl SubAssign for Totals {
     fn sub_assign(&mut self, other: Self) {
         self.blocks -= other.blocks;
         self.messages -= other.messages;
-        self.bytes -= other.bytes;
+        self.summaries -= other.summaries;
+        self.weight -= other.weight;
     }
 }

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::super::backlog::{MESSAGE_MEMORY, Window};
-use super::super::{Durability, Effect, Gate, IndexRange, Loaded, RecoveredQueue};
+use super::super::backlog::Window;
+use super::super::{Durability, Effect, Gate, IndexRange, Loaded, Reach, RecoveredQueue};
 use super::Fifo;
 use crate::model::entity::QueueOptions;
 use crate::model::ids::{MessageIndex, Timestamp};
@@ -51,17 +51,23 @@ impl Fifo {
     }
 
     /// Gives about `bytes_max` bytes of memory back by keeping messages in the log only, if there are as many that can
-    /// be read back and are not about to be delivered: to a consumer, or to somebody who got one since the last time. The
-    /// bytes freed. Cheap when there is nothing to be done.
-    pub fn page_out(&mut self, bytes_max: u64) -> u64 {
-        if !self.may_page_out {
+    /// be read back and are not within `reach` of being delivered: to a consumer, or to somebody who got one since the last
+    /// time. The bytes freed. Cheap when there is nothing to be done.
+    pub fn page_out(&mut self, bytes_max: u64, reach: Reach) -> u64 {
+        if !self.may_page_out && reach == Reach::Window {
             return 0;
         }
-        let window = if self.is_read() { Window::default() } else { Window::NONE };
+        let window = if self.is_read() { Window::of(reach) } else { Window::none(reach) };
         self.is_polled = false;
         let freed = self.ready.page_out(window, bytes_max, self.flushed);
         self.may_page_out = freed >= bytes_max;
         freed
+    }
+
+    /// How far ahead of the head messages are loaded from now on.
+    #[inline]
+    pub fn reach(&mut self, reach: Reach) {
+        self.reach = reach;
     }
 
     /// Whether messages that would have no record get one from now on, as long as they are ready and were not handed out:
@@ -70,10 +76,11 @@ impl Fifo {
         self.records.set_all(all);
     }
 
-    /// Bytes of memory that the messages in memory take, roughly, and a little for those in the log only.
+    /// Bytes of memory that the messages in memory take, ready and unacknowledged, with their properties, their histories
+    /// of deaths and their bookkeeping; and a little for those in the log only.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        self.ready.memory() + self.unacked.len() as u64 * MESSAGE_MEMORY + self.unacked.bytes()
+        self.ready.memory() + self.unacked.weight().memory
     }
 
     /// The highest index ever handed to a consumer or get; 0 for none.
@@ -108,7 +115,7 @@ impl Fifo {
 
     /// Asks for the messages that are needed and not in memory.
     pub(super) fn request_loads(&mut self, effects: &mut Vec<Effect>) {
-        self.ready.request_loads(self.head_needed, |IndexRange { first, last }, bytes| {
+        self.ready.request_loads(self.head_needed, self.reach, |IndexRange { first, last }, bytes| {
             effects.push(Effect::Load { first, last, bytes });
         });
     }

@@ -4,10 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::mem;
 
-use super::super::backlog::{Entry, HotBlock, MESSAGE_MEMORY, NEVER, Totals, Window};
-use super::super::cold::COLD_BLOCK_MEMORY;
+use super::super::backlog::{Entry, HotBlock, NEVER, Totals, Window};
 use super::super::limits::ExpiryRule;
-use super::super::record::{ColdChunk, IndexRange, Loaded, Records};
+use super::super::record::{ColdChunk, IndexRange, Loaded, Reach, Records};
 use super::{Lane, Ready, recovered};
 use crate::model::ids::Timestamp;
 
@@ -64,8 +63,7 @@ impl Ready {
 
     /// Bytes of memory that the messages take.
     pub(in crate::queue) fn memory(&self) -> u64 {
-        let (messages, bytes) = (self.len - self.cold.messages, self.bytes - self.cold.bytes);
-        messages * MESSAGE_MEMORY + bytes + self.cold.blocks * COLD_BLOCK_MEMORY
+        self.weight.memory - self.cold.weight.memory + self.cold.summaries
     }
 
     /// Turns blocks cold, those farthest from being delivered first, until that many bytes are freed. Only blocks whose
@@ -94,10 +92,15 @@ impl Ready {
 
     /// Starts loads for messages that are to expire, and for the head of the queue when somebody needs it. `load` is told
     /// the indexes and the memory they will take.
-    pub(in crate::queue) fn request_loads(&mut self, for_head: ForHead, mut load: impl FnMut(IndexRange, u64)) {
+    pub(in crate::queue) fn request_loads(
+        &mut self,
+        for_head: ForHead,
+        reach: Reach,
+        mut load: impl FnMut(IndexRange, u64),
+    ) {
         let Self { lanes, loads, .. } = self;
         while for_head == ForHead::Needed && loads.under_way.len() < LOADS_MAX {
-            let mut window = Window::default();
+            let mut window = Window::of(reach);
             let requested = lanes.iter_mut().enumerate().rev().find_map(|(number, lane)| {
                 let (range, memory) = lane.backlog.request_ahead(&mut window)?;
                 Some((u8::try_from(number).unwrap_or(u8::MAX), range, memory))
@@ -123,7 +126,7 @@ impl Ready {
         let warmed = lane.backlog.load(range, entries);
         self.cold -= warmed.cold;
         self.len -= warmed.cold.messages - warmed.messages;
-        self.bytes = self.bytes - warmed.cold.bytes + warmed.bytes;
+        self.weight = self.weight - warmed.cold.weight + warmed.weight;
         for index in &warmed.lost {
             records.settle(IndexRange { first: *index, last: *index });
         }
@@ -173,7 +176,7 @@ impl Ready {
             highest = highest.max(block.last);
             self.make_lane(number);
             self.len += u64::from(block.count);
-            self.bytes += block.bytes;
+            self.weight += block.weight;
             self.cold += Totals::of(&block);
             self.next_expiry = self.next_expiry.min(block.expires);
             if block.expires != NEVER && self.rule == ExpiryRule::Anywhere {

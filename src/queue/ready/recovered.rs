@@ -3,7 +3,9 @@
 use super::super::backlog::NEVER;
 use super::super::cold::ColdBlock;
 use super::super::record::{ColdChunk, IndexRange, Members};
+use super::super::weight::Weight;
 use crate::model::ids::Timestamp;
+use crate::model::message::MESSAGE_OVERHEAD;
 
 /// Messages in a block that is made of several chunks.
 const BLOCK_MESSAGES_MAX: usize = 256;
@@ -40,22 +42,34 @@ pub(super) fn blocks(chunks: Vec<ColdChunk>, priority_max: u8) -> Vec<(u8, ColdB
 fn join(lane: u8, chunks: &mut Vec<ColdChunk>, blocks: &mut Vec<(u8, ColdBlock)>) {
     if let [chunk] = chunks.as_slice() {
         let expires = chunk.expires.unwrap_or(NEVER);
-        blocks.extend(ColdBlock::of(&chunk.members, chunk.bytes, expires).map(|block| (lane, block)));
+        blocks.extend(ColdBlock::of(&chunk.members, chunk.weight(), expires).map(|block| (lane, block)));
         chunks.clear();
         return;
     }
-    let mut bytes: u64 = chunks.iter().map(|chunk| chunk.bytes).sum();
+    let mut weight: Weight = chunks.iter().map(ColdChunk::weight).sum();
     let expires: Timestamp = chunks.iter().filter_map(|chunk| chunk.expires).min().unwrap_or(NEVER);
     let mut indexes: Vec<u64> = chunks.drain(..).flat_map(|chunk| chunk.members.into_indexes()).collect();
     indexes.sort_unstable();
     indexes.dedup();
     let mut left = indexes.len() as u64;
     for part in indexes.chunks(BLOCK_MESSAGES_MAX) {
-        let share = bytes / left.max(1) * part.len() as u64;
-        let share = if part.len() as u64 == left { bytes } else { share };
+        let of = |sum: u64| sum / left.max(1) * part.len() as u64;
+        let share = Weight { bytes: of(weight.bytes), memory: of(weight.memory) };
+        let share = if part.len() as u64 == left { weight } else { share };
         left -= part.len() as u64;
-        bytes -= share;
+        weight -= share;
         blocks.extend(ColdBlock::new(part.iter().copied(), share, expires).map(|block| (lane, block)));
+    }
+}
+
+impl ColdChunk {
+    /// What its messages weigh once they are loaded, roughly.
+    fn weight(&self) -> Weight {
+        let count = match &self.members {
+            Members::Dense(range) => range.last.saturating_sub(range.first) + 1,
+            Members::Sparse(indexes) => indexes.len() as u64,
+        };
+        Weight { bytes: self.bytes, memory: count * MESSAGE_OVERHEAD as u64 + self.length.max(self.bytes) }
     }
 }
 
