@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use warren::broker::{Broker, Limits, Outbox, PasswordHash, Permission, Session, Settings, User};
+use warren::broker::{Broker, Limits, Outbox, PasswordHash, Permission, Session, Settings, User, VhostDefaults};
 use warren::log::memory::MemoryDisk;
 use warren::log::{Keeping, Options, SyncMode};
 use warren::model::entity::QueueType;
@@ -77,6 +77,7 @@ fn broker() -> Arc<Broker> {
         loopback_users: Vec::new(),
         memory_budget: 64 << 20,
         limits: Limits::default(),
+        vhost_defaults: VhostDefaults::default(),
     };
     let options =
         Options { sync: SyncMode::Always, wal_file_bytes: 1 << 20, segment_bytes: 1 << 20, keeping: Keeping::USUAL };

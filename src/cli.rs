@@ -29,8 +29,8 @@ Output: when the broker accepts connections it prints one line to standard outpu
 `ready` and names its listeners: `ready amqp=127.0.0.1:5672`. The log goes to standard error.
 
 `warren ctl` administers a running broker: `warren ctl status`, `warren ctl list_queues`; `warren ctl help`
-lists its commands. Called rabbitmqctl, rabbitmq-diagnostics, rabbitmq-queues or rabbitmq-plugins (by a
-link), the program is that tool; called rabbitmq-server, it serves.
+lists its commands. Called rabbitmqctl, rabbitmq-diagnostics, rabbitmq-queues, rabbitmq-plugins,
+rabbitmq-streams or rabbitmq-upgrade (by a link), the program is that tool; called rabbitmq-server, it serves.
 
 SIGTERM and SIGINT stop the broker. Exit codes: 0 stopped as asked, 64 the command line or the
 configuration cannot be used, 1 any other failure.";
@@ -63,8 +63,7 @@ pub enum Command {
     #[command(disable_help_flag = true)]
     Top(Words),
     /// Export, import or compare users, vhosts, queues, policies and so on.
-    #[command(subcommand)]
-    Definitions(DefinitionsCommand),
+    Definitions(Definitions),
     /// Print a completion script: `warren completions bash > /etc/bash_completion.d/warren`.
     Completions {
         shell: Shell,
@@ -85,12 +84,60 @@ pub struct Words {
     words: Vec<String>,
 }
 
+/// `warren definitions`: options may stand before the command as well as behind it.
+#[derive(Args, Debug)]
+pub struct Definitions {
+    /// The broker of that data directory, through its socket.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// The broker's management API: http[s]://user:password@host:15672, or unix:PATH (also WARREN_URI).
+    #[arg(long)]
+    uri: Option<String>,
+    /// The node: rabbit@host means http://host:15672.
+    #[arg(short, long)]
+    node: Option<String>,
+    /// The virtual host, for one alone.
+    #[arg(short = 'p', long)]
+    vhost: Option<String>,
+    /// Seconds; 0 for no limit.
+    #[arg(short, long, value_name = "N")]
+    timeout: Option<String>,
+    /// The output for programs.
+    #[arg(long)]
+    json: bool,
+    /// No informational messages.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Any TLS certificate will do.
+    #[arg(long)]
+    insecure: bool,
+    #[command(subcommand)]
+    command: DefinitionsCommand,
+}
+
+impl Definitions {
+    /// The options before the command, as they would stand behind it.
+    fn options(&self) -> Vec<String> {
+        let taken = [
+            ("--data-dir", &self.data_dir),
+            ("--uri", &self.uri),
+            ("--node", &self.node),
+            ("--vhost", &self.vhost),
+            ("--timeout", &self.timeout),
+        ];
+        let taken = taken.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value.clone()?]));
+        let given = [("--json", self.json), ("--quiet", self.quiet), ("--insecure", self.insecure)];
+        let given = given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name.to_owned());
+        taken.flatten().chain(given).collect()
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum DefinitionsCommand {
     /// Write the running broker's definitions to a file, or to standard output.
     #[command(disable_help_flag = true)]
     Export(Words),
-    /// Read definitions from a file or standard input; says what was new.
+    /// Read definitions from a file or standard input; says what was made, changed, unchanged and skipped.
     #[command(disable_help_flag = true)]
     Import(Words),
     /// Compare a file with the running broker; exit with 0 if they are equal, else with 1.
@@ -336,13 +383,14 @@ pub fn run_top(words: &Words, environment: Vec<(String, String)>) -> ExitCode {
 
 /// Runs `warren definitions ...`.
 #[must_use]
-pub fn run_definitions(command: &DefinitionsCommand, environment: Vec<(String, String)>) -> ExitCode {
-    let (own, words) = match command {
+pub fn run_definitions(definitions: &Definitions, environment: Vec<(String, String)>) -> ExitCode {
+    let (own, words) = match &definitions.command {
         DefinitionsCommand::Export(words) => (Own::Export, words),
         DefinitionsCommand::Import(words) => (Own::Import, words),
         DefinitionsCommand::Diff(words) => (Own::Diff, words),
     };
-    ctl::run_own(own, &words.words, &surroundings(environment))
+    let words: Vec<String> = definitions.options().into_iter().chain(words.words.iter().cloned()).collect();
+    ctl::run_own(own, &words, &surroundings(environment))
 }
 
 /// What a client of a broker on this machine starts from: the data directory that `serve` would use here. A configuration

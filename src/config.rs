@@ -29,6 +29,7 @@ mod tls;
 mod types;
 mod units;
 mod users;
+mod vhost_defaults;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -45,9 +46,10 @@ pub use schema::{
 };
 pub use sources::{DEFAULT_FILE, Flag, Sources};
 pub use types::{
-    AlternativeName, AuthBackend, DefaultQueueType, Expiry, FreeLimit, FurtherResourceServer, HighWatermark,
-    HttpMethod, IntrospectionAuth, LogFormat, LogLevel, LoginFrom, Mechanism, Network, Permission, Secret, Sync,
-    TlsCertificate, TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm, User,
+    AlternativeName, AuthBackend, DefaultOperatorPolicy, DefaultQueueType, DefaultVhostLimits, Expiry, FreeLimit,
+    FurtherResourceServer, HighWatermark, HttpMethod, IntrospectionAuth, LogFormat, LogLevel, LoginFrom, Mechanism,
+    Network, Permission, PolicyScope, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm,
+    User,
 };
 
 use origin::Problems;
@@ -63,6 +65,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// The files that were read, in their order.
     pub files: Vec<PathBuf>,
+    /// From what it was read, to be read again.
+    pub sources: Sources,
 }
 
 /// Where each value came from.
@@ -138,7 +142,7 @@ impl Config {
         rules::complete(&mut config, &mut origins, &mut problems);
         if problems.is_empty() {
             warnings.extend(rules::warnings(&config));
-            Ok(Loaded { config, origins, warnings, files: read.files })
+            Ok(Loaded { config, origins, warnings, files: read.files, sources: sources.clone() })
         } else {
             Err(problems.into_errors())
         }

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         Command::Config(command) => cli::run_config(command, environment.collect()),
         Command::Ctl(words) => cli::run_ctl(&words, environment.collect()),
         Command::Top(words) => cli::run_top(&words, environment.collect()),
-        Command::Definitions(command) => cli::run_definitions(&command, environment.collect()),
+        Command::Definitions(definitions) => cli::run_definitions(&definitions, environment.collect()),
         Command::Completions { shell, program } => cli::run_completions(shell, &program),
         Command::Perf(options) => cli::run_perf(&options),
         Command::Log(command) => cli::run_log(&command),

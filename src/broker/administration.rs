@@ -39,6 +39,8 @@ pub enum AdministrationError {
     NotFound,
     #[error("Refusing to delete virtual host '{0}' because it is protected from deletion")]
     Protected(VhostName),
+    #[error("cannot create vhost '{vhost}': vhost limit of {limit} is reached")]
+    VhostLimit { vhost: VhostName, limit: usize },
     /// What is wrong with a parameter's value.
     #[error("{0}")]
     Invalid(String),
@@ -100,9 +102,22 @@ impl Broker {
         outbox.changed().await;
     }
 
-    /// Makes a vhost, or changes what is said of one.
-    pub fn put_vhost(&self, name: &VhostName, metadata: VhostMetadata) -> Existed {
-        self.define(|definitions| definitions.set_vhost(name, metadata))
+    /// Makes a vhost, or changes what is said of one. A new one has what the configuration gives to vhosts of its name.
+    ///
+    /// # Errors
+    /// There are as many vhosts as there may be.
+    pub fn put_vhost(&self, name: &VhostName, metadata: VhostMetadata) -> Result<Existed, AdministrationError> {
+        let limit = self.limits().vhosts;
+        self.define(|definitions| {
+            if limit > 0 && definitions.vhost(name).is_none() && definitions.topology().vhosts().len() >= limit {
+                return Err(AdministrationError::VhostLimit { vhost: name.clone(), limit });
+            }
+            let existed = definitions.set_vhost(name, metadata);
+            if existed == Existed::No {
+                self.vhost_defaults.load().apply(definitions, name);
+            }
+            Ok(existed)
+        })
     }
 
     /// Removes a vhost with everything in it, and closes its connections.
@@ -124,6 +139,24 @@ impl Broker {
         let text = format!("vhost '{name}' is deleted");
         self.close_connections(&text, |_, vhost| vhost == Some(name));
         Ok(())
+    }
+
+    /// Removes all vhosts, protected ones too, all users and all parameters, and closes all connections.
+    pub fn remove_definitions(&self) {
+        let topology = self.topology();
+        for (name, vhost) in topology.vhosts() {
+            let protection = crate::model::vhost::Protection::None;
+            let metadata = VhostMetadata { protection, ..(*vhost.metadata).clone() };
+            self.define(|definitions| definitions.set_vhost(name, metadata));
+            // One that is gone meanwhile is gone.
+            let _ = self.delete_vhost(name);
+        }
+        for user in topology.users() {
+            self.delete_user(&user.name);
+        }
+        for (name, _) in topology.globals() {
+            self.remove_parameter(None, "", name);
+        }
     }
 
     /// Switches the copies of messages for the trace exchange on or off.

@@ -83,6 +83,12 @@ const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [
     (TRACE_EXCHANGE, ExchangeKind::Topic, true),
 ];
 
+/// Whether every vhost has an exchange of this name from the start.
+#[must_use]
+pub fn is_predeclared(exchange: &str) -> bool {
+    PREDECLARED.iter().any(|(name, ..)| *name == exchange)
+}
+
 impl Metadata {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {

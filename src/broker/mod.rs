@@ -34,6 +34,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 mod topology;
+mod vhost_defaults;
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -52,11 +53,14 @@ pub use auth::{
 pub use authority::{
     AuthError, Authenticate, Authority, Authorize, Credentials, Eventually, Identity, Occasion, Question,
 };
-pub use metadata::Existed;
+pub use metadata::{Existed, is_predeclared};
 pub use outbox::Outbox;
 pub use registry::{Registered, Registry};
 pub use session::{Pending, Session, Verdict};
 pub use topology::{Topology, VhostTopology};
+pub use vhost_defaults::VhostDefaults;
+
+pub use crate::routing::{check_binding, check_exchange_arguments};
 
 use crate::log::{Batch, CommitError, Log, LogError, METADATA, Report, Severity, Storage};
 use crate::model::ids::{ConnectionId, MessageIndex, QueueId, Timestamp};
@@ -102,6 +106,8 @@ pub struct Settings {
     /// Bytes of queued messages in memory above which queues page out what the log has.
     pub memory_budget: u64,
     pub limits: Limits,
+    /// What a vhost begins with.
+    pub vhost_defaults: VhostDefaults,
 }
 
 /// Upper bounds; 0 is none.
@@ -115,6 +121,7 @@ pub struct Limits {
     pub queues_per_vhost: usize,
     pub exchanges: usize,
     pub exchanges_per_vhost: usize,
+    pub vhosts: usize,
 }
 
 /// A definition that the broker starts with is not possible.
@@ -141,7 +148,10 @@ struct ShardCell {
 
 /// The broker. Sessions and the server share it.
 pub struct Broker {
+    /// But for what `set_limits` and `set_vhost_defaults` change.
     settings: Settings,
+    limits: ArcSwap<Limits>,
+    vhost_defaults: ArcSwap<VhostDefaults>,
     shards: Vec<ShardCell>,
     metadata: Mutex<Metadata>,
     /// Locked under the metadata.
@@ -182,9 +192,13 @@ struct UserCounts {
 }
 
 impl Broker {
-    /// Adds a vhost with its predeclared exchanges.
+    /// Adds a vhost that the configuration names, with its predeclared exchanges, however many there are.
     pub fn add_vhost(&self, name: &VhostName, metadata: VhostMetadata) {
-        self.define(|definitions| definitions.set_vhost(name, metadata));
+        self.define(|definitions| {
+            if definitions.set_vhost(name, metadata) == Existed::No {
+                self.vhost_defaults.load().apply(definitions, name);
+            }
+        });
     }
 
     /// Adds a user; every vhost it has permissions in must exist.
@@ -197,6 +211,21 @@ impl Broker {
         Ok(())
     }
 
+    /// The limits in force.
+    pub(in crate::broker) fn limits(&self) -> Limits {
+        **self.limits.load()
+    }
+
+    /// Sets the limits for what is opened and made from now on.
+    pub fn set_limits(&self, limits: Limits) {
+        self.limits.store(Arc::new(limits));
+    }
+
+    /// Sets what vhosts begin with that are made from now on.
+    pub fn set_vhost_defaults(&self, defaults: VhostDefaults) {
+        self.vhost_defaults.store(Arc::new(defaults));
+    }
+
     /// A number for a new connection.
     pub fn new_connection_id(&self) -> ConnectionId {
         ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
@@ -205,7 +234,7 @@ impl Broker {
     /// Open connections, and how many there may be; 0 is no limit.
     #[must_use]
     pub fn connection_count(&self) -> (usize, usize) {
-        (self.connections.load(Ordering::Relaxed), self.settings.limits.connections)
+        (self.connections.load(Ordering::Relaxed), self.limits().connections)
     }
 
     #[must_use]

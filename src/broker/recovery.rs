@@ -152,6 +152,8 @@ impl Broker {
             stopping: AtomicBool::new(false),
             authenticator: std::sync::OnceLock::new(),
             login_attempts: super::LoginAttempts::default(),
+            limits: ArcSwap::from_pointee(settings.limits),
+            vhost_defaults: ArcSwap::from_pointee(settings.vhost_defaults.clone()),
             settings,
         });
         for shard in 0..count {

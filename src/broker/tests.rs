@@ -5,6 +5,7 @@ mod client;
 mod events;
 mod fan_out;
 mod simulation;
+mod vhosts;
 mod waiting;
 mod world;
 
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use super::{Broker, Limits, PasswordHash, Permission, Settings, User};
+use super::{Broker, Limits, PasswordHash, Permission, Settings, User, VhostDefaults};
 use crate::log::memory::MemoryDisk;
 use crate::log::{Keeping, Options, SyncMode};
 use crate::model::entity::QueueType;
@@ -24,16 +25,20 @@ const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A broker with the vhost `/` and the user guest, on a disk of its own.
 fn broker(shards: u16, limits: Limits) -> Arc<Broker> {
+    let broker = empty_broker(Settings { limits, ..settings(shards) });
+    define_guest(&broker);
+    broker
+}
+
+/// A broker without definitions, on a disk of its own.
+fn empty_broker(settings: Settings) -> Arc<Broker> {
     let options = Options {
         sync: SyncMode::Always,
         wal_file_bytes: 64 * 1024,
         segment_bytes: 1024 * 1024,
         keeping: Keeping::USUAL,
     };
-    let settings = Settings { limits, ..settings(shards) };
-    let broker = Broker::open(settings, Arc::new(MemoryDisk::default()), options, NOW).unwrap();
-    define_guest(&broker);
-    broker
+    Broker::open(settings, Arc::new(MemoryDisk::default()), options, NOW).unwrap()
 }
 
 fn settings(shards: u16) -> Settings {
@@ -48,6 +53,7 @@ fn settings(shards: u16) -> Settings {
         loopback_users: Vec::new(),
         memory_budget: 1 << 20,
         limits: Limits::default(),
+        vhost_defaults: VhostDefaults::default(),
     }
 }
 

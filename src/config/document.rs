@@ -86,6 +86,14 @@ pub fn show(loaded: &Loaded) -> String {
 }
 
 impl Loaded {
+    /// The keys that have another value in the other configuration.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let differs =
+            |key: &&Key| (key.write)(&self.config, Secrets::Plain) != (key.write)(&other.config, Secrets::Plain);
+        KEYS.iter().filter(differs).map(|key| key.path).collect()
+    }
+
     /// Every key's path, its value as TOML with secrets masked, and where it comes from.
     pub fn values(&self) -> impl Iterator<Item = (&'static str, String, String)> {
         KEYS.iter()

@@ -18,12 +18,13 @@ use super::raw::Raw;
 use super::resource_servers::ResourceServerTable;
 use super::tls::CertificateTable;
 use super::types::{
-    AlternativeName, AuthBackend, DefaultQueueType, Expiry, FreeLimit, FurtherResourceServer, HighWatermark,
-    HttpMethod, IntrospectionAuth, LogFormat, LogLevel, LoginFrom, Mechanism, Network, Secret, Sync, TlsCertificate,
-    TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm, User,
+    AlternativeName, AuthBackend, DefaultOperatorPolicy, DefaultQueueType, DefaultVhostLimits, Expiry, FreeLimit,
+    FurtherResourceServer, HighWatermark, HttpMethod, IntrospectionAuth, LogFormat, LogLevel, LoginFrom, Mechanism,
+    Network, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm, User,
 };
 use super::units::{GIB, KIB, MIB};
 use super::users::UserTable;
+use super::vhost_defaults::{OperatorPolicyTable, VhostLimitsTable};
 
 /// One key of the configuration.
 pub(crate) struct Key {
@@ -471,6 +472,10 @@ schema! {
 
         /// Exchanges in one virtual host.
         exchanges_per_vhost: Option<u32> = "0", LIMIT;
+
+        /// Virtual hosts.
+        #[rabbitmq("vhost_max")]
+        vhosts: Option<u32> = "0", LIMIT;
     }
 
     /// What is kept in node.data_dir, and how.
@@ -604,6 +609,17 @@ schema! {
         /// The users who may log in from this host only.
         #[rabbitmq("loopback_users", "loopback_users.guest", "loopback_users.1")]
         loopback_only: Vec<String> = "guest", List::of(Text::NAME);
+
+        /// Operator policies that a virtual host gets when it is made, if its name matches vhost_pattern:
+        /// { devices = { vhost_pattern = "^device", queue_pattern = ".*", expires = "1h", max_length = 1000 } }. Besides
+        /// there are apply_to, message_ttl, max_length_bytes, max_in_memory_length, max_in_memory_bytes, delivery_limit.
+        #[rabbitmq("default_policies.operator")]
+        operator_policies: BTreeMap<String, DefaultOperatorPolicy> = "", Table(OperatorPolicyTable);
+
+        /// Limits that a virtual host gets when it is made; the first whose pattern its name matches counts:
+        /// [{ pattern = "^device", max_connections = 10, max_queues = 10 }].
+        #[rabbitmq("default_limits.vhosts")]
+        vhost_limits: Vec<DefaultVhostLimits> = "", List::of(VhostLimitsTable);
     }
 
     /// Who knows users and what they may do.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A password. It never appears in `Debug` output.
 #[derive(Clone, PartialEq, Eq)]
@@ -110,6 +111,52 @@ pub struct FurtherResourceServer {
     pub scope_aliases: Option<BTreeMap<String, String>>,
     pub username_claims: Option<Vec<String>>,
     pub verify_aud: Option<bool>,
+}
+
+/// An operator policy that new virtual hosts get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefaultOperatorPolicy {
+    /// Which virtual hosts, by their names; unanchored.
+    pub vhost_pattern: String,
+    /// Which queues, by their names; unanchored.
+    pub queue_pattern: String,
+    pub apply_to: PolicyScope,
+    pub expires: Option<Duration>,
+    pub message_ttl: Option<Duration>,
+    pub max_length: Option<u32>,
+    /// Bytes.
+    pub max_length_bytes: Option<u64>,
+    pub max_in_memory_length: Option<u32>,
+    /// Bytes.
+    pub max_in_memory_bytes: Option<u64>,
+    pub delivery_limit: Option<u32>,
+}
+
+impl DefaultOperatorPolicy {
+    /// What the policy says, by the keys of policies; durations in milliseconds.
+    #[must_use]
+    pub fn definition(&self) -> Vec<(&'static str, u64)> {
+        let ms = |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let all = [
+            ("expires", ms(self.expires)),
+            ("message-ttl", ms(self.message_ttl)),
+            ("max-length", self.max_length.map(u64::from)),
+            ("max-length-bytes", self.max_length_bytes),
+            ("max-in-memory-length", self.max_in_memory_length.map(u64::from)),
+            ("max-in-memory-bytes", self.max_in_memory_bytes),
+            ("delivery-limit", self.delivery_limit.map(u64::from)),
+        ];
+        all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+}
+
+/// Limits that new virtual hosts get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefaultVhostLimits {
+    /// Which virtual hosts, by their names; unanchored.
+    pub pattern: String,
+    pub max_connections: Option<u32>,
+    pub max_queues: Option<u32>,
 }
 
 /// A block of addresses: `10.0.0.0/8`.
@@ -269,6 +316,15 @@ choices! {
     /// The type of a queue that is declared without `x-queue-type`.
     pub enum DefaultQueueType {
         Classic = "classic",
+    }
+
+    /// What a policy is for.
+    pub enum PolicyScope {
+        All = "all",
+        Queues = "queues",
+        ClassicQueues = "classic_queues",
+        QuorumQueues = "quorum_queues",
+        Streams = "streams",
     }
 
     /// When written data is made durable.

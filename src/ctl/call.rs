@@ -15,6 +15,8 @@ use super::verb::{Done, Group, Tool, Verb};
 
 /// Without `--timeout`.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// The same, of an import of many definitions.
+const DEFINITIONS_TIMEOUT: Duration = Duration::from_secs(600);
 /// The longest text that is read from standard input for an argument.
 const LONGEST_INPUT: u64 = 64 * 1024 * 1024;
 
@@ -47,6 +49,7 @@ impl<'a> Call<'a> {
         };
         let timeout = arguments.number::<f64>("timeout")?;
         let timeout = match timeout {
+            None if verb.group == Group::Definitions => DEFINITIONS_TIMEOUT,
             None => TIMEOUT,
             Some(seconds) => Duration::try_from_secs_f64(seconds).unwrap_or_default(),
         };

@@ -12,7 +12,11 @@ use super::call::Call;
 use super::client::path;
 use super::diff::{self, Change};
 use super::error::{CtlError, code};
+use super::node::not_rabbitmq;
 use super::verb::{Done, Group, Verb};
+
+const IMPORT_USAGE: &str = "[<file|->] [--format <json>] [--dry-run] [--strict] [--verbose] [--skip-if-unchanged] \
+                            [--vhost <vhost>] [--timeout <timeout>]";
 
 /// The largest file of definitions that is read.
 const LARGEST_FILE: u64 = 256 * 1024 * 1024;
@@ -28,8 +32,9 @@ pub(crate) const VERBS: &[Verb] = &[
     Verb::new(
         Group::Definitions,
         "import_definitions",
-        "[<file|->] [--format <json>] [--skip-if-unchanged] [--vhost <vhost>] [--timeout <timeout>]",
-        "Reads definitions from a file, or from standard input, and creates what is not there yet",
+        IMPORT_USAGE,
+        "Reads definitions from a file, or from standard input, and says what was made, changed, unchanged, and skipped with \
+         the reason; --dry-run changes nothing, --strict fails with 65 if anything was skipped, wholly or in part, --verbose names what was made",
         import,
     ),
 ];
@@ -47,9 +52,10 @@ pub(crate) const EXPORT: Verb = Verb::new(
 pub(crate) const IMPORT: Verb = Verb::new(
     Group::Definitions,
     "warren definitions import",
-    "[<file|->] [--format <json>] [--skip-if-unchanged] [--vhost <vhost>] [--timeout <timeout>]",
-    "Reads definitions, creates what is not there yet and says how much that was",
-    import_with_summary,
+    IMPORT_USAGE,
+    "Reads definitions from a file, or from standard input, and says what was made, changed, unchanged, and skipped with the \
+     reason; --dry-run changes nothing, --strict fails with 65 if anything was skipped, --verbose names what was made",
+    import_own,
 );
 
 /// The API's path: all, or those of the vhost that was named.
@@ -142,7 +148,8 @@ pub(crate) fn read(name: Option<&str>) -> Result<String, CtlError> {
     if size as u64 > LARGEST_FILE {
         return Err(CtlError::BadArgument(format!("{name} is larger than {LARGEST_FILE} bytes")));
     }
-    Ok(text)
+    // Some editors begin a text with a byte order mark.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 /// The definitions of a file or of standard input, checked to be a JSON object.
@@ -171,54 +178,121 @@ fn import(call: &Call<'_>) -> Done {
             Some(file) => call.banner(&format!("Importing definitions in JSON from a file at \"{file}\" ...")),
         }
     }
-    let (text, definitions) = load(file)?;
+    load_and_send(call)
+}
+
+fn import_own(call: &Call<'_>) -> Done {
+    check_format(call)?;
+    load_and_send(call)
+}
+
+fn load_and_send(call: &Call<'_>) -> Done {
+    let (text, definitions) = load(call.arguments.positional.first().map(String::as_str))?;
     if call.arguments.has("skip-if-unchanged") && changes(call, &definitions)?.is_empty() {
         call.banner("The definitions are unchanged: nothing was imported");
         return Ok(());
     }
-    send(call, text)?;
-    call.banner("Successfully started definition import. This process is asynchronous and can take some time.\n");
+    send(call, text)
+}
+
+/// Sends definitions and tells what has become of them, or with `--dry-run` what would.
+fn send(call: &Call<'_>, text: String) -> Done {
+    let dry_run = call.arguments.has("dry-run");
+    if dry_run {
+        // Another broker would import them.
+        let reply = call.client.request(&Method::GET, "/api/warren/ping", None)?;
+        not_rabbitmq(call, reply.status)?;
+        reply.success()?;
+    }
+    let asked = if dry_run { "dry_run=true" } else { "report=true" };
+    let address = format!("{}?{asked}", api_path(call));
+    let reply = call.client.send(&Method::POST, &address, Some(Bytes::from(text)), &[])?;
+    let report = reply.success().map_err(|error| missing_vhost(call, error))?.json();
+    if !report["kinds"].is_object() {
+        call.banner("Successfully started definition import. This process is asynchronous and can take some time.\n");
+        return not_strict(call);
+    }
+    call.document(&report, || report_text(&report, call.arguments.has("verbose")))?;
+    let kinds = report["kinds"].as_object().into_iter().flatten();
+    let is_missing =
+        |(_, kind): (_, &Value)| [&kind["skipped"], &kind["partly"]].iter().any(|list| **list != json!([]));
+    if call.arguments.has("strict") && kinds.into_iter().any(is_missing) {
+        Err(CtlError::Silent { code: code::DATA })
+    } else {
+        Ok(())
+    }
+}
+
+/// A broker that does not report cannot be taken at its word.
+fn not_strict(call: &Call<'_>) -> Done {
+    if call.arguments.has("strict") {
+        let text = "the broker does not say what it imported: --strict is for Warren";
+        return Err(CtlError::failed(code::UNAVAILABLE, text));
+    }
     Ok(())
 }
 
-fn send(call: &Call<'_>, text: String) -> Done {
-    let reply = call.client.send(&Method::POST, &api_path(call), Some(Bytes::from(text)), &[])?;
-    reply.success().map(drop).map_err(|error| missing_vhost(call, error))
+/// A line for each kind, and one for each definition that was skipped, wholly or in part.
+fn report_text(report: &Value, verbose: bool) -> String {
+    let mut text = String::new();
+    if report["dry_run"] == true {
+        text.push_str("Dry run, nothing is changed. An import would come to this:\n");
+    }
+    for (name, kind) in report["kinds"].as_object().into_iter().flatten() {
+        let list = |key: &str| kind[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        let (made, changed, skipped) = (list("made"), list("changed"), list("skipped"));
+        text.push_str(&format!(
+            "{}: {} made, {} changed, {} unchanged, {} skipped\n",
+            name.replace('_', " "),
+            made.len(),
+            changed.len(),
+            kind["unchanged"],
+            skipped.len()
+        ));
+        if verbose {
+            for (word, names) in [("made", made), ("changed", changed)] {
+                names
+                    .iter()
+                    .for_each(|name| text.push_str(&format!("  {word} {}\n", name.as_str().unwrap_or_default())));
+            }
+        }
+        for (word, remarks) in [("skipped", skipped), ("partly", list("partly"))] {
+            for remark in remarks {
+                let field = |key: &str| remark[key].as_str().unwrap_or_default();
+                text.push_str(&format!("  {word} {}: {}\n", field("name"), field("reason")));
+            }
+        }
+    }
+    if text.is_empty() { "nothing to import\n".to_owned() } else { text }
 }
 
 /// What the import will create or change.
 fn changes(call: &Call<'_>, definitions: &Value) -> Result<Vec<Change>, CtlError> {
     let running = call.client.get(&api_path(call)).map_err(|error| missing_vhost(call, error))?;
-    let mut changes = diff::compare(&running, definitions, call.arguments.option("vhost"));
+    let mut changes = diff::compare(&running, definitions, call.arguments.option("vhost"), &diff::Own::ask(call));
     changes.retain(|change| change.mark != diff::Mark::Removed);
     Ok(changes)
 }
 
-fn import_with_summary(call: &Call<'_>) -> Done {
-    check_format(call)?;
-    let (text, definitions) = load(call.arguments.positional.first().map(String::as_str))?;
-    let changes = changes(call, &definitions)?;
-    if changes.is_empty() && call.arguments.has("skip-if-unchanged") {
-        return summary(call, &definitions, &changes);
-    }
-    send(call, text)?;
-    summary(call, &definitions, &changes)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// How many of each kind were new, changed, or there already.
-fn summary(call: &Call<'_>, definitions: &Value, changes: &[Change]) -> Done {
-    let mut lines = Vec::new();
-    let mut document = json!({});
-    for (kind, field) in diff::KINDS.iter().map(|kind| (kind.name, kind.field)) {
-        let total = definitions[field].as_array().map_or(0, Vec::len);
-        if total == 0 {
-            continue;
-        }
-        let count = |mark| changes.iter().filter(|change| change.kind == kind && change.mark == mark).count();
-        let (new, changed) = (count(diff::Mark::Added), count(diff::Mark::Changed));
-        let unchanged = total.saturating_sub(new + changed);
-        document[field] = json!({"new": new, "changed": changed, "unchanged": unchanged});
-        lines.push(format!("{}: {new} new, {changed} changed, {unchanged} unchanged\n", field.replace('_', " ")));
+    #[test]
+    fn a_report_is_lines() {
+        let report = json!({"dry_run": false, "skipped": 1, "kinds": {
+            "topic_permissions": {"made": [], "changed": [], "unchanged": 2, "skipped": [], "partly": []},
+            "queues": {"made": ["queue 'a'"], "changed": [], "unchanged": 0,
+                       "skipped": [{"name": "queue 'b'", "reason": "why"}], "partly": []},
+            "policies": {"made": [], "changed": ["policy 'p'"], "unchanged": 0, "skipped": [],
+                         "partly": [{"name": "policy 'p'", "reason": "without 'k'"}]},
+        }});
+        let expected = "topic permissions: 0 made, 0 changed, 2 unchanged, 0 skipped\n\
+                        queues: 1 made, 0 changed, 0 unchanged, 1 skipped\n  skipped queue 'b': why\n\
+                        policies: 0 made, 1 changed, 0 unchanged, 0 skipped\n  partly policy 'p': without 'k'\n";
+        assert_eq!(report_text(&report, false), expected);
+        let text = report_text(&report, true);
+        assert!(text.contains("  made queue 'a'\n") && text.contains("  changed policy 'p'\n"));
+        assert_eq!(report_text(&json!({"kinds": {}}), false), "nothing to import\n");
     }
-    call.document(&document, || if lines.is_empty() { "nothing to import\n".to_owned() } else { lines.concat() })
 }

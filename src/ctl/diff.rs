@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
+use sha2::Digest as _;
 
 use super::call::Call;
 use super::definitions::{api_path, load};
@@ -15,7 +18,8 @@ pub(crate) const VERB: Verb = Verb::new(
     "warren definitions diff",
     "<file|-> [--vhost <vhost>] [--timeout <timeout>]",
     "Compares a file with the running broker: + only in the file, - only in the broker, ~ changed from the broker to the file. \
-     The exit code is 0 if they are equal, else 1",
+     What a broker begins with (its first user and virtual host, its cluster's name) is no difference unless the file says \
+     otherwise, and passwords are compared, never shown. The exit code is 0 if they are equal, else 1",
     run,
 );
 
@@ -27,25 +31,84 @@ pub(crate) struct Kind {
     pub(crate) name: &'static str,
     /// The fields that tell two apart, behind the vhost.
     key: &'static [&'static str],
+    /// The fields that an import looks at.
+    fields: &'static [&'static str],
 }
 
-const fn kind(field: &'static str, name: &'static str, key: &'static [&'static str]) -> Kind {
-    Kind { field, name, key }
+const fn kind(
+    field: &'static str,
+    name: &'static str,
+    key: &'static [&'static str],
+    fields: &'static [&'static str],
+) -> Kind {
+    Kind { field, name, key, fields }
 }
 
 /// In the order of the output.
 pub(crate) const KINDS: [Kind; 10] = [
-    kind("vhosts", "vhost", &["name"]),
-    kind("users", "user", &["name"]),
-    kind("permissions", "permission", &["user"]),
-    kind("topic_permissions", "topic permission", &["user", "exchange"]),
-    kind("global_parameters", "global parameter", &["name"]),
-    kind("parameters", "parameter", &["component", "name"]),
-    kind("policies", "policy", &["name"]),
-    kind("exchanges", "exchange", &["name"]),
-    kind("queues", "queue", &["name"]),
-    kind("bindings", "binding", &["source", "destination_type", "destination", "routing_key", "arguments"]),
+    kind(
+        "vhosts",
+        "vhost",
+        &["name"],
+        &["description", "tags", "default_queue_type", "protected_from_deletion", "limits"],
+    ),
+    // Passwords are compared apart.
+    kind("users", "user", &["name"], &["tags", "limits"]),
+    kind("permissions", "permission", &["user"], &["configure", "write", "read"]),
+    kind("topic_permissions", "topic permission", &["user", "exchange"], &["write", "read"]),
+    kind("global_parameters", "global parameter", &["name"], &["value"]),
+    kind("parameters", "parameter", &["component", "name"], &["value"]),
+    kind("policies", "policy", &["name"], &["pattern", "definition", "priority", "apply-to"]),
+    kind("exchanges", "exchange", &["name"], &["type", "durable", "auto_delete", "internal", "arguments"]),
+    kind("queues", "queue", &["name"], &["type", "durable", "auto_delete", "arguments"]),
+    kind("bindings", "binding", &["source", "destination_type", "destination", "routing_key", "arguments"], &[]),
 ];
+
+/// The field that stands for password, hash and algorithm, and what is shown of it.
+const PASSWORD: &str = "password";
+const HIDDEN: &str = "(hidden)";
+
+/// What a broker begins with by itself.
+pub(crate) struct Own {
+    /// The cluster's name until it gets another.
+    node: String,
+    user: String,
+    vhosts: Vec<String>,
+}
+
+impl Own {
+    /// As the broker's configuration has it; as RabbitMQ's would where it does not tell.
+    pub(crate) fn ask(call: &Call<'_>) -> Self {
+        let environment = call.client.find("/api/warren/environment").ok().flatten().unwrap_or_default();
+        let text = |key: &str| environment[key]["value"].as_str().map(unquoted);
+        let user = text("defaults.user").unwrap_or_else(|| "guest".to_owned());
+        let mut vhosts = vec![text("defaults.vhost").unwrap_or_else(|| "/".to_owned())];
+        let more = environment["defaults.vhosts"]["value"].as_str().unwrap_or_default();
+        vhosts.extend(serde_json::from_str::<Vec<String>>(more).unwrap_or_default());
+        Self { node: call.node().to_owned(), user, vhosts }
+    }
+
+    /// Whether a broker has this without being told.
+    fn has(&self, kind: &Kind, object: &Map<String, Value>, vhost: Option<&str>) -> bool {
+        let field = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
+        let is_own = |vhost: &str| self.vhosts.iter().any(|own| own == vhost);
+        match kind.field {
+            "vhosts" => is_own(field("name")),
+            "users" => field("name") == self.user,
+            "permissions" => {
+                let everything = ["configure", "write", "read"].iter().all(|key| field(key) == ".*");
+                field("user") == self.user && everything && vhost.is_some_and(is_own)
+            }
+            "global_parameters" => field("name") == "cluster_name" && field("value") == self.node,
+            _ => false,
+        }
+    }
+}
+
+/// Values are told as TOML.
+fn unquoted(text: &str) -> String {
+    serde_json::from_str::<String>(text).unwrap_or_else(|_| text.to_owned())
+}
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Mark {
@@ -74,7 +137,7 @@ impl Change {
             Mark::Removed => format!("- {kind} {name}\n"),
             Mark::Changed => {
                 let fields = self.fields.iter().map(|(path, from, to)| match path.as_str() {
-                    "password_hash" => "password_hash".to_owned(),
+                    PASSWORD => PASSWORD.to_owned(),
                     path => format!("{path} {} -> {}", shown(from), shown(to)),
                 });
                 format!("~ {kind} {name}: {}\n", fields.collect::<Vec<_>>().join(", "))
@@ -105,7 +168,7 @@ fn run(call: &Call<'_>) -> Done {
         (None, Some(vhost)) => return Err(CtlError::no_vhost(vhost)),
         (None, None) => json!({}),
     };
-    let changes = compare(&running, &file, vhost);
+    let changes = compare(&running, &file, vhost, &Own::ask(call));
     if call.formatter().is_for_programs() {
         call.print(&format!("{}\n", changes.iter().map(Change::json).collect::<Value>()));
     } else {
@@ -115,7 +178,7 @@ fn run(call: &Call<'_>) -> Done {
 }
 
 /// What differs. Kinds that the file does not mention are left alone; `vhost` is that of objects that name none.
-pub(crate) fn compare(running: &Value, file: &Value, vhost: Option<&str>) -> Vec<Change> {
+pub(crate) fn compare(running: &Value, file: &Value, vhost: Option<&str>, own: &Own) -> Vec<Change> {
     let mut changes = Vec::new();
     for kind in KINDS.iter().filter(|kind| file[kind.field].is_array()) {
         let (ours, theirs) = (by_name(running, kind, vhost), by_name(file, kind, vhost));
@@ -126,35 +189,76 @@ pub(crate) fn compare(running: &Value, file: &Value, vhost: Option<&str>) -> Vec
                 continue;
             };
             let mut fields = Vec::new();
-            for (field, value) in wanted {
-                differ(field, existing.get(field).unwrap_or(&Value::Null), value, &mut fields);
+            if kind.field == "users" && !same_password(existing, wanted, hash_default(file)) {
+                fields.push((PASSWORD.to_owned(), HIDDEN.into(), HIDDEN.into()));
+            }
+            for field in kind.fields {
+                // What an import leaves as it is does not differ.
+                if let Some(value) = wanted.get(*field) {
+                    differ(field, existing.get(*field).unwrap_or(&Value::Null), value, &mut fields);
+                }
             }
             if !fields.is_empty() {
                 changes.push(change(Mark::Changed, name, fields));
             }
         }
-        changes.extend(
-            ours.keys().filter(|name| !theirs.contains_key(*name)).map(|name| change(Mark::Removed, name, Vec::new())),
-        );
+        let only_ours = ours.iter().filter(|(name, object)| {
+            let owner = object.get("vhost").and_then(Value::as_str).or(vhost);
+            !theirs.contains_key(*name) && !own.has(kind, object, owner)
+        });
+        changes.extend(only_ours.map(|(name, _)| change(Mark::Removed, name, Vec::new())));
     }
     changes
+}
+
+/// What a hash without an algorithm was made with: MD5 in files of RabbitMQ before 3.6.
+fn hash_default(file: &Value) -> &'static str {
+    let version = file["rabbitmq_version"].as_str().or_else(|| file["rabbit_version"].as_str()).unwrap_or_default();
+    let is_old = ["3.0.", "3.1.", "3.2.", "3.3.", "3.4.", "3.5."].iter().any(|old| version.starts_with(old));
+    if is_old { MD5 } else { SHA256 }
+}
+
+const MD5: &str = "rabbit_password_hashing_md5";
+const SHA256: &str = "rabbit_password_hashing_sha256";
+const SHA512: &str = "rabbit_password_hashing_sha512";
+/// Bytes before a hash.
+const SALT: usize = 4;
+
+/// Whether the user of the file has the password that the broker has, given as such or as a hash.
+fn same_password(existing: &Map<String, Value>, wanted: &Map<String, Value>, default: &str) -> bool {
+    let text = |object: &Map<String, Value>, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
+    let decoded = |hash: Option<String>| STANDARD.decode(hash.unwrap_or_default()).unwrap_or_default();
+    let hash = decoded(text(existing, "password_hash"));
+    let algorithm = text(existing, "hashing_algorithm").unwrap_or_else(|| SHA256.to_owned());
+    if let Some(password) = text(wanted, PASSWORD) {
+        let Some((salt, digest)) = hash.split_at_checked(SALT) else { return false };
+        return !password.is_empty() && digest == digest_of(&algorithm, salt, password.as_bytes());
+    }
+    let other = decoded(text(wanted, "password_hash"));
+    let other_algorithm = text(wanted, "hashing_algorithm").unwrap_or_else(|| default.to_owned());
+    hash == other && (hash.is_empty() || algorithm == other_algorithm)
+}
+
+fn digest_of(algorithm: &str, salt: &[u8], password: &[u8]) -> Vec<u8> {
+    let salted = [salt, password].concat();
+    match algorithm {
+        MD5 => md5::Md5::digest(salted).to_vec(),
+        SHA512 => sha2::Sha512::digest(salted).to_vec(),
+        _ => sha2::Sha256::digest(salted).to_vec(),
+    }
 }
 
 /// The definitions of a kind, normalised, by their names.
 fn by_name(document: &Value, kind: &Kind, vhost: Option<&str>) -> BTreeMap<String, Map<String, Value>> {
     let items = document[kind.field].as_array().into_iter().flatten();
     let items = items.filter_map(|item| {
-        let object = normalised(kind, item.as_object()?.clone());
+        let object = normalised(kind, item.as_object()?.clone())?;
         let owner = object.get("vhost").and_then(Value::as_str).or(vhost);
         let mut words: Vec<String> = kind.key.iter().filter_map(|key| word(object.get(*key)?)).collect();
         if kind.field == "bindings" {
             words = vec![binding_name(&object)];
         }
         let name = words.join(" ");
-        // The broker makes this one up.
-        if kind.field == "global_parameters" && name == "internal_cluster_id" {
-            return None;
-        }
         Some((owner.map_or_else(|| name.clone(), |owner| format!("{owner}/{name}")), object))
     });
     items.collect()
@@ -183,25 +287,75 @@ fn binding_name(binding: &Map<String, Value>) -> String {
     name
 }
 
-/// One spelling for what can be spelled in several ways.
-fn normalised(kind: &Kind, mut object: Map<String, Value>) -> Map<String, Value> {
-    match kind.field {
-        "users" => {
-            if let Some(Value::String(tags)) = object.get("tags") {
-                let tags: Value =
-                    tags.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(Value::from).collect();
-                object.insert("tags".to_owned(), tags);
-            }
+/// One spelling for what can be spelled in several ways, with the defaults that an import takes where nothing is said. None
+/// for what means nothing.
+fn normalised(kind: &Kind, mut object: Map<String, Value>) -> Option<Map<String, Value>> {
+    let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let defaults = match kind.field {
+        "vhosts" => {
+            normalise_vhost(&mut object);
+            json!({})
         }
+        "users" => {
+            list_of_tags(&mut object);
+            json!({})
+        }
+        // The broker's own, and what says nothing.
+        "global_parameters" if text("name").starts_with("internal") => return None,
+        "global_parameters" if text("name") == "cluster_tags" && object.get("value").is_none_or(is_nothing) => {
+            return None;
+        }
+        // Limits that were cleared.
+        "parameters" if text("component") == "vhost-limits" && object.get("value").is_none_or(is_nothing) => {
+            return None;
+        }
+        "policies" => json!({"priority": 0, "apply-to": "all"}),
+        "exchanges" => json!({
+            "type": "direct", "durable": true, "auto_delete": false, "internal": false, "arguments": {},
+        }),
         "queues" => {
             let arguments = object.get_mut("arguments").and_then(Value::as_object_mut);
             let by_argument = arguments.and_then(|arguments| arguments.remove("x-queue-type"));
             let kind = by_argument.or_else(|| object.get("type").cloned()).unwrap_or_else(|| json!("classic"));
             object.insert("type".to_owned(), kind);
+            json!({"durable": true, "auto_delete": false, "arguments": {}})
         }
-        _ => {}
+        "bindings" if text("source").is_empty() => return None,
+        "bindings" => {
+            let kind = if ["queue", "q"].contains(&text("destination_type").as_str()) { "queue" } else { "exchange" };
+            object.insert("destination_type".to_owned(), kind.into());
+            json!({})
+        }
+        _ => json!({}),
+    };
+    for (key, value) in defaults.as_object().into_iter().flatten() {
+        object.entry(key.clone()).or_insert_with(|| value.clone());
     }
-    object
+    Some(object)
+}
+
+/// Metadata stand beside the name, or in a table of their own; what an import does not look at goes.
+fn normalise_vhost(object: &mut Map<String, Value>) {
+    if let Some(Value::Object(metadata)) = object.shift_remove("metadata") {
+        for (key, value) in metadata {
+            object.insert(key, value);
+        }
+    }
+    list_of_tags(object);
+    let kind = object.get("default_queue_type").and_then(Value::as_str);
+    if kind.is_none_or(|kind| kind == "undefined") {
+        object.shift_remove("default_queue_type");
+    }
+    if object.get("limits").is_none_or(is_nothing) {
+        object.shift_remove("limits");
+    }
+}
+
+fn list_of_tags(object: &mut Map<String, Value>) {
+    if let Some(Value::String(tags)) = object.get("tags") {
+        let tags: Value = tags.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(Value::from).collect();
+        object.insert("tags".to_owned(), tags);
+    }
 }
 
 /// Adds what differs between two values, objects field by field.
@@ -240,8 +394,12 @@ fn same_number(one: &Value, other: &Value) -> bool {
 mod tests {
     use super::*;
 
+    fn own() -> Own {
+        Own { node: "rabbit@here".to_owned(), user: "guest".to_owned(), vhosts: vec!["/".to_owned()] }
+    }
+
     fn lines(running: &Value, file: &Value) -> String {
-        compare(running, file, None).iter().map(Change::line).collect()
+        compare(running, file, None, &own()).iter().map(Change::line).collect()
     }
 
     #[test]
@@ -249,14 +407,14 @@ mod tests {
         let running = json!({
             "queues": [{"vhost": "/", "name": "old", "durable": true, "arguments": {}, "type": "classic"}],
             "policies": [{"vhost": "orders", "name": "ttl", "pattern": "^q", "definition": {"max-length": 10, "ttl": 1}}],
-            "users": [{"name": "a", "tags": ["administrator"], "password_hash": "x"}],
+            "users": [{"name": "a", "tags": ["administrator"], "password_hash": "b2xk"}],
         });
         let file = json!({
             "queues": [{"vhost": "orders", "name": "new", "durable": true, "arguments": {}}],
             "policies": [{"vhost": "orders", "name": "ttl", "pattern": "^q", "definition": {"max-length": 20}}],
-            "users": [{"name": "a", "tags": "administrator", "password_hash": "y"}],
+            "users": [{"name": "a", "tags": "administrator", "password_hash": "bmV3"}],
         });
-        let expected = "~ user a: password_hash\n\
+        let expected = "~ user a: password\n\
                         ~ policy orders/ttl: definition.max-length 10 -> 20, definition.ttl 1 -> (none)\n\
                         + queue orders/new\n- queue //old\n";
         assert_eq!(lines(&running, &file), expected);
@@ -279,5 +437,67 @@ mod tests {
         assert_eq!(lines(&running, &file), "");
         // What a file does not mention is left alone.
         assert_eq!(lines(&running, &json!({})), "");
+    }
+    #[test]
+    fn a_password_and_its_hash_are_compared_and_never_shown() {
+        // RabbitMQ's example: the salt 908DC60A, the password test12.
+        let hash = "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR";
+        let running = json!({"users": [{"name": "a", "tags": [], "password_hash": hash, "hashing_algorithm": SHA256, "limits": {}}]});
+        let equal = [
+            json!({"name": "a", "tags": "", "password": "test12"}),
+            json!({"name": "a", "tags": [], "password_hash": hash}),
+            json!({"name": "a", "tags": [], "password_hash": hash, "hashing_algorithm": SHA256, "limits": []}),
+        ];
+        for user in equal {
+            assert_eq!(lines(&running, &json!({"users": [user]})), "", "{user}");
+        }
+        let different = [
+            json!({"name": "a", "tags": [], "password": "test13"}),
+            json!({"name": "a", "tags": [], "password_hash": hash, "hashing_algorithm": SHA512}),
+            json!({"name": "a", "tags": [], "password_hash": "AAAA"}),
+            json!({"name": "a", "tags": []}),
+        ];
+        for user in different {
+            let file = json!({"users": [user]});
+            assert_eq!(lines(&running, &file), "~ user a: password\n", "{user}");
+            let shown = compare(&running, &file, None, &own()).iter().map(Change::json).collect::<Value>().to_string();
+            assert!(!shown.contains("test13") && !shown.contains(hash) && !shown.contains("AAAA"), "{shown}");
+        }
+        let old = json!({"rabbit_version": "3.5.8", "users": [{"name": "a", "tags": [], "password_hash": hash}]});
+        assert_eq!(lines(&running, &old), "~ user a: password\n", "that would be an MD5 hash");
+    }
+
+    #[test]
+    fn defaults_are_no_differences() {
+        let running = json!({
+            "users": [{"name": "guest", "tags": ["administrator"], "password_hash": "AAAA"}],
+            "vhosts": [{"name": "/", "limits": {}, "metadata": {"description": "Default virtual host", "tags": [], "default_queue_type": "classic"}},
+                       {"name": "v", "limits": {"max-queues": 5}, "metadata": {"description": "", "tags": [], "default_queue_type": "classic"}}],
+            "permissions": [{"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
+            "global_parameters": [{"name": "cluster_name", "value": "rabbit@here"}, {"name": "cluster_tags", "value": {}}],
+            "parameters": [],
+            "policies": [{"vhost": "v", "name": "p", "pattern": "^q", "apply-to": "all", "priority": 0, "definition": {"expires": 5}}],
+            "queues": [{"vhost": "v", "name": "q", "type": "classic", "durable": true, "auto_delete": false, "arguments": {"x-queue-type": "classic"}}],
+            "exchanges": [{"vhost": "v", "name": "x", "type": "fanout", "durable": true, "auto_delete": false, "arguments": {}}],
+            "bindings": [{"vhost": "v", "source": "x", "destination_type": "queue", "destination": "q", "routing_key": "", "arguments": {}}],
+        });
+        let file = json!({
+            "users": [], "permissions": [], "global_parameters": [{"name": "internal_cluster_id", "value": "abc"}],
+            "vhosts": [{"name": "v", "metadata": {"default_queue_type": "undefined"}, "limits": [], "tracing": false}],
+            "parameters": [{"vhost": "v", "component": "vhost-limits", "name": "limits", "value": []}],
+            "policies": [{"vhost": "v", "name": "p", "pattern": "^q", "definition": {"expires": 5}}],
+            "queues": [{"vhost": "v", "name": "q", "node": "rabbit@there"}],
+            "exchanges": [{"vhost": "v", "name": "x", "type": "fanout", "arguments": [], "internal": false, "durable": true}],
+            "bindings": [{"vhost": "v", "source": "x", "destination_type": "q", "destination": "q", "arguments": []},
+                         {"vhost": "v", "source": "", "destination_type": "queue", "destination": "q", "routing_key": "q"}],
+        });
+        assert_eq!(lines(&running, &file), "");
+        let otherwise = json!({
+            "users": [{"name": "guest", "tags": "", "password_hash": "AAAA"}], "vhosts": [{"name": "v", "description": "d"}],
+            "global_parameters": [{"name": "cluster_name", "value": "other"}],
+        });
+        let expected = "~ vhost v: description \"\" -> \"d\"\n~ user guest: tags [\"administrator\"] -> []\n\
+                        ~ global parameter cluster_name: value \"rabbit@here\" -> \"other\"\n";
+        assert_eq!(lines(&running, &otherwise), expected);
     }
 }

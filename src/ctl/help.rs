@@ -83,6 +83,7 @@ pub(crate) fn verb(tool: Tool, verb: &Verb) -> String {
 
 /// What is said of a verb that does not exist.
 pub(crate) fn unknown(tool: Tool, name: &str) -> CtlError {
+    // One of another of RabbitMQ's tools.
     if let Some(other) = find(Tool::Warren, name).and_then(|verb| verb.tools.first()) {
         let text =
             format!("\nCommand '{name}' not found. \nIt is a command of {}, and of `warren ctl`\n\n", other.name());

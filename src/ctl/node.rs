@@ -46,15 +46,24 @@ pub(crate) const VERBS: &[Verb] = &[
         Group::Nodes,
         "stop_app",
         "",
-        "Suspends the listeners and closes all connections; the process goes on (start_app ends that)",
+        "Closes the listeners and all connections, and fails every health check; the process goes on (start_app ends that)",
         stop_app,
     ),
-    Verb::new(Group::Nodes, "start_app", "", "Resumes the listeners", start_app),
+    Verb::new(Group::Nodes, "start_app", "", "Opens the listeners again", start_app),
+    Verb::new(
+        Group::Nodes,
+        "reset",
+        "",
+        "Removes all virtual hosts with their queues and messages, users and parameters, and begins as a new broker does; \
+         stop_app first",
+        reset,
+    ),
+    Verb::new(Group::Nodes, "force_reset", "", "The same, even while the broker runs", force_reset),
     Verb::new(
         Group::Operations,
         "suspend_listeners",
         "",
-        "Accepts no new client connections; those that are open stay",
+        "Closes the sockets that clients connect to; connections that are open stay",
         suspend_listeners,
     ),
     Verb::new(Group::Operations, "resume_listeners", "", "Accepts new client connections again", resume_listeners),
@@ -275,55 +284,59 @@ pub(crate) fn not_rabbitmq(call: &Call<'_>, status: u16) -> Done {
     Err(CtlError::failed(code::UNAVAILABLE, text))
 }
 
-fn set_suspended(call: &Call<'_>, suspended: Suspended) -> Done {
-    let path = "/api/warren/listeners/suspended";
-    let reply = match suspended {
-        Suspended::Yes => call.client.post(path, &json!({}))?,
-        Suspended::No => call.client.delete(path)?,
+/// Sets or ends one of the states in which the node does not serve.
+pub(crate) fn set_state(call: &Call<'_>, state: &str, change: Change) -> Done {
+    let path = format!("/api/warren/{state}");
+    let reply = match change {
+        Change::Begin => call.client.post(&path, &json!({}))?,
+        Change::End => call.client.delete(&path)?,
     };
     not_rabbitmq(call, reply.status)?;
     reply.success().map(drop)
 }
 
 #[derive(Clone, Copy)]
-enum Suspended {
-    Yes,
-    No,
+pub(crate) enum Change {
+    Begin,
+    End,
 }
-
-/// What clients are told, as by a broker that stops.
-const STOPPING: &str = "broker forced connection closure with reason 'shutdown'";
 
 fn stop_app(call: &Call<'_>) -> Done {
     call.node_banner(|node| format!("Stopping rabbit application on node {node} ..."));
-    set_suspended(call, Suspended::Yes)?;
-    let connections = call.client.get("/api/connections?columns=name")?;
-    for connection in connections.as_array().into_iter().flatten() {
-        let name = connection["name"].as_str().unwrap_or_default();
-        let reply =
-            call.client.send(&Method::DELETE, &path(&["connections", name]), None, &[("x-reason", STOPPING)])?;
-        if reply.status != 404 {
-            reply.success()?;
-        }
-    }
-    Ok(())
+    set_state(call, "app/stopped", Change::Begin)
 }
 
 fn start_app(call: &Call<'_>) -> Done {
     call.node_banner(|node| format!("Starting node {node} ..."));
-    set_suspended(call, Suspended::No)
+    set_state(call, "app/stopped", Change::End)
+}
+
+fn reset(call: &Call<'_>) -> Done {
+    call.node_banner(|node| format!("Resetting node {node} ..."));
+    remove_all(call, "/api/warren/definitions")
+}
+
+fn force_reset(call: &Call<'_>) -> Done {
+    call.node_banner(|node| format!("Forcefully resetting node {node} ..."));
+    remove_all(call, "/api/warren/definitions?force=true")
+}
+
+fn remove_all(call: &Call<'_>, path: &str) -> Done {
+    let reply = call.client.delete(path)?;
+    not_rabbitmq(call, reply.status)?;
+    reply.success().map(drop)
 }
 
 fn suspend_listeners(call: &Call<'_>) -> Done {
     call.node_banner(|node| format!("Will suspend client connection listeners on node {node}. The node will no longer accept client connections!"));
-    set_suspended(call, Suspended::Yes)
+    set_state(call, "listeners/suspended", Change::Begin)
 }
 
 fn resume_listeners(call: &Call<'_>) -> Done {
     call.node_banner(|node| {
         format!("Will resume client connection listeners on node {node}. The node will now accept client connections")
     });
-    set_suspended(call, Suspended::No)
+    set_state(call, "listeners/suspended", Change::End)
 }
 
 fn rotate_logs(call: &Call<'_>) -> Done {

@@ -87,8 +87,6 @@ pub(crate) const VERBS: &[Verb] = &[
     ),
     refused(CTL, "list_ciphers", "Lists ciphers of encode: there is no such encryption here"),
     refused(CTL, "list_hashes", "Lists hashes of encode: there is no such encryption here"),
-    refused(CTL, "reset", "Erases the node: stop the broker and remove its data directory instead"),
-    refused(CTL, "force_reset", "Erases the node: stop the broker and remove its data directory instead"),
     refused(CTL, "force_boot", "A node starts without its peers: there is nothing to force"),
     refused(CTL, "force_standalone_khepri_boot", "There is no Khepri here"),
     refused(CTL, "join_cluster", "There is no cluster to join yet: a node stands alone"),

@@ -10,6 +10,14 @@ use super::verb::{Done, Group, Verb};
 pub(crate) const VERBS: &[Verb] = &[
     Verb::new(
         Group::Settings,
+        "reload",
+        "",
+        "Reads broker.toml again, as SIGHUP does: what can change does, and the keys that need a restart are named",
+        reload,
+    )
+    .or(&["reload_config", "reload_configuration"]),
+    Verb::new(
+        Group::Settings,
         "set_log_level",
         "[--category <category>] <level>",
         "Sets the log level until the next restart: debug, info, warning, error, critical, none",
@@ -48,6 +56,24 @@ fn set_log_level(call: &Call<'_>) -> Done {
     call.banner(&format!("Setting log level to \"{level}\" ..."));
     let category = call.arguments.option("category").unwrap_or("default");
     put(call, "/api/warren/log_level", &json!({"level": level, "category": category}))
+}
+
+fn reload(call: &Call<'_>) -> Done {
+    call.node_banner(|node| format!("Reading the configuration of node {node} again ..."));
+    let reply = call.client.post("/api/warren/configuration/reload", &json!({}))?;
+    not_rabbitmq(call, reply.status)?;
+    if reply.status == 400 {
+        return Err(CtlError::failed(code::DATA, format!("nothing has changed:\n{}", reply.reason())));
+    }
+    let report = reply.success()?.json();
+    call.document(&report, || {
+        let keys = |list: &str| report[list].as_array().cloned().unwrap_or_default();
+        let mut lines = Vec::new();
+        for (word, list) in [("changed", "changed"), ("needs a restart", "needs_restart")] {
+            lines.extend(keys(list).iter().map(|key| format!("{word}: {}\n", key.as_str().unwrap_or_default())));
+        }
+        if lines.is_empty() { "nothing has changed\n".to_owned() } else { lines.concat() }
+    })
 }
 
 fn bad() -> CtlError {

@@ -4,7 +4,7 @@ use super::call::Call;
 use super::error::CtlError;
 use super::{
     connections, definitions, health, help, limits, lists, node, parameters, permissions, plugins, policies, queues,
-    quorum, refused, settings, status, users, vhosts,
+    quorum, refused, settings, status, streams, upgrade, users, vhosts,
 };
 
 /// Which program was called. It decides which verbs there are and what the program is called in help.
@@ -16,6 +16,8 @@ pub enum Tool {
     Diagnostics,
     Queues,
     Plugins,
+    Streams,
+    Upgrade,
 }
 
 impl Tool {
@@ -23,7 +25,7 @@ impl Tool {
     #[must_use]
     pub fn from_program(program: &str) -> Option<Self> {
         let name = program.rsplit('/').next().unwrap_or(program);
-        [Self::Rabbitmqctl, Self::Diagnostics, Self::Queues, Self::Plugins].into_iter().find(|tool| tool.name() == name)
+        ALL_TOOLS.iter().copied().find(|tool| tool.name() == name)
     }
 
     /// As it is typed.
@@ -35,6 +37,8 @@ impl Tool {
             Self::Diagnostics => "rabbitmq-diagnostics",
             Self::Queues => "rabbitmq-queues",
             Self::Plugins => "rabbitmq-plugins",
+            Self::Streams => "rabbitmq-streams",
+            Self::Upgrade => "rabbitmq-upgrade",
         }
     }
 }
@@ -54,6 +58,8 @@ pub(crate) enum Group {
     VirtualHosts,
     Queues,
     QuorumQueues,
+    Streams,
+    Upgrade,
     Operations,
     FeatureFlags,
     Settings,
@@ -63,7 +69,7 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Help,
         Self::Nodes,
         Self::Cluster,
@@ -76,6 +82,8 @@ impl Group {
         Self::VirtualHosts,
         Self::Queues,
         Self::QuorumQueues,
+        Self::Streams,
+        Self::Upgrade,
         Self::Operations,
         Self::FeatureFlags,
         Self::Settings,
@@ -98,6 +106,8 @@ impl Group {
             Self::VirtualHosts => "Virtual hosts",
             Self::Queues => "Queues",
             Self::QuorumQueues => "Quorum queues",
+            Self::Streams => "Streams",
+            Self::Upgrade => "Maintenance and upgrades",
             Self::Operations => "Operations",
             Self::FeatureFlags => "Feature flags",
             Self::Settings => "Configuration and Environment",
@@ -129,7 +139,8 @@ pub(crate) const DIAGNOSTICS: &[Tool] = &[Tool::Diagnostics];
 pub(crate) const BOTH: &[Tool] = &[Tool::Rabbitmqctl, Tool::Diagnostics];
 pub(crate) const QUEUES: &[Tool] = &[Tool::Queues];
 pub(crate) const PLUGINS: &[Tool] = &[Tool::Plugins];
-pub(crate) const ALL_TOOLS: &[Tool] = &[Tool::Rabbitmqctl, Tool::Diagnostics, Tool::Queues, Tool::Plugins];
+pub(crate) const ALL_TOOLS: &[Tool] =
+    &[Tool::Rabbitmqctl, Tool::Diagnostics, Tool::Queues, Tool::Plugins, Tool::Streams, Tool::Upgrade];
 
 impl Verb {
     /// A verb of `rabbitmqctl`.
@@ -192,6 +203,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Verb> {
         vhosts::VERBS,
         queues::VERBS,
         quorum::VERBS,
+        streams::VERBS,
+        upgrade::VERBS,
         settings::VERBS,
         definitions::VERBS,
         plugins::VERBS,
@@ -205,11 +218,24 @@ pub(crate) fn find(tool: Tool, name: &str) -> Option<&'static Verb> {
     all().find(|verb| verb.is_of(tool) && (verb.name == name || verb.aliases.contains(&name)))
 }
 
-/// The verb whose name is most like `name`, if one is like it at all.
+/// The verb that was meant by `name`, if one is like it at all: by its beginning, by a typing mistake or two, or by its words
+/// in whatever order, some of them cut short.
 pub(crate) fn nearest(tool: Tool, name: &str) -> Option<&'static str> {
-    let candidates = all().filter(|verb| verb.is_of(tool)).map(|verb| (distance(name, verb.name), verb.name));
-    let (distance, nearest) = candidates.min()?;
-    (distance <= (name.chars().count() / 3).max(2)).then_some(nearest)
+    let name = name.to_lowercase().replace('-', "_");
+    let of_tool = || all().filter(|verb| verb.is_of(tool));
+    let names = || of_tool().flat_map(|verb| [verb.name].into_iter().chain(verb.aliases.iter().copied()));
+    let shortest = |names: &mut dyn Iterator<Item = &'static str>| names.min_by_key(|verb| (verb.len(), *verb));
+    if let Some(longer) = shortest(&mut names().filter(|verb| name.len() > 2 && verb.starts_with(&name))) {
+        return Some(longer);
+    }
+    let (distance, nearest) = names().map(|verb| (distance(&name, verb), verb)).min()?;
+    if distance <= (name.chars().count() / 3).clamp(1, 4) {
+        return Some(nearest);
+    }
+    let words: Vec<&str> = name.split('_').filter(|word| !word.is_empty()).collect();
+    let is_in = |verb: &&str, word: &&str| word.len() > 2 && verb.split('_').any(|own| own.starts_with(*word));
+    let has_all = |verb: &&str| !words.is_empty() && words.iter().all(|word| is_in(verb, word));
+    shortest(&mut names().filter(has_all))
 }
 
 /// The Levenshtein distance.
@@ -285,7 +311,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_in_each_tool() {
-        for tool in [Tool::Rabbitmqctl, Tool::Diagnostics, Tool::Queues, Tool::Plugins, Tool::Warren] {
+        for tool in ALL_TOOLS.iter().copied().chain([Tool::Warren]) {
             let mut names: Vec<_> = all()
                 .filter(|verb| verb.is_of(tool))
                 .flat_map(|verb| [verb.name].into_iter().chain(verb.aliases.iter().copied()))
@@ -298,11 +324,21 @@ mod tests {
 
     #[test]
     fn a_typing_mistake_finds_the_verb() {
-        for (typed, meant) in
-            [("list_quueues", "list_queues"), ("ad_user", "add_user"), ("cluster-status", "cluster_status")]
-        {
+        for (typed, meant) in [
+            ("list_quueues", "list_queues"),
+            ("ad_user", "add_user"),
+            ("cluster-status", "cluster_status"),
+            ("List_Queues", "list_queues"),
+            ("list_perm", "list_permissions"),
+            ("user_add", "add_user"),
+            ("stauts", "status"),
+            ("queues_list", "list_queues"),
+            ("set_perm", "set_permissions"),
+        ] {
             assert_eq!(nearest(Tool::Rabbitmqctl, typed), Some(meant));
         }
-        assert_eq!(nearest(Tool::Rabbitmqctl, "xyzzy_frobnicate"), None);
+        for typed in ["xyzzy_frobnicate", "x", "", "_"] {
+            assert_eq!(nearest(Tool::Rabbitmqctl, typed), None, "{typed}");
+        }
     }
 }

@@ -231,6 +231,13 @@ impl Failure {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", reason)
     }
 
+    /// 503 of a health check.
+    #[must_use]
+    pub(crate) fn unhealthy(reason: &str) -> Self {
+        let body = json!({"status": "failed", "reason": reason});
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, body: Some(body), challenge: false }
+    }
+
     /// 400 of a key that is needed and not there.
     #[must_use]
     pub(crate) fn keys_missing(keys: &[&str]) -> Self {

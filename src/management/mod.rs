@@ -33,9 +33,9 @@ use crate::broker::Broker;
 use crate::model::ids::Timestamp;
 
 pub use cors::Browsers;
-pub use definitions::import_text;
+pub use definitions::{Report, import_text};
 pub use identity::Origin;
-pub use node::{Certificate, Listener, Node, NodeFacts};
+pub use node::{Certificate, Listener, Node, NodeFacts, Reloaded, ServiceState};
 pub use passwords::PasswordRules;
 pub use routes::{Scope, serve};
 pub use sampler::Sampler;

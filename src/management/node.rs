@@ -1,11 +1,14 @@
 //! What only the server knows of this process, and what only it can do.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::broker::Eventually;
 use crate::model::ids::Timestamp;
+
+use super::Management;
 
 /// A listening socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +53,45 @@ pub struct NodeFacts {
     pub log_files: Vec<String>,
 }
 
+/// What came of reading the configuration again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// The keys that have changed.
+    pub changed: Vec<&'static str>,
+    /// The keys whose other value needs a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// Why the node does not serve clients, if it does not. A start begins with none of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceState {
+    /// By `suspend_listeners`: no new connections.
+    pub suspended: bool,
+    /// By `rabbitmq-upgrade drain`: under maintenance.
+    pub drained: bool,
+    /// By `stop_app`.
+    pub stopped: bool,
+}
+
+impl ServiceState {
+    /// Whether nobody can connect.
+    #[must_use]
+    pub fn is_closed(self) -> bool {
+        self.suspended || self.drained || self.stopped
+    }
+
+    /// Why nobody can connect.
+    #[must_use]
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            Self { stopped: true, .. } => Some("the broker is stopped (stop_app): start_app starts it"),
+            Self { drained: true, .. } => Some("the node is under maintenance (drain): revive ends that"),
+            Self { suspended: true, .. } => Some("the listeners are suspended: resume_listeners opens them"),
+            Self { .. } => None,
+        }
+    }
+}
+
 /// A certificate that a listener shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
@@ -72,6 +114,9 @@ pub trait Node: Send + Sync {
     /// Every configuration key with its value and where it comes from, secrets left out.
     fn configuration(&self) -> Value;
 
+    /// Reads the configuration again. What is wrong with it, else; then nothing has changed.
+    fn reload(&self) -> Eventually<Result<Reloaded, String>>;
+
     /// Four random bytes.
     fn salt(&self) -> [u8; 4];
 
@@ -90,12 +135,17 @@ pub trait Node: Send + Sync {
     /// Begins another file of the log, if it goes to one.
     fn rotate_logs(&self) -> Eventually<()>;
 
-    /// Accepts no new client connections, or does again.
-    fn suspend_listeners(&self, suspended: bool);
+    /// Defines what a broker begins with, after everything was removed. Why that cannot be done, else.
+    fn begin_anew(&self, management: Arc<Management>) -> Eventually<Result<(), String>>;
 
-    /// Moves the memory watermark; the alarm is in force afterwards, or is not.
+    fn service(&self) -> ServiceState;
+
+    /// Closes the sockets that clients connect to, or opens them again, and waits until that is done. Why it is not, else.
+    fn set_service(&self, state: ServiceState) -> Eventually<Result<(), String>>;
+
+    /// Moves the memory watermark; an alarm that follows from it is in force when this returns.
     fn set_memory_limit(&self, bytes: u64);
 
-    /// Moves the limit of free disk space; the alarm is in force afterwards, or is not.
+    /// Moves the limit of free disk space; an alarm that follows from it is in force when this returns.
     fn set_disk_limit(&self, bytes: u64);
 }

@@ -23,7 +23,7 @@ use super::cors::{Asked, content_type};
 use super::definitions;
 use super::endpoints::{
     bindings, channels, connections, events, exchanges, health, limits, nodes, overview, parameters, permissions,
-    policies, queues, users, vhosts, warren,
+    policies, queues, service, users, vhosts, warren,
 };
 use super::identity::{Guard, Identity, Origin};
 
@@ -33,6 +33,8 @@ const PATIENCE_MS: u64 = 30_000;
 const BODY_PATIENCE_MS: u64 = 60_000;
 /// Bytes of a request's body where no login is asked for.
 const STRANGERS_BODY_MAX: usize = 64 * 1024;
+/// An import of many definitions, which is not to be left half done.
+const IMPORT_PATIENCE_MS: u64 = 600_000;
 /// Answers of at least this many bytes are compressed for those who ask for it.
 const COMPRESSED_MIN: usize = 1024;
 
@@ -50,6 +52,14 @@ pub(super) struct Endpoint {
     pub(super) guard: Guard,
     pub(super) summary: &'static str,
     handler: fn(Call) -> Handled,
+}
+
+impl Route {
+    /// Milliseconds that a request may take.
+    fn patience_ms(&self) -> u64 {
+        let imports = ["/api/definitions", "/api/definitions/{vhost}", "/api/all-configuration"];
+        if imports.contains(&self.path) { IMPORT_PATIENCE_MS } else { PATIENCE_MS }
+    }
 }
 
 const fn route(path: &'static str, endpoints: &'static [Endpoint]) -> Route {
@@ -75,6 +85,9 @@ pub(super) static ROUTES: &[Route] = &[
     route("/", &[endpoint!("GET", OPEN, warren::root, "What this broker is")]),
     route("/api", &[endpoint!("GET", OPEN, warren::to_api_page, "Leads to the page about the API")]),
     route("/mgmt", &[endpoint!("GET", OPEN, warren::to_root, "Leads to the first page")]),
+    route("/cli", &[endpoint!("GET", OPEN, warren::cli_page, "Where the command line tool is")]),
+    route("/cli/index.html", &[endpoint!("GET", OPEN, warren::cli_page, "Where the command line tool is")]),
+    route("/cli/rabbitmqadmin", &[endpoint!("GET", OPEN, warren::rabbitmqadmin, "The command line tool")]),
     route("/api/index.html", &[endpoint!("GET", OPEN, warren::api_page, "A page about the API")]),
     route("/api/openapi.json", &[endpoint!("GET", OPEN, warren::openapi, "This description")]),
     route("/metrics", &[endpoint!("GET", OPEN, super::metrics, "Metrics for Prometheus")]),
@@ -375,6 +388,10 @@ pub(super) static ROUTES: &[Route] = &[
         "/api/health/checks/node-is-quorum-critical",
         &[endpoint!("GET", ANY, health::quorum_critical, "No majority depends on this node")],
     ),
+    route(
+        "/api/health/checks/node-is-mirror-sync-critical",
+        &[endpoint!("GET", ANY, health::running, "No mirrored queue depends on this node: there are none")],
+    ),
     route("/api/health/checks/metadata-store/initialized", &[endpoint!("GET", ANY, health::running, "Definitions")]),
     route(
         "/api/health/checks/metadata-store/initialized/with-data",
@@ -405,7 +422,7 @@ pub(super) static ROUTES: &[Route] = &[
         "/api/health/checks/certificate-expiration/{within}/{unit}",
         &[endpoint!("GET", ANY, health::certificate_expiration, "No certificate ends soon")],
     ),
-    route("/api/health/checks/is-in-service", &[endpoint!("GET", OPEN, health::running, "The node serves")]),
+    route("/api/health/checks/is-in-service", &[endpoint!("GET", OPEN, health::in_service, "The node serves")]),
     route(
         "/api/health/checks/below-node-connection-limit",
         &[endpoint!("GET", OPEN, health::below_connection_limit, "There is room for a connection")],
@@ -421,6 +438,7 @@ pub(super) static ROUTES: &[Route] = &[
     route("/api/reset", &[endpoint!("DELETE", ADMIN, overview::reset, "Forgets statistics")]),
     route("/api/reset/{node}", &[endpoint!("DELETE", ADMIN, overview::reset, "Forgets a node's statistics")]),
     route("/api/rebalance/queues", &[endpoint!("POST", ADMIN, queues::rebalance, "Moves leaders")]),
+    route("/api/auth", &[endpoint!("GET", OPEN, warren::auth, "How browsers are to log in")]),
     route(
         "/api/auth/attempts/{node}",
         &[
@@ -444,6 +462,10 @@ pub(super) static ROUTES: &[Route] = &[
         "/api/warren/environment",
         &[endpoint!("GET", ADMIN, warren::environment, "The configuration, and from where")],
     ),
+    route(
+        "/api/warren/configuration/reload",
+        &[endpoint!("POST", ADMIN, warren::reload, "Reads the configuration again")],
+    ),
     route("/api/warren/log_level", &[endpoint!("PUT", ADMIN, warren::set_log_level, "Sets the log's level")]),
     route("/api/warren/log_tail", &[endpoint!("GET", ADMIN, warren::log_tail, "The last lines of the log's file")]),
     route(
@@ -458,9 +480,27 @@ pub(super) static ROUTES: &[Route] = &[
     route(
         "/api/warren/listeners/suspended",
         &[
-            endpoint!("POST", ADMIN, warren::suspend_listeners, "Accepts no new connections"),
-            endpoint!("DELETE", ADMIN, warren::resume_listeners, "Accepts connections again"),
+            endpoint!("POST", ADMIN, service::suspend_listeners, "Closes the sockets that clients connect to"),
+            endpoint!("DELETE", ADMIN, service::resume_listeners, "Opens them again"),
         ],
+    ),
+    route(
+        "/api/warren/maintenance",
+        &[
+            endpoint!("POST", ADMIN, service::drain, "Takes the node out of service and closes all connections"),
+            endpoint!("DELETE", ADMIN, service::revive, "Takes it back into service"),
+        ],
+    ),
+    route(
+        "/api/warren/app/stopped",
+        &[
+            endpoint!("POST", ADMIN, service::stop_app, "Stops the broker, while the process goes on"),
+            endpoint!("DELETE", ADMIN, service::start_app, "Starts it again"),
+        ],
+    ),
+    route(
+        "/api/warren/definitions",
+        &[endpoint!("DELETE", ADMIN, service::reset, "Removes everything and begins anew, once the broker is stopped")],
     ),
     route("/api/warren/authenticate", &[endpoint!("POST", ADMIN, warren::authenticate, "Tries a login")]),
 ];
@@ -625,18 +665,18 @@ async fn dispatch(
         topology,
     };
     let user = call.identity.acting_user();
-    let patience = management.node.pause(PATIENCE_MS);
+    let patience = management.node.pause(route.patience_ms());
     tokio::select! {
         answer = acting_for(Some(user), (endpoint.handler)(call)) => answer,
-        () = patience => Err(Failure::unavailable(unfinished(management))),
+        () = patience => Err(Failure::unavailable(unfinished(management, route.patience_ms()))),
     }
 }
 
 /// Why a request was not finished: what is durable waits for the disk.
-fn unfinished(management: &Management) -> String {
+fn unfinished(management: &Management, patience_ms: u64) -> String {
     let facts = management.node.facts();
     let cause = if facts.disk_alarm { "the disk is full" } else { "the disk or a queue does not answer" };
-    format!("not finished after {} s: {cause}. What was asked for may still take effect", PATIENCE_MS / 1000)
+    format!("not finished after {} s: {cause}. What was asked for may still take effect", patience_ms / 1000)
 }
 
 async fn read_body(body: Body, max: usize) -> Result<Bytes, Failure> {

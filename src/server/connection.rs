@@ -131,7 +131,7 @@ pub(super) async fn serve(
         outbox.push_one(alarm);
     }
     tell_accepted(id, &link);
-    let mut protocol = Connection::new(Arc::clone(&shared.amqp), id, seed, accepted).with_record(&record);
+    let mut protocol = Connection::new(shared.amqp.load_full(), id, seed, accepted).with_record(&record);
     protocol.set_requests_max(REQUESTS_MAX);
     if let Some(user) = external {
         protocol.offer_external(user);

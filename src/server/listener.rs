@@ -3,16 +3,20 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 use crate::config::Listening;
+use crate::management::ServiceState;
 
 use super::admission::Accepting;
 use super::opening::Opening;
 use super::{ServerError, Shared, connection};
+
+/// Before a port that another program has is tried again.
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listens; returns the address it got.
 pub(super) fn start(
@@ -24,31 +28,37 @@ pub(super) fn start(
 ) -> Result<SocketAddr, ServerError> {
     let accepting = Accepting::new(listening.key);
     let (listener, bound) = open(listening, backlog)?;
-    tokio::spawn(accept(Arc::clone(shared), Arc::new(opening), accepting, listener, stopped));
+    shared.listening.add_socket();
+    let place = Place { bound, backlog };
+    tokio::spawn(serve(Arc::clone(shared), Arc::new(opening), accepting, listener, place, stopped));
     Ok(bound)
 }
 
 /// Binds an address, for whatever is spoken there; also returns what it got.
 pub(super) fn open(listening: Listening, backlog: u32) -> Result<(TcpListener, SocketAddr), ServerError> {
     let Listening { key, address } = listening;
-    let bind = |address: SocketAddr| {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        let listener = socket.listen(backlog)?;
+    let opened = |address: SocketAddr| {
+        let listener = bind(address, backlog)?;
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };
-    bind(address)
+    opened(address)
         .or_else(|error: io::Error| {
             // All addresses of a host without IPv6 are those of IPv4.
             if address.ip() == Ipv6Addr::UNSPECIFIED && lacks_ipv6(&error) {
-                bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+                opened(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
             } else {
                 Err(error)
             }
         })
         .map_err(|error| ServerError::Listen { key, address, error })
+}
+
+fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(backlog)
 }
 
 fn lacks_ipv6(error: &io::Error) -> bool {
@@ -57,29 +67,70 @@ fn lacks_ipv6(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
-async fn accept(
+/// Where a listener is, also after its socket was closed.
+#[derive(Clone, Copy)]
+struct Place {
+    bound: SocketAddr,
+    backlog: u32,
+}
+
+/// Accepts connections, with a socket that is closed while the node does not serve.
+async fn serve(
     shared: Arc<Shared>,
     opening: Arc<Opening>,
     mut accepting: Accepting,
     listener: TcpListener,
+    place: Place,
     mut stopped: watch::Receiver<bool>,
 ) {
+    let mut state = shared.listening.follow();
+    let mut listener = listener;
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        tokio::select! {
+            () = accept(&shared, &opening, &mut accepting, &listener) => {}
+            _ = state.wait_for(|state| state.is_closed()) => {}
+            _ = stopped.changed() => return,
+        }
+        drop(listener);
+        shared.listening.socket_closed();
+        tracing::info!(address = %place.bound, "listener closed");
+        listener = tokio::select! {
+            listener = reopen(place, &mut state) => listener,
             _ = stopped.changed() => return,
         };
-        match accepted {
-            Ok((_, peer)) if shared.suspended.load(Ordering::Relaxed) => {
-                tracing::debug!(%peer, "connection turned away: listeners are suspended");
+        shared.listening.socket_opened();
+        tracing::info!(address = %place.bound, "listener open again");
+    }
+}
+
+/// Waits until the node is to serve again, and opens the socket, as soon as nobody else has the port.
+async fn reopen(place: Place, state: &mut watch::Receiver<ServiceState>) -> TcpListener {
+    let mut told = false;
+    loop {
+        // Its sender lives as long as the broker.
+        let _ = state.wait_for(|state| !state.is_closed()).await;
+        match bind(place.bound, place.backlog) {
+            Ok(listener) => return listener,
+            Err(error) if told => tracing::debug!(%error, address = %place.bound, "cannot listen yet"),
+            Err(error) => {
+                told = true;
+                tracing::error!(%error, address = %place.bound, "cannot listen again; trying on");
             }
+        }
+        tokio::time::sleep(REOPEN_PAUSE).await;
+    }
+}
+
+async fn accept(shared: &Arc<Shared>, opening: &Arc<Opening>, accepting: &mut Accepting, listener: &TcpListener) {
+    loop {
+        match listener.accept().await {
             Ok((stream, peer)) => {
                 accepting.succeeded();
                 // Who comes from a proxy comes from somewhere else, which the proxy tells later.
                 let source = (!opening.expects_proxy()).then(|| peer.ip().to_canonical());
                 if let Some(place) = shared.admission.enter(&stream, source) {
                     shared.admission.let_leave(&stream).await;
-                    tokio::spawn(connection::serve(Arc::clone(&shared), Arc::clone(&opening), stream, peer, place));
+                    tokio::spawn(connection::serve(Arc::clone(shared), Arc::clone(opening), stream, peer, place));
                 }
             }
             Err(error) => accepting.failed(&error).await,

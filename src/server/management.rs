@@ -70,11 +70,8 @@ pub(super) async fn import(management: &Arc<Management>, config: &Config) -> Res
             tracing::info!(file = %file.display(), "definitions have not changed since they were imported");
             continue;
         }
-        let left_out = import_text(management, &text).await.map_err(|error| failed(&file, error))?;
-        for note in &left_out {
-            tracing::warn!(file = %file.display(), "not imported: {note}");
-        }
-        tracing::info!(file = %file.display(), left_out = left_out.len(), "definitions are imported");
+        let report = import_text(management, &text).await.map_err(|error| failed(&file, error))?;
+        report.log(&file.display().to_string());
         if config.definitions.skip_if_unchanged {
             // It has a name that is never exported.
             let _ = management.broker.set_parameter(None, "", &name, hash.into());

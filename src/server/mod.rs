@@ -13,12 +13,14 @@ mod http_backend;
 mod http_client;
 mod introspection;
 mod listener;
+mod listening;
 mod log_threads;
 mod management;
 mod notify;
 mod opening;
 mod patience;
 mod process;
+mod reload;
 mod settings;
 mod shards;
 mod stream;
@@ -34,6 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -50,6 +53,7 @@ use crate::protocol::amqp091;
 use admission::Admission;
 use alarms::Alarms;
 use clock::Clock;
+use listening::Sockets;
 use process::Process;
 
 use opening::Opening;
@@ -93,7 +97,8 @@ const RESERVE_MIN: u64 = 16 * 1024;
 struct Shared {
     broker: Arc<Broker>,
     clock: Clock,
-    amqp: Arc<amqp091::Settings>,
+    /// For connections that begin.
+    amqp: ArcSwap<amqp091::Settings>,
     /// A quarter of the delivery credit: deliveries are reported as sent in pieces of this size.
     credit_worth: usize,
     alarms: Alarms,
@@ -108,8 +113,7 @@ struct Shared {
     has_spent_reserve: bool,
     /// Of the threads that read the log, those that cannot for now.
     stalled_readers: AtomicUsize,
-    /// New AMQP connections are turned away.
-    suspended: AtomicBool,
+    listening: Sockets,
     /// The log has work for the thread that maintains it.
     care: log_threads::Care,
 }
@@ -147,7 +151,7 @@ fn open(config: &Config, clock: Clock) -> Result<Arc<Shared>, ServerError> {
     Ok(Arc::new(Shared {
         broker,
         clock,
-        amqp: Arc::new(settings::amqp(config)),
+        amqp: ArcSwap::from_pointee(settings::amqp(config)),
         credit_worth: usize::try_from(config.memory.connection_delivery_credit / 4).unwrap_or(usize::MAX),
         alarms: Alarms::default(),
         admission: Admission::new("amqp", settings::amqp_places(config)),
@@ -157,7 +161,7 @@ fn open(config: &Config, clock: Clock) -> Result<Arc<Shared>, ServerError> {
         stalled_readers: AtomicUsize::new(0),
         has_spent_reserve,
         disk,
-        suspended: AtomicBool::new(false),
+        listening: Sockets::default(),
         care: log_threads::Care::default(),
     }))
 }
@@ -238,7 +242,8 @@ async fn serve(loaded: &Loaded, logging: &Arc<Logging>) -> Result<(), ServerErro
     alarms::start(&shared, &config.memory, &config.storage, path);
     tls::watch(&certificates).map_err(ServerError::Signals)?;
     let (stop, stopped) = watch::channel(false);
-    let process = Arc::new(Process::new(&shared, loaded, logging, certificates.clone()));
+    let process = Process::new(&shared, loaded, logging, certificates.clone());
+    reload::watch(&shared, &process)?;
     let management = management::open(&shared, config, &process).await;
     management::import(&management, config).await?;
     let mut ready = listen(&shared, config, certificates.amqp.as_ref(), &process, &stopped)?;
@@ -254,10 +259,11 @@ async fn serve(loaded: &Loaded, logging: &Arc<Logging>) -> Result<(), ServerErro
         // Nothing more is promised, and nobody is told: what was promised is on the disk.
         Some(error) = failure.recv() => return Err(ServerError::Log { path: path.clone(), error }),
     }
-    supervisor.stopping(config.shutdown.timeout);
+    let patience = process.loaded.lock().config.shutdown.timeout;
+    supervisor.stopping(patience);
     let _ = stop.send(true);
     management::stop(&management);
-    close_connections(&shared, &shard_tasks, config.shutdown.timeout).await;
+    close_connections(&shared, &shard_tasks, patience).await;
     shared.stopping.store(true, Ordering::Release);
     shared.broker.stop_log();
     let written = writer.await;

@@ -1,9 +1,7 @@
 //! This process, as the management API asks about it.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -11,44 +9,48 @@ use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
 use crate::broker::Eventually;
-use crate::config::{Loaded, machine_memory};
+use crate::config::{Config, Loaded, machine_memory};
 use crate::logging::Logging;
-use crate::management::{Certificate, Listener, Node, NodeFacts};
+use crate::management::{Certificate, Listener, Management, Node, NodeFacts, Reloaded, ServiceState};
 use crate::model::ids::Timestamp;
 
 use super::admission::Admission;
 use super::tls::Certificates;
-use super::{Shared, alarms};
+use super::{Shared, alarms, definitions, reload};
 
 /// See the module's documentation.
 pub(super) struct Process {
     shared: Arc<Shared>,
-    configuration: Value,
-    data_directory: String,
+    /// As it is in force.
+    pub(super) loaded: Mutex<Loaded>,
+    /// As it was at the start.
+    config: Arc<Config>,
+    itself: Weak<Self>,
     config_files: Vec<String>,
     tls: Certificates,
     started: Timestamp,
     listeners: Mutex<Vec<Listener>>,
     admissions: Mutex<Vec<Arc<Admission>>>,
-    logging: Arc<Logging>,
+    pub(super) logging: Arc<Logging>,
     /// Somebody wants the broker to stop.
     pub(super) stop: Notify,
 }
 
 impl Process {
-    pub(super) fn new(shared: &Arc<Shared>, loaded: &Loaded, logging: &Arc<Logging>, tls: Certificates) -> Self {
-        Self {
+    pub(super) fn new(shared: &Arc<Shared>, loaded: &Loaded, logging: &Arc<Logging>, tls: Certificates) -> Arc<Self> {
+        Arc::new_cyclic(|itself| Self {
             shared: Arc::clone(shared),
-            configuration: describe(loaded),
+            loaded: Mutex::new(loaded.clone()),
+            config: Arc::new(loaded.config.clone()),
             config_files: loaded.files.iter().map(|file| file.display().to_string()).collect(),
-            data_directory: loaded.config.node.data_dir.display().to_string(),
             started: shared.clock.now(),
             tls,
             listeners: Mutex::default(),
             admissions: Mutex::new(vec![Arc::clone(&shared.admission)]),
             logging: Arc::clone(logging),
             stop: Notify::new(),
-        }
+            itself: Weak::clone(itself),
+        })
     }
 
     /// Some listener's places.
@@ -91,7 +93,7 @@ impl Node for Process {
             threads: entries("/proc/self/task"),
             processors: std::thread::available_parallelism().map_or(1, |count| count.get() as u64),
             process_id: std::process::id(),
-            data_directory: self.data_directory.clone(),
+            data_directory: self.config.node.data_dir.display().to_string(),
             config_files: self.config_files.clone(),
             log_files: self.logging.places(),
         }
@@ -99,8 +101,8 @@ impl Node for Process {
 
     fn listeners(&self) -> Vec<Listener> {
         let listeners = self.listeners.lock().clone();
-        let suspended = self.shared.suspended.load(Ordering::Relaxed);
-        listeners.into_iter().filter(|listener| !suspended || !listener.protocol.starts_with("amqp")).collect()
+        let is_open = !self.service().is_closed() && self.shared.listening.is_open();
+        listeners.into_iter().filter(|listener| is_open || !listener.protocol.starts_with("amqp")).collect()
     }
 
     fn certificates(&self) -> Vec<Certificate> {
@@ -112,7 +114,18 @@ impl Node for Process {
     }
 
     fn configuration(&self) -> Value {
-        self.configuration.clone()
+        describe(&self.loaded.lock())
+    }
+
+    fn reload(&self) -> Eventually<Result<Reloaded, String>> {
+        let (shared, itself) = (Arc::clone(&self.shared), Weak::clone(&self.itself));
+        Box::pin(async move {
+            let reload = spawn_blocking(move || match itself.upgrade() {
+                Some(process) => reload::reload(&shared, &process),
+                None => Err("the broker is stopping".to_owned()),
+            });
+            reload.await.unwrap_or_else(|error| Err(error.to_string()))
+        })
     }
 
     fn salt(&self) -> [u8; 4] {
@@ -152,8 +165,23 @@ impl Node for Process {
         })
     }
 
-    fn suspend_listeners(&self, suspended: bool) {
-        self.shared.suspended.store(suspended, Ordering::Relaxed);
+    fn begin_anew(&self, management: Arc<Management>) -> Eventually<Result<(), String>> {
+        let config = Arc::clone(&self.config);
+        Box::pin(async move {
+            if config.definitions.load.is_none() {
+                definitions::define(&management.broker, &config).map_err(|error| error.to_string())?;
+            }
+            super::management::import(&management, &config).await.map_err(|error| error.to_string())
+        })
+    }
+
+    fn service(&self) -> ServiceState {
+        self.shared.listening.state()
+    }
+
+    fn set_service(&self, state: ServiceState) -> Eventually<Result<(), String>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { shared.listening.set(state).await })
     }
 
     fn set_memory_limit(&self, bytes: u64) {
@@ -161,7 +189,7 @@ impl Node for Process {
     }
 
     fn set_disk_limit(&self, bytes: u64) {
-        alarms::set_disk_limit(&self.shared, bytes, Path::new(&self.data_directory));
+        alarms::set_disk_limit(&self.shared, bytes, &self.config.node.data_dir);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::{Map, Value, json};
+
 use crate::broker;
 use crate::config::{Config, DefaultQueueType, Expiry, Mechanism, Sync};
 use crate::log::{self, Keeping, SyncMode};
@@ -36,8 +38,31 @@ pub(super) fn broker(config: &Config) -> broker::Settings {
             queues_per_vhost: limit(config.limits.queues_per_vhost),
             exchanges: limit(config.limits.exchanges),
             exchanges_per_vhost: limit(config.limits.exchanges_per_vhost),
+            vhosts: limit(config.limits.vhosts),
         },
+        vhost_defaults: vhost_defaults(config),
     }
+}
+
+/// What new vhosts get. The configuration has neither patterns nor values that cannot be used.
+fn vhost_defaults(config: &Config) -> broker::VhostDefaults {
+    let mut defaults = broker::VhostDefaults::default();
+    for (name, policy) in &config.defaults.operator_policies {
+        let definition: Map<String, Value> =
+            policy.definition().into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+        let value = json!({
+            "pattern": policy.queue_pattern, "definition": definition, "apply-to": policy.apply_to.name(), "priority": 0,
+        });
+        let added = defaults.add_policy(&policy.vhost_pattern, name, &value);
+        assert!(added.is_ok(), "defaults.operator_policies.{name}: {added:?}");
+    }
+    for limits in &config.defaults.vhost_limits {
+        let all = [("max-connections", limits.max_connections), ("max-queues", limits.max_queues)];
+        let value = all.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), limit?.into()))).collect();
+        let added = defaults.add_limits(&limits.pattern, value);
+        assert!(added.is_ok(), "defaults.vhost_limits: {added:?}");
+    }
+    defaults
 }
 
 pub(super) fn log(config: &Config) -> log::Options {

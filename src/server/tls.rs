@@ -172,7 +172,7 @@ impl Current {
     }
 }
 
-/// Looks after changed files and SIGHUP, for as long as the broker runs. Without TLS, SIGHUP does nothing.
+/// Looks after changed files and SIGHUP, for as long as the broker runs.
 ///
 /// # Errors
 /// When the signal cannot be received.
@@ -208,7 +208,7 @@ async fn watch_one(mut hangup: Signal, tls: Option<Arc<Tls>>) {
                     Err(_) => return,
                 }
             }
-            None => tracing::info!("SIGHUP: there are no TLS files to read again"),
+            None => tracing::debug!("SIGHUP: there are no TLS files to read again"),
         }
     }
 }

@@ -29,7 +29,8 @@ class Broker:
         self.process = None
         self.folder = tempfile.TemporaryDirectory(prefix="warren-ctl-")
         self.path = pathlib.Path(self.folder.name)
-        for tool in ("rabbitmqctl", "rabbitmq-diagnostics", "rabbitmq-queues", "rabbitmq-plugins", "rabbitmq-server"):
+        for tool in ("rabbitmqctl", "rabbitmq-diagnostics", "rabbitmq-queues", "rabbitmq-plugins", "rabbitmq-streams",
+                     "rabbitmq-upgrade", "rabbitmq-server"):
             (self.path / tool).symlink_to(BINARY)
         if URI and not flags:
             self.amqp = os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")

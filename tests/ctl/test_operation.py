@@ -8,7 +8,7 @@ import stat
 import tempfile
 import urllib.parse
 
-from support import TIMEOUT, URI, CtlTest, program
+from support import TIMEOUT, URI, Broker, CtlTest, program
 
 
 class Program(CtlTest):
@@ -37,14 +37,20 @@ class Program(CtlTest):
     def test_a_tool_has_its_verbs_alone(self):
         self.fails(64, "not found. \nIt is a command of rabbitmqctl", "add_user", "x", tool="rabbitmq-diagnostics")
         self.works("list_queues", "-q", tool="rabbitmq-diagnostics")
-        self.works("version", tool="rabbitmq-queues")
+        for tool in ("rabbitmq-queues", "rabbitmq-streams", "rabbitmq-upgrade"):
+            self.works("version", tool=tool)
+
+    def test_a_wrong_verb_finds_the_right_one(self):
+        for typed, meant in (("list_quues", "list_queues"), ("list-perm", "list_permissions"), ("user_add", "add_user")):
+            self.fails(64, f"Command '{typed}' not found\\. \nDid you mean '{meant}'\\?", typed)
+        self.fails(64, "It is a command of rabbitmq-upgrade", "drain", tool="rabbitmqctl")
 
     def test_what_has_no_meaning_is_refused(self):
         refused = ["eval", "eval_file", "exec", "remote_shell", "observer", "erlang_version", "erlang_cookie_hash",
                    "erlang_cookie_sources", "maybe_stuck", "runtime_thread_stats", "resolver_info", "resolve_hostname",
                    "list_network_interfaces", "os_env", "command_line_arguments", "log_tail_stream", "certificates",
                    "cipher_suites", "tls_versions", "metadata_store_status", "message_size_stats", "encode", "decode",
-                   "encrypt_conf_value", "decrypt_conf_value", "list_ciphers", "list_hashes", "reset", "force_reset", "force_boot",
+                   "encrypt_conf_value", "decrypt_conf_value", "list_ciphers", "list_hashes", "force_boot",
                    "force_standalone_khepri_boot", "join_cluster", "forget_cluster_node", "list_channel_interceptors",
                    "set_channel_interceptor_priorities", "transfer_leadership", "deactivate_free_disk_space_monitoring"]
         for verb in refused:
@@ -120,10 +126,70 @@ class Definitions(CtlTest):
         self.fails(65, "File /none.json does not exist", "import_definitions", "/none.json")
         self.fails(65, "Failed to deserialise input", "import_definitions", "-", stdin="{bogus")
         summary = self.definitions("import", self.file)
-        self.assertEqual((summary.code, summary.out), (0, "queues: 0 new, 0 changed, 1 unchanged\n"), summary)
+        self.assertEqual((summary.code, summary.out), (0, "queues: 0 made, 0 changed, 1 unchanged, 0 skipped\n"), summary)
         queues = {"queues": [{**queue, "name": "ctl-newer"}, queue]}
         summary = self.definitions("import", "-", "--vhost", self.vhost, "--json", stdin=json.dumps(queues))
-        self.assertEqual((summary.code, summary.json()), (0, {"queues": {"new": 1, "changed": 0, "unchanged": 1}}), summary)
+        self.assertEqual(summary.code, 0, summary)
+        made = [f"queue 'ctl-newer' in vhost '{self.vhost}'"]
+        expected = {"made": made, "changed": [], "unchanged": 1, "skipped": [], "partly": []}
+        self.assertEqual(summary.json()["kinds"], {"queues": expected})
+
+    def mixed(self):
+        """Ordinary things, and things that this version does not have."""
+        queue = {"vhost": self.vhost, "durable": True, "auto_delete": False}
+        return {
+            "queues": [{**queue, "name": "ctl-classic", "arguments": {"x-queue-type": "classic"}},
+                       {**queue, "name": "ctl-quorum", "type": "quorum", "arguments": {"x-queue-type": "quorum"}}],
+            "bindings": [{"vhost": self.vhost, "source": "amq.fanout", "destination": name, "destination_type": "queue",
+                          "routing_key": "", "arguments": {}} for name in ("ctl-classic", "ctl-quorum")],
+            "policies": [{"vhost": self.vhost, "name": "ha", "pattern": "^x", "definition": {"ha-mode": "all", "expires": 9000}}],
+        }
+
+    def test_an_import_says_what_it_did_and_what_it_left_out(self):
+        self.file.write_text("\ufeff" + json.dumps(self.mixed()))
+        told = [f"skipped queue 'ctl-quorum' in vhost '{self.vhost}': queues of type 'quorum' are not available in this version",
+                f"skipped binding from exchange 'amq.fanout' to queue 'ctl-quorum' with key '' in vhost '{self.vhost}': "
+                "queue 'ctl-quorum' was skipped",
+                f"partly policy 'ha' in vhost '{self.vhost}': without 'ha-mode', which has no effect here: there are no mirrored queues"]
+        dry = self.definitions("import", "--dry-run", self.file)
+        self.assertIn("Dry run, nothing is changed", dry.out)
+        self.assertEqual(self.rows("list_queues", "-p", self.vhost), [], "a dry run changes nothing")
+        first = self.works("import_definitions", self.file)
+        self.assertRegex(first.out, "(?s)queues: 1 made, 0 changed, 0 unchanged, 1 skipped\n.*bindings: 1 made, 0 changed, 0 unchanged, 1 skipped\n")
+        self.assertEqual(dry.out.split("\n", 1)[1], first.out.split("\n", 1)[1], "the dry run said the same")
+        for line in told:
+            self.assertIn(f"  {line}\n", first.out)
+        again = self.definitions("import", self.file, "--strict")
+        self.assertEqual((again.code, again.err), (65, ""), again)
+        self.assertRegex(again.out, "(?s)queues: 0 made, 0 changed, 1 unchanged, 1 skipped\n.*bindings: 0 made, 0 changed, 1 unchanged, 1 skipped\n")
+        for line in told:
+            self.assertIn(f"  {line}\n", again.out)
+        whole = {"queues": self.mixed()["queues"][:1]}
+        self.assertEqual(self.definitions("import", "-", "--strict", stdin=json.dumps(whole)).code, 0)
+        verbose = self.works("import_definitions", "-", "--verbose", stdin=json.dumps({"queues": [{**whole["queues"][0], "name": "more"}]}))
+        self.assertIn(f"  made queue 'more' in vhost '{self.vhost}'\n", verbose.out)
+
+    def test_options_may_stand_before_the_command(self):
+        self.file.write_text(json.dumps({"queues": self.mixed()["queues"][:1]}))
+        result = program("definitions", *self.broker.target(), "import", self.file)
+        self.assertEqual((result.code, result.out), (0, "queues: 1 made, 0 changed, 0 unchanged, 0 skipped\n"), result)
+        result = program("definitions", *self.broker.target(), "--vhost", self.vhost, "diff", "-", stdin="{}")
+        self.assertEqual((result.code, result.out), (0, ""), result)
+
+    def test_a_difference_of_passwords_is_told_and_not_shown(self):
+        self.works("add_user", self.user, "secret")
+        self.addCleanup(self.ctl, "delete_user", self.user)
+        exported = json.loads(self.works("export_definitions", "-", "-q").out)["users"]
+        own = next(user for user in exported if user["name"] == self.user)
+        others = [user for user in exported if user["name"] != self.user]
+        plain = {"name": self.user, "tags": "", "password": "secret"}
+        for users, out in (([own], ""), ([plain], ""), ([{**plain, "password": "s3cret"}], f"~ user {self.user}: password\n")):
+            document = json.dumps({"users": others + users})
+            self.assertEqual(self.definitions("diff", "-", stdin=document).out, out)
+            shown = self.definitions("diff", "-", "--json", stdin=document).out
+            self.assertFalse("s3cret" in shown or own["password_hash"] in shown, shown)
+        summary = self.definitions("import", "-", stdin=json.dumps({"users": [plain]}))
+        self.assertEqual(summary.out, "users: 0 made, 0 changed, 1 unchanged, 0 skipped\n")
 
     def test_diff(self):
         policy = ["-p", self.vhost, "ttl", "^q"]
@@ -175,8 +241,98 @@ class Settings(CtlTest):
                 self.assertIn(b"CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'", client.recv(4096))
             client.close()
             self.assertFalse(self.answers(), f"connected after {suspend}")
+            self.assertFalse(self.connects(), f"a TCP probe connects after {suspend}")
+            self.fails(69, "is not accepting client connections", "check_running")
+            self.fails(69, "No listener for protocol amqp", "check_protocol_listener", "amqp")
+            port = urllib.parse.urlsplit(self.broker.amqp).port
+            self.fails(69, f"No listener for port {port}", "check_port_listener", port)
+            self.works("ping")
             self.works(resume)
             self.assertTrue(self.answers(), f"not connected after {resume}")
+            self.works("check_running")
+        self.assertFalse(self.maintenance())
+        self.works("drain", tool="rabbitmq-upgrade", out="Will put node .* into maintenance mode.*")
+        self.assertTrue(self.maintenance())
+        self.assertFalse(self.connects(), "a TCP probe connects under maintenance")
+        self.fails(69, "under maintenance", "check_running")
+        self.works("revive", tool="rabbitmq-upgrade")
+        self.assertFalse(self.maintenance())
+        self.assertTrue(self.answers(), "not connected after revive")
+        self.works("await_online_quorum_plus_one", "-t", "5", tool="rabbitmq-upgrade")
+        self.works("await_online_synchronized_mirror", tool="rabbitmq-upgrade")
+        self.works("post_upgrade", tool="rabbitmq-upgrade")
+        self.works("stop_app")
+        for check, *words in (["check_local_alarms"], ["check_virtual_hosts"], ["check_if_node_is_quorum_critical"],
+                              ["check_if_metadata_store_is_initialized"], ["check_certificate_expiration"]):
+            self.fails(69, "stop_app", check, *words)
+        self.works("start_app")
+        self.works("check_local_alarms")
+
+    def maintenance(self):
+        return self.rows("status")["is_under_maintenance"]
+
+    def test_streams(self):
+        tool = {"tool": "rabbitmq-streams"}
+        for verb in ("list_stream_connections", "list_stream_consumers", "list_stream_publishers",
+                     "list_stream_consumer_groups", "list_stream_group_consumers"):
+            self.assertEqual(self.rows(verb, **tool), [])
+        self.ctl("delete_vhost", self.vhost)
+        self.works("add_vhost", self.vhost)
+        self.addCleanup(self.ctl, "delete_vhost", self.vhost)
+        definitions = json.dumps({"queues": [{"vhost": self.vhost, "name": "q", "durable": True}]})
+        self.works("import_definitions", "-", stdin=definitions)
+        for verb, *words in (["stream_status"], ["add_replica", "n"], ["delete_replica", "n"], ["restart_stream"],
+                             ["list_stream_tracking"], ["set_stream_retention_policy", "1D"]):
+            self.fails(65, "stream 'none' was not found in virtual host", verb, "-p", self.vhost, "none", *words, **tool)
+            self.fails(65, "queue 'q' in virtual host '.*' is no stream but of type classic", verb, "-p", self.vhost, "q", *words, **tool)
+        self.fails(65, "is no stream", "reset_offset", "-p", self.vhost, "--stream", "q", "--reference", "r", **tool)
+        for verb in ("add_super_stream", "delete_super_stream", "coordinator_status", "activate_stream_consumer"):
+            self.fails(69, f"{verb} is not available\\. .* no streams in this version", verb, "x", **tool)
+
+    def test_a_reset_leaves_what_a_new_broker_has(self):
+        if not self.is_warren():
+            self.skipTest("it would erase a broker that is not ours")
+        other = Broker("--set", "defaults.user=first")
+        self.addCleanup(other.stop)
+        other.start()
+        self.addCleanup(setattr, self, "broker", self.broker)
+        self.broker = other
+        new = json.loads(self.works("export_definitions", "-", "-q").out)
+        self.works("add_vhost", self.vhost)
+        self.works("enable_vhost_deletion_protection", self.vhost)
+        self.works("add_user", self.user, "x")
+        self.works("set_global_parameter", "note", '"x"')
+        self.works("import_definitions", "-", stdin='{"queues": [{"vhost": "/", "name": "q", "durable": true}]}')
+        for verb, *before in (["reset", "stop_app"], ["force_reset"]):
+            self.works("add_vhost", "another")
+            if before:
+                self.fails(69, "stop it with stop_app first", verb)
+                self.works(*before)
+            self.works(verb, out=".*esetting node .* ...\n")
+            again = json.loads(self.works("export_definitions", "-", "-q").out)
+            for kind in ("vhosts", "permissions", "queues", "parameters", "global_parameters"):
+                self.assertEqual(again[kind], new[kind], kind)
+            self.assertEqual([user["name"] for user in again["users"]], ["first"])
+            self.works("start_app")
+
+    def test_an_alarm_is_in_force_when_the_command_returns(self):
+        if not self.is_warren():
+            self.skipTest("what only Warren's API has")
+        for verb, high, low, kind in (("set_vm_memory_high_watermark", ["absolute", "1"], ["0.6"], "memory"),
+                                      ("set_disk_free_limit", ["1000TB"], ["50MB"], "disk")):
+            for _ in range(5):
+                self.works(verb, *high)
+                self.fails(69, "alarms in effect", "check_local_alarms")
+                self.works(verb, *low)
+                self.works("check_local_alarms")
+
+    def connects(self):
+        place = urllib.parse.urlsplit(self.broker.amqp)
+        try:
+            socket.create_connection((place.hostname, place.port), TIMEOUT).close()
+            return True
+        except ConnectionRefusedError:
+            return False
 
     def connected(self):
         """A socket on which an AMQP connection is open, and all of that is read."""

@@ -23,7 +23,8 @@ from chroot import Chroot, Program, until
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 UNIT = "/lib/systemd/system/warren.service"
 UNIT_PLACES = (UNIT, "/usr" + UNIT)
-TOOLS = ("rabbitmq-server", "rabbitmqctl", "rabbitmq-diagnostics", "rabbitmq-queues", "rabbitmq-plugins")
+TOOLS = ("rabbitmq-server", "rabbitmqctl", "rabbitmq-diagnostics", "rabbitmq-queues", "rabbitmq-plugins", "rabbitmq-streams",
+         "rabbitmq-upgrade")
 LOCAL = ("127.0.0.1", 5672)
 # An address of this host that is none of the loopback network: who comes from it counts as a stranger.
 STRANGER = "10.9.8.7"

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::metadata::Metadata;
-use super::super::{HashAlgorithm, Limits, PasswordHash, Permission, Settings, TopicPermission, User, UserLimits};
+use super::super::{
+    HashAlgorithm, Limits, PasswordHash, Permission, Settings, TopicPermission, User, UserLimits, VhostDefaults,
+};
 use super::{Change, QueueDefinition};
 use crate::model::entity::{Binding, Destination, Exchange, ExchangeKind, QueueType};
 use crate::model::ids::QueueId;
@@ -33,6 +35,7 @@ fn settings() -> Settings {
         loopback_users: Vec::new(),
         memory_budget: 0,
         limits: Limits::default(),
+        vhost_defaults: VhostDefaults::default(),
     }
 }
 

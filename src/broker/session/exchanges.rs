@@ -49,13 +49,13 @@ impl Session {
             self.check(Access::Read, ResourceKind::Exchange, name.as_str())?;
             self.check(Access::Write, ResourceKind::Exchange, alternate.as_str())?;
         }
-        let max = self.broker.settings.limits.exchanges;
+        let max = self.broker.limits().exchanges;
         if max != 0 && self.broker.topology().exchange_count() >= max {
             return Err(Exception::precondition_failed(format!(
                 "cannot declare exchange '{name}': exchange limit of {max} is reached"
             )));
         }
-        let max = self.broker.settings.limits.exchanges_per_vhost;
+        let max = self.broker.limits().exchanges_per_vhost;
         if max != 0 && self.vhost()?.exchanges.size() >= max {
             return Err(Exception::precondition_failed(format!(
                 "cannot declare exchange '{name}' in vhost '{vhost}': exchange limit of {max} is reached"

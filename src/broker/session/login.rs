@@ -156,7 +156,7 @@ impl Broker {
         if self.stopping.load(Ordering::Acquire) {
             return Err(Exception::new(ReplyCode::ConnectionForced, "broker is stopping"));
         }
-        let max = self.settings.limits.connections;
+        let max = self.limits().connections;
         let before = self.connections.fetch_add(1, Ordering::AcqRel);
         if max != 0 && before >= max {
             self.connections.fetch_sub(1, Ordering::AcqRel);
@@ -193,7 +193,7 @@ impl Broker {
 
     fn count_of_user(&self, user: &User) -> Result<(), Exception> {
         let mut counts = self.per_user.entry(user.name.clone()).or_default();
-        let max = limit_of(user.limits.max_connections, self.settings.limits.connections_per_user);
+        let max = limit_of(user.limits.max_connections, self.limits().connections_per_user);
         if max.is_some_and(|max| counts.connections >= max) {
             let (name, max) = (&user.name, max.unwrap_or_default());
             let text = format!("connection refused for user '{name}': user connection limit ({max}) is reached");
@@ -211,7 +211,7 @@ impl Broker {
 
     /// Counts a channel even when it is refused: its connection closes and uncounts all of its channels.
     pub(super) fn count_channel(&self, user: Option<&User>) -> Result<(), Exception> {
-        let limits = &self.settings.limits;
+        let limits = self.limits();
         let open = self.channels.fetch_add(1, Ordering::AcqRel);
         let mut of_user = 0;
         self.change_counts(user.map(|user| &user.name), |counts| {

@@ -213,7 +213,8 @@ impl Session {
         options: QueueOptions,
     ) -> Result<Option<Answer>, Exception> {
         let vhost = self.login()?.vhost.clone();
-        let (all_max, node_max) = (self.broker.settings.limits.queues, self.broker.settings.limits.queues_per_vhost);
+        let limits = self.broker.limits();
+        let (all_max, node_max) = (limits.queues, limits.queues_per_vhost);
         // The session must be known to the shard, and what it sent before must be there before the queue.
         let shards = self.broker.shard_count();
         (0..shards).for_each(|shard| self.attach(shard));

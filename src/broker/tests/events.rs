@@ -407,7 +407,7 @@ fn administration_is_told_of_with_who_did_it() {
     broker.set_permission(&name(), &"/".into(), Some(Permission::parse("a", "b", "c").unwrap())).unwrap();
     broker.set_permission(&name(), &"/".into(), None).unwrap();
     broker.delete_user(&name());
-    broker.put_vhost(&"new".into(), VhostMetadata::default());
+    broker.put_vhost(&"new".into(), VhostMetadata::default()).expect("no limit");
     broker.delete_vhost(&"new".into()).unwrap();
     let value = serde_json::json!({"pattern": "^q", "definition": {"max-length": 3}, "priority": 1, "apply-to": "all"});
     broker.set_parameter(Some(&"/".into()), "policy", "short", value).unwrap();
@@ -443,7 +443,7 @@ fn a_vhost_goes_with_all_it_has() {
     let broker = broker(1, Limits::default());
     let mut watcher = Client::new(&broker, "/");
     watcher.listen("events", EVENT, &["vhost.deleted", "exchange.deleted", "queue.deleted"]);
-    broker.put_vhost(&"new".into(), VhostMetadata::default());
+    broker.put_vhost(&"new".into(), VhostMetadata::default()).expect("no limit");
     let everything = Permission::parse(".*", ".*", ".*").unwrap();
     broker.set_permission(&"guest".into(), &"new".into(), Some(everything)).unwrap();
     let mut client = Client::new(&broker, "new");

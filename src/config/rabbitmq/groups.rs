@@ -6,6 +6,7 @@ mod listeners;
 mod log;
 mod oauth2;
 mod tls;
+mod vhosts;
 
 use super::super::origin::Origin;
 use super::Translator;
@@ -18,4 +19,5 @@ pub(super) fn translate(translator: &mut Translator<'_>, main: &Origin) {
     oauth2::translate(translator);
     alarms::translate(translator);
     log::translate(translator, main);
+    vhosts::translate(translator);
 }

@@ -151,9 +151,13 @@ pub(super) static KEYS: &[(&str, Meaning)] = &[
     ("definitions.hashing.algorithm", Nothing("files that have not changed are told by another checksum")),
     ("definitions.https.url", Refused(NO_DEFINITIONS_URL)),
     ("definitions.tls.**", Nothing("definitions are read from files alone")),
-    ("vhost_max", Is(&["infinity"], "the number of virtual hosts is not limited")),
-    ("default_policies.**", Nothing("new virtual hosts get no policies by themselves")),
-    ("default_limits.**", Nothing("new virtual hosts get no limits by themselves")),
+    ("vhost_max", Key("limits.vhosts", Unit::Limit)),
+    (
+        "default_policies.operator.*.classic_queues.**",
+        Nothing("there are no mirrored queues, and one version of classic queues"),
+    ),
+    ("default_policies.operator.*.*", Together(&["defaults.operator_policies"])),
+    ("default_limits.vhosts.*.*", Together(&["defaults.vhost_limits"])),
     // Alarms
     ("vm_memory_high_watermark.relative", Together(&["memory.high_watermark"])),
     ("vm_memory_high_watermark.absolute", Together(&["memory.high_watermark"])),

@@ -9,8 +9,23 @@ fn ok() -> Result<Answer, Failure> {
     Ok(Answer::json(json!({"status": "ok"})))
 }
 
+/// 503 while the broker is stopped: then no check succeeds, whatever it is about.
+fn needs_app(call: &Call) -> Result<(), Failure> {
+    let state = call.management.node.service();
+    match state.reason() {
+        Some(reason) if state.stopped => Err(Failure::unhealthy(reason)),
+        _ => Ok(()),
+    }
+}
+
+/// 503 while clients cannot connect.
+fn needs_service(call: &Call) -> Result<(), Failure> {
+    call.management.node.service().reason().map_or(Ok(()), |reason| Err(Failure::unhealthy(reason)))
+}
+
 /// Alarms of the cluster, which is this node.
 pub(crate) async fn alarms(call: Call) -> Result<Answer, Failure> {
+    needs_app(&call)?;
     let facts = call.management.node.facts();
     let node = call.management.settings.node_name.as_str();
     let mut found: Vec<Value> = Vec::new();
@@ -30,12 +45,20 @@ pub(crate) async fn local_alarms(call: Call) -> Result<Answer, Failure> {
 }
 
 /// The broker answers, and its definitions are there.
-pub(crate) async fn running(_call: Call) -> Result<Answer, Failure> {
+pub(crate) async fn running(call: Call) -> Result<Answer, Failure> {
+    needs_app(&call)?;
+    ok()
+}
+
+/// Clients are served: the node is neither stopped, nor under maintenance, nor are its listeners suspended.
+pub(crate) async fn in_service(call: Call) -> Result<Answer, Failure> {
+    needs_service(&call)?;
     ok()
 }
 
 /// A node that is alone has nobody whose majority would be lost.
-pub(crate) async fn quorum_critical(_call: Call) -> Result<Answer, Failure> {
+pub(crate) async fn quorum_critical(call: Call) -> Result<Answer, Failure> {
+    needs_app(&call)?;
     Ok(Answer::json(json!({"status": "ok", "reason": "single node cluster"})))
 }
 
@@ -72,6 +95,7 @@ fn canonical(name: &str) -> &str {
 }
 
 pub(crate) async fn certificate_expiration(call: Call) -> Result<Answer, Failure> {
+    needs_app(&call)?;
     let within: u64 = call.name(0).parse().map_err(|_| Failure::bad_request("Invalid expiration period."))?;
     let days = match call.name(1) {
         "days" | "day" => 1,
@@ -104,14 +128,16 @@ pub(crate) async fn certificate_expiration(call: Call) -> Result<Answer, Failure
 
 /// Connections of clients are accepted.
 pub(crate) async fn ready_to_serve(call: Call) -> Result<Answer, Failure> {
-    if call.management.node.listeners().iter().any(|listener| listener.protocol.starts_with("amqp")) {
-        return ok();
+    needs_service(&call)?;
+    if !call.management.node.listeners().iter().any(|listener| listener.protocol.starts_with("amqp")) {
+        return Ok(Answer::unhealthy(json!({}), "No AMQP listener is active"));
     }
-    Ok(Answer::unhealthy(json!({}), "No AMQP listener is active"))
+    below_connection_limit(call).await
 }
 
 /// There is room for another connection.
 pub(crate) async fn below_connection_limit(call: Call) -> Result<Answer, Failure> {
+    needs_service(&call)?;
     let (open, limit) = call.management.broker.connection_count();
     if limit == 0 || open < limit {
         return ok();
@@ -122,12 +148,14 @@ pub(crate) async fn below_connection_limit(call: Call) -> Result<Answer, Failure
 
 /// The old check: it declared a queue, published and consumed; now it answers.
 pub(crate) async fn aliveness(call: Call) -> Result<Answer, Failure> {
+    needs_service(&call)?;
     call.vhost(0)?;
     ok()
 }
 
 /// The old check of a node.
 pub(crate) async fn node(call: Call) -> Result<Answer, Failure> {
+    needs_service(&call)?;
     if call.names.first().is_some_and(|node| *node != call.management.settings.node_name) {
         return Err(Failure::not_found());
     }
@@ -135,11 +163,13 @@ pub(crate) async fn node(call: Call) -> Result<Answer, Failure> {
 }
 
 /// No quorum queue is without a leader: there is none, or each has this node.
-pub(crate) async fn leaders(_call: Call) -> Result<Answer, Failure> {
+pub(crate) async fn leaders(call: Call) -> Result<Answer, Failure> {
+    needs_app(&call)?;
     ok()
 }
 
 pub(crate) async fn leaders_of_vhost(call: Call) -> Result<Answer, Failure> {
+    needs_app(&call)?;
     call.vhost(0)?;
     ok()
 }

@@ -44,8 +44,11 @@ pub(crate) async fn put_of_vhost(call: Call) -> Result<Answer, Failure> {
     Ok(Answer::done())
 }
 
-/// Whether limits have names that are known, and numbers.
+/// Whether limits have names that are known, and numbers. RabbitMQ writes `[]` for limits that were cleared.
 pub(crate) fn check_vhost_limits(value: &Value) -> Result<(), Failure> {
+    if value.as_array().is_some_and(Vec::is_empty) {
+        return Ok(());
+    }
     let Value::Object(limits) = value else { return Err(invalid("limits have to be an object")) };
     for (name, value) in limits {
         if !VhostLimits::NAMES.contains(&name.as_str()) {

@@ -13,6 +13,7 @@ pub(crate) mod parameters;
 pub(crate) mod permissions;
 pub(crate) mod policies;
 pub(crate) mod queues;
+pub(crate) mod service;
 pub(crate) mod users;
 pub(crate) mod vhosts;
 pub(crate) mod warren;

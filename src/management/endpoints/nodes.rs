@@ -72,7 +72,7 @@ fn render(call: &Call) -> Result<Map<String, Value>, Failure> {
     put("name", settings.node_name.as_str().into());
     put("running", true.into());
     put("type", "disc".into());
-    put("being_drained", false.into());
+    put("being_drained", call.management.node.service().drained.into());
     put("cluster_links", json!([]));
     put("metrics_gc_queue_length", metrics_to_remove());
     put_counters(call, &mut map);

@@ -111,14 +111,16 @@ impl Wanted {
         Ok(Self { password, tags, limits: object.get("limits").map(read_limits).transpose()? })
     }
 
-    /// The user as it is to be. Who is named without a password cannot log in with one.
+    /// The user as it is to be. Who is named without a password cannot log in with one; a password that is the user's
+    /// already stays with its salt.
     #[must_use]
-    pub(crate) fn over(self, name: &UserName, current: Option<&User>, salt: [u8; 4]) -> User {
+    pub(crate) fn over(&self, name: &UserName, current: Option<&User>, salt: [u8; 4]) -> User {
         let mut user = current.cloned().unwrap_or_else(|| User::new(name.clone(), PasswordHash::none(), Vec::new()));
-        user.tags = self.tags;
-        user.password = match self.password {
+        user.tags.clone_from(&self.tags);
+        user.password = match &self.password {
+            Password::Plain(password) if user.password.matches(password.as_bytes()) => user.password,
             Password::Plain(password) => PasswordHash::new(salt, password.as_bytes()),
-            Password::Hash(hash) => hash,
+            Password::Hash(hash) => hash.clone(),
             Password::None => PasswordHash::none(),
         };
         if let Some(limits) = self.limits {

@@ -74,7 +74,7 @@ pub(crate) async fn put(call: Call) -> Result<Answer, Failure> {
     let current = call.topology.vhost(&name).map(|vhost| (*vhost.metadata).clone());
     let metadata = read_metadata(&object, current.unwrap_or_default())?;
     let tracing = object.get("tracing").map(boolean).transpose()?;
-    let existed = put_vhost(&call, &name, metadata);
+    let existed = put_vhost(&call, &name, metadata)?;
     if let Some(tracing) = tracing {
         call.management.broker.set_tracing(&name, tracing);
     }
@@ -83,14 +83,15 @@ pub(crate) async fn put(call: Call) -> Result<Answer, Failure> {
 }
 
 /// Makes a vhost; whoever made it may do everything in it.
-pub(crate) fn put_vhost(call: &Call, name: &VhostName, metadata: VhostMetadata) -> Existed {
+fn put_vhost(call: &Call, name: &VhostName, metadata: VhostMetadata) -> Result<Existed, Failure> {
     let existed = call.management.broker.put_vhost(name, metadata);
+    let existed = existed.map_err(|error| Failure::bad_request(error.to_string()))?;
     if existed == Existed::No {
         let user = call.identity.user_name();
         // The user may be gone by now, or be nobody.
         let _ = call.management.broker.set_permission(&user, name, permissions::everything().ok());
     }
-    existed
+    Ok(existed)
 }
 
 /// Reads what a body says of a vhost, over what is known of it.
@@ -140,7 +141,8 @@ pub(crate) async fn unprotect(call: Call) -> Result<Answer, Failure> {
 async fn set_protection(call: &Call, protection: Protection) -> Result<Answer, Failure> {
     let (name, vhost) = call.vhost(0)?;
     let metadata = VhostMetadata { protection, ..(*vhost.metadata).clone() };
-    call.management.broker.put_vhost(&name, metadata);
+    // It is there, or was deleted meanwhile.
+    call.management.broker.put_vhost(&name, metadata).map_err(|_| Failure::not_found())?;
     call.management.broker.settled().await;
     Ok(Answer::done())
 }

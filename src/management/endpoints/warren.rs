@@ -23,6 +23,12 @@ pub(crate) async fn environment(call: Call) -> Result<Answer, Failure> {
     Ok(Answer::json(call.management.node.configuration()))
 }
 
+/// Reads the configuration again: the keys that have changed, and those whose other value needs a restart.
+pub(crate) async fn reload(call: Call) -> Result<Answer, Failure> {
+    let reloaded = call.management.node.reload().await.map_err(Failure::bad_request)?;
+    Ok(Answer::json(json!({"changed": reloaded.changed, "needs_restart": reloaded.needs_restart})))
+}
+
 /// The configuration, as text for those who read RabbitMQ's.
 pub(crate) async fn effective_configuration(call: Call) -> Result<Answer, Failure> {
     let configuration = call.management.node.configuration();
@@ -73,16 +79,6 @@ pub(crate) async fn set_disk_limit(call: Call) -> Result<Answer, Failure> {
         _ => return Err(Failure::bad_request("a limit is mem_relative (above 0) or absolute (bytes)")),
     };
     call.management.node.set_disk_limit(bytes);
-    Ok(Answer::done())
-}
-
-pub(crate) async fn suspend_listeners(call: Call) -> Result<Answer, Failure> {
-    call.management.node.suspend_listeners(true);
-    Ok(Answer::done())
-}
-
-pub(crate) async fn resume_listeners(call: Call) -> Result<Answer, Failure> {
-    call.management.node.suspend_listeners(false);
     Ok(Answer::done())
 }
 
@@ -189,6 +185,28 @@ pub(crate) async fn api_page(call: Call) -> Result<Answer, Failure> {
 
 pub(crate) async fn to_api_page(_call: Call) -> Result<Answer, Failure> {
     Ok(Answer::redirect("/api/index.html"))
+}
+
+/// The command line tool of RabbitMQ's version 1, as a script of our own.
+const RABBITMQADMIN: &str = include_str!("../cli/rabbitmqadmin");
+
+pub(crate) async fn rabbitmqadmin(call: Call) -> Result<Answer, Failure> {
+    let version = escape(&call.management.settings.version).replace(['"', '\\'], "");
+    Ok(Answer::text("application/octet-stream", RABBITMQADMIN.replace("@VERSION@", &version)))
+}
+
+/// Where the tool is, and how it is had.
+pub(crate) async fn cli_page(_call: Call) -> Result<Answer, Failure> {
+    let page = "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>rabbitmqadmin</title></head>\n<body>\n\
+         <h1>rabbitmqadmin</h1>\n<p>A command line for this API, for Python 3: <a href=\"rabbitmqadmin\">download it</a>, make it \
+         executable (<code>chmod +x rabbitmqadmin</code>) and see <code>./rabbitmqadmin --help</code>. On the machine of the broker \
+         there is <code>warren ctl</code> as well.</p>\n</body>\n</html>\n";
+    Ok(Answer::text("text/html", page.to_owned()))
+}
+
+/// How browsers are to log in: with a name and a password. There is no user interface that would use tokens.
+pub(crate) async fn auth(_call: Call) -> Result<Answer, Failure> {
+    Ok(Answer::json(json!({"oauth_enabled": false})))
 }
 
 pub(crate) async fn to_root(_call: Call) -> Result<Answer, Failure> {

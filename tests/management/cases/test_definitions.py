@@ -129,10 +129,76 @@ class Import(Case):
         topics = {"user": f"{self.vhost}.md5", "exchange": "federation: in", "write": "", "read": ""}
         definitions["topic_permissions"] = [{"vhost": self.vhost, **topics}]
         answer = self.post("definitions?report=true", definitions)
-        told = "\n".join(answer.body["left_out"])
-        parts = ("policy 'mirrored'", "'ha-mode'", "federation-upstream", "binding from 'in'", "topic permission of user")
-        for part in parts:
-            self.assertIn(part, told)
+        parts = {
+            "policies": "policy 'mirrored'",
+            "parameters": "federation-upstream",
+            "bindings": "binding from exchange 'in'",
+            "topic_permissions": "topic permission of user",
+        }
+        for kind, part in parts.items():
+            skipped = answer.body["kinds"][kind]["skipped"]
+            self.assertIn(part, "\n".join(f"{remark['name']}: {remark['reason']}" for remark in skipped))
+        [partly] = answer.body["kinds"]["policies"]["partly"]
+        self.assertIn("'ha-mode'", partly["reason"])
+        # The same again: the report says what happened, every time.
+        again = self.post("definitions?report=true", definitions)
+        self.assertEqual((again.body["made"], again.body["changed"]), (0, 0), again.body)
+        self.assertEqual(again.body["skipped"], answer.body["skipped"])
+        self.assertEqual(again.body["unchanged"], answer.body["made"] + answer.body["changed"] + answer.body["unchanged"])
+        sums = f"made=0, changed=0, unchanged={again.body['unchanged']}, skipped={again.body['skipped']}"
+        self.assertEqual(self.post("definitions", definitions).headers["x-import-summary"], sums)
+
+    def test_a_dry_run_says_what_an_import_would_do_and_does_not(self) -> None:
+        definitions = {"queues": [{"vhost": self.vhost, "name": "q", "durable": True, "arguments": {}}]}
+        answer = self.post("definitions?dry_run=true", definitions)
+        self.assertTrue(answer.body["dry_run"])
+        self.assertEqual(answer.body["kinds"]["queues"]["made"], [f"queue 'q' in vhost '{self.vhost}'"])
+        self.assertEqual(self.get(f"queues/{self.vhost}"), [])
+
+    def test_an_empty_body_defines_nothing(self) -> None:
+        for body in (b"", b" \n", b"\xef\xbb\xbf"):
+            answer = self.broker.client.send("POST", "/api/definitions", login=("guest", "guest"), body=body)
+            self.assertEqual(answer.status, 204, answer)
+
+    def test_a_byte_order_mark_is_passed_over(self) -> None:
+        body = b"\xef\xbb\xbf" + json.dumps({"vhosts": [{"name": self.vhost, "description": "marked"}]}).encode()
+        answer = self.broker.client.send("POST", "/api/definitions", login=("guest", "guest"), body=body)
+        self.assertEqual(answer.status, 204, answer)
+        self.assertEqual(self.get(f"vhosts/{self.vhost}")["description"], "marked")
+
+    def test_limits_that_were_cleared_are_imported(self) -> None:
+        self.put(f"vhost-limits/{self.vhost}/max-queues", {"value": 1})
+        cleared = {"vhost": self.vhost, "component": "vhost-limits", "name": "limits", "value": []}
+        answer = self.post("definitions?report=true", {"parameters": [cleared]})
+        self.assertEqual((answer.body["changed"], answer.body["skipped"]), (1, 0), answer.body)
+        self.assertEqual(self.get(f"vhost-limits/{self.vhost}"), [])
+        answer = self.post("definitions?report=true", {"parameters": [cleared]})
+        self.assertEqual((answer.body["changed"], answer.body["unchanged"]), (0, 1), answer.body)
+
+    def test_a_classic_queue_in_a_vhost_of_quorum_queues(self) -> None:
+        definitions = {
+            "vhosts": [{"name": self.vhost, "default_queue_type": "quorum"}],
+            "queues": [
+                {"vhost": self.vhost, "name": "classic", "type": "classic", "durable": True, "arguments": {}},
+                {"vhost": self.vhost, "name": "untyped", "durable": True, "arguments": {}},
+                {"vhost": self.vhost, "name": "transient", "durable": False, "arguments": {}},
+            ],
+        }
+        answer = self.post("definitions?report=true", definitions)
+        self.assertEqual([queue["name"] for queue in self.get(f"queues/{self.vhost}")], ["classic", "transient"])
+        [skipped] = answer.body["kinds"]["queues"]["skipped"]
+        self.assertEqual(skipped["name"], f"queue 'untyped' in vhost '{self.vhost}'")
+        self.assertIn("'quorum' is the default type of its virtual host", skipped["reason"])
+
+    def test_what_the_broker_refuses_is_told(self) -> None:
+        """A file that is valid, and a broker that has another queue of that name."""
+        self.put(f"queues/{self.vhost}/q", {"durable": True, "arguments": {"x-max-length": 5}})
+        queue = {"vhost": self.vhost, "name": "q", "durable": True, "arguments": {"x-max-length": 6}}
+        answer = self.post("definitions?report=true", {"queues": [queue, queue, {**queue, "arguments": {}}]})
+        reasons = [remark["reason"] for remark in answer.body["kinds"]["queues"]["skipped"]]
+        kept = "it is there already and stays as it is: arguments.x-max-length is 5, in the file 6"
+        self.assertEqual(reasons, [kept, "it stands in the file before, otherwise, and the first one counts"])
+        self.assertEqual(answer.body["unchanged"], 1, "the same again")
 
     def test_refusals_have_rabbitmqs_texts(self) -> None:
         self.put(f"vhost-limits/{self.vhost}/max-queues", {"value": 1})
@@ -160,6 +226,8 @@ class Import(Case):
             "topic_permissions": [{"user": "guest", "exchange": "amq.topic", "write": "("}],
             "vhosts": [{"name": "bad", "default_queue_type": "bogus"}],
             "global_parameters": [{"value": 1}],
+            "bindings ": [{"source": "amq.match", "destination": "orders", "destination_type": "queue", "arguments": {"x-match": "some"}}],
+            "exchanges ": [{"name": "h", "type": "x-consistent-hash", "arguments": {"hash-property": "bogus"}}],
             "permissions ": [{"user": "nobody", **EVERYTHING}],
             "queues ": [{"name": f"q{number}", "durable": True, "arguments": {}} for number in range(3)],
         }

@@ -36,6 +36,10 @@ OURS = {
         {"body": [{"name": "/"}, {"name": "analytics"}, {"name": "imp"}]},
         "`columns` gives what was asked for; RabbitMQ gives everything here",
     ),
+    "errors/get-auth": (
+        {"status": 200, "headers": None, "body": {"oauth_enabled": False}},
+        "404 since 4.3: older user interfaces and tools ask for it before the login",
+    ),
     "errors/publish-array-properties": (
         {"status": 200, "headers": None, "body": {"routed": True}},
         "500: PHP clients send [] for an empty map",
@@ -75,6 +79,7 @@ REFUSED_BODIES = [
 RIGHTS_OURS = [
     (r"GET /api/vhosts/orders/deletion/protection", ".*", ("405",), "500: POST and DELETE only"),
     (r"GET /api/extensions", "administrator|monitoring|.*management", ("200",), "no scripts of a user interface"),
+    (r"GET /api/auth", ".*", ("200",), "404 since 4.3: older user interfaces ask for it before the login"),
     (r"GET /api/auth/attempts/.*/source", "administrator|monitoring", ("200",), "attempts are counted by source"),
     (r"DELETE /api/connections/zz", r"monitoring|.*management", ("404", "401"), "500: there is no such connection"),
 ]
