@@ -4,9 +4,10 @@
 //! from memory. A store without its last key was not finished, and the one before it counts.
 
 use std::fs;
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io::{self, Write};
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -14,9 +15,16 @@ use super::memory::Memory;
 use super::stored::{self, Chunks, Damage, Extent, Gathered, Restoring};
 use super::timeline::TIERS;
 
-/// Lies in the folder while it is opened. Found there, the process ended while it did: sled may have panicked on what
-/// it read, which must not happen again at the next start.
+/// Lies in the folder while it is opened: a line for each start that began to, and one for a panic. sled may panic on
+/// what it reads, which must not end every start.
 const OPENING: &str = "opening";
+
+/// Starts in a row that may end while the folder is opened. Whoever kills a broker that early does not harm the folder;
+/// sled could end the process without a panic (an abort, a full stack), but not more often than this.
+const INTERRUPTED_MAX: usize = 3;
+
+const BEGUN: &str = "begun\n";
+const PANICKED: &str = "panicked\n";
 
 const STORE: &str = "store-";
 
@@ -43,7 +51,7 @@ pub(super) enum DiskError {
     InUse,
     #[error("{0}")]
     Damage(#[from] Damage),
-    #[error("it was being opened when the process ended")]
+    #[error("the process ended {INTERRUPTED_MAX} times in a row while it was opened")]
     Interrupted,
     #[error("the database gave up reading it")]
     Panicked,
@@ -81,14 +89,10 @@ impl Disk {
     /// Opens the folder, which is created if it is missing, and reads all of it.
     pub(super) fn open(folder: &Path, budget_bytes: usize) -> Result<(Self, Memory), DiskError> {
         fs::create_dir_all(folder)?;
-        let opening = folder.join(OPENING);
-        if opening.exists() {
-            return Err(DiskError::Interrupted);
-        }
-        fs::write(&opening, b"")?;
-        // In a build that aborts on a panic only the file above helps.
+        let opening = Opening::begin(folder.join(OPENING))?;
+        // A build that aborts on a panic does not come back from it: the next start finds the note.
         let opened = catch_unwind(AssertUnwindSafe(|| Self::open_newest(folder, budget_bytes)));
-        fs::remove_file(&opening)?;
+        opening.end()?;
         opened.unwrap_or(Err(DiskError::Panicked))
     }
 
@@ -213,6 +217,49 @@ impl Disk {
 
     pub(super) fn size(&self) -> u64 {
         self.store.size_on_disk().unwrap()
+    }
+}
+
+/// The file [`OPENING`] while the folder is opened.
+struct Opening {
+    file: PathBuf,
+    /// The hook for panics that was there before.
+    usual: Arc<PanicHook>,
+}
+
+type PanicHook = dyn Fn(&PanicHookInfo<'_>) + Send + Sync;
+
+impl Opening {
+    fn begin(file: PathBuf) -> Result<Self, DiskError> {
+        let before = match fs::read_to_string(&file) {
+            Ok(before) => before,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error.into()),
+        };
+        if before.contains(PANICKED) {
+            return Err(DiskError::Panicked);
+        }
+        if before.matches(BEGUN).count() >= INTERRUPTED_MAX {
+            return Err(DiskError::Interrupted);
+        }
+        fs::write(&file, before + BEGUN)?;
+        let usual: Arc<PanicHook> = panic::take_hook().into();
+        let (note, and_then) = (file.clone(), Arc::clone(&usual));
+        panic::set_hook(Box::new(move |panic| {
+            // Where that is not possible there are still the starts that are counted.
+            let _ = fs::OpenOptions::new()
+                .append(true)
+                .open(&note)
+                .and_then(|mut file| file.write_all(PANICKED.as_bytes()));
+            and_then(panic);
+        }));
+        Ok(Self { file, usual })
+    }
+
+    fn end(self) -> Result<(), io::Error> {
+        let Self { file, usual } = self;
+        panic::set_hook(Box::new(move |panic| usual(panic)));
+        fs::remove_file(&file)
     }
 }
 

@@ -190,9 +190,26 @@ fn change_value(folder: &Folder, prefix: &[u8], change: fn(&mut [u8])) {
 }
 
 #[test]
+fn a_process_that_was_killed_while_it_opened_the_folder_loses_nothing() {
+    let folder = Folder::new("killed");
+    let history = folder.open();
+    run(&history, 0..20);
+    history.persist().unwrap();
+    drop(history);
+    for interrupted in ["", "begun\n", "begun\nbegun\n"] {
+        fs::write(folder.history().join("opening"), interrupted).unwrap();
+        let history = folder.open();
+        assert_eq!(history.latest(queue("a"), 0).unwrap().value, 19, "after {interrupted:?}");
+        drop(history);
+        assert!(!folder.history().join("opening").exists());
+    }
+}
+
+#[test]
 fn a_damaged_folder_is_set_aside() {
-    let damages: [fn(&Folder); 4] = [
-        |folder| fs::write(folder.history().join("opening"), b"").unwrap(),
+    let damages: [fn(&Folder); 5] = [
+        |folder| fs::write(folder.history().join("opening"), "begun\npanicked\n").unwrap(),
+        |folder| fs::write(folder.history().join("opening"), "begun\nbegun\nbegun\n").unwrap(),
         |folder| {
             fs::remove_dir_all(folder.history()).unwrap();
             fs::write(folder.history(), b"a file").unwrap();
