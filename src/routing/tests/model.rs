@@ -233,7 +233,7 @@ fn assert_same_routes(routing: &RoutingTable, model: &Model, messages: &[(Vec<St
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+    #![proptest_config(ProptestConfig { ..ProptestConfig::with_cases(400) })]
 
     #[test]
     fn routes_as_the_model_does(
