@@ -30,6 +30,11 @@ fn modules_import_only_lower_layers() {
 }
 
 #[test]
+fn the_layers_of_architecture_md_are_those() {
+    assert_clean(&layers::different_rows(&architecture::text()));
+}
+
+#[test]
 fn every_module_has_a_layer() {
     assert_clean(&layers::unknown_modules(&rust_sources("src")));
 }

@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use warren::broker::definitions::{Change, decode_snapshot, encode_changes};
+use warren::broker::definitions::{Change, decode_snapshot, encode_snapshot};
 
 const HEADER_LENGTH: usize = 40;
 
@@ -25,16 +25,16 @@ fuzz_target!(|data: &[u8]| {
 
 /// What was read is written, read and written again. Compared as bytes, since not every number equals itself.
 fn check(changes: &[Change]) {
-    let first = encode_changes(changes, 7);
+    let first = encode_snapshot(changes, 7);
     match decode_snapshot(&first) {
-        Ok(again) => assert_eq!(encode_changes(&again.changes, again.through), first),
+        Ok(again) => assert_eq!(encode_snapshot(&again.changes, again.through), first),
         Err(error) => panic!("what was encoded does not decode: {error}"),
     }
 }
 
 /// A snapshot with a right header before these bytes.
 fn snapshot(count: u8, changes: &[u8]) -> Vec<u8> {
-    let mut bytes = encode_changes(&[], 7);
+    let mut bytes = encode_snapshot(&[], 7);
     bytes.truncate(HEADER_LENGTH);
     bytes.extend_from_slice(changes);
     let length = bytes.len() as u64;

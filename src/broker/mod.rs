@@ -10,6 +10,7 @@
 //! Lock order: a shard, then the metadata, then the journal, then mailboxes and outboxes. None is held across an await.
 
 mod administration;
+mod arguments;
 mod auth;
 mod authority;
 pub mod definitions;

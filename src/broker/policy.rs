@@ -15,7 +15,7 @@ use crate::model::names::RoutingKey;
 use crate::model::policy::AppliedPolicy;
 
 use super::Settings;
-use super::definitions::queue_options;
+use super::arguments::queue_options;
 use crate::model::table::FieldTable;
 
 /// The component of runtime parameters that regular policies are.

@@ -210,7 +210,7 @@ impl Broker {
         let metadata = self.metadata.lock();
         let mut log = self.definitions.lock();
         let through = log.next_index - 1;
-        let snapshot = definitions::encode_snapshot(&metadata, through);
+        let snapshot = definitions::encode_snapshot(&metadata.durable(), through);
         // Changes that are not in the log yet are in the snapshot: it may be ahead, never behind.
         let since = log.since_snapshot;
         log.since_snapshot = 0;

@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use super::source::{Source, identifier, is_word_at};
 
 /// Directories and files below `src/`.
-const PURE: [&str; 9] = [
+const PURE: [&str; 8] = [
     "model/",
     "routing/",
     "queue/",
     "oauth2/",
     "protocol/",
-    "raft/",
     "broker/envelope.rs",
     "broker/shard/",
     "broker/metadata.rs",

@@ -18,8 +18,9 @@ use crate::model::names::{ExchangeName, QueueName, RoutingKey, UserName, VhostNa
 use crate::model::table::{FieldTable, TableError};
 use crate::model::vhost::{Protection, VhostMetadata};
 
+use super::super::arguments::alternate_exchange;
 use super::super::auth::{PasswordHash, PatternError, Permission, TopicPermission, User, UserLimits};
-use super::{Change, QueueDefinition, alternate_exchange};
+use super::{Change, QueueDefinition};
 
 /// The version of changes this code writes, and the newest it reads.
 const VERSION: u8 = 1;

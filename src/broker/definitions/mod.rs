@@ -24,17 +24,17 @@ use serde_json::Value;
 pub use entry::DecodeError;
 pub use files::{FileError, verify};
 pub(super) use files::{load, store};
-pub(super) use snapshot::encode_snapshot;
 use snapshot::through_of;
-pub use snapshot::{Snapshot, SnapshotError, decode_snapshot, encode_changes};
+pub use snapshot::{Snapshot, SnapshotError, decode_snapshot, encode_snapshot};
 
-use crate::model::entity::{Binding, Exchange, Queue, QueueOptions};
+use crate::model::entity::{Binding, Exchange, Queue};
 use crate::model::ids::QueueId;
 use crate::model::names::{ExchangeName, QueueName, UserName, VhostName};
-use crate::model::table::{FieldTable, FieldValue};
+use crate::model::table::FieldTable;
 use crate::model::vhost::VhostMetadata;
 
 use super::Settings;
+use super::arguments::queue_options;
 use super::auth::User;
 
 /// The first id of a queue: 1 is the log of definitions, and the others are reserved.
@@ -161,26 +161,4 @@ impl QueueDefinition {
 /// Whether a queue comes back after a restart.
 pub(super) fn survives(queue: &Queue) -> bool {
     queue.durable && queue.exclusive.is_none()
-}
-
-/// What a queue with these checked arguments does.
-pub(super) fn queue_options(arguments: &FieldTable, auto_delete: bool, settings: &Settings) -> QueueOptions {
-    QueueOptions {
-        auto_delete,
-        consumer_timeout_ms: settings.consumer_timeout_ms,
-        expire_at_head_only: settings.expire_at_head_only,
-        ..QueueOptions::from_arguments(arguments)
-    }
-}
-
-/// The argument that names an exchange's alternate exchange.
-pub(super) const ALTERNATE: &str = "alternate-exchange";
-
-/// The alternate exchange of an exchange with these arguments; the error is a value that is no long string.
-pub(super) fn alternate_exchange(arguments: &FieldTable) -> Result<Option<ExchangeName>, &FieldValue> {
-    match arguments.find(ALTERNATE) {
-        None => Ok(None),
-        Some(value @ FieldValue::LongString(_)) => Ok(value.as_str().map(ExchangeName::new)),
-        Some(other) => Err(other),
-    }
 }

@@ -12,7 +12,6 @@
 //!
 //! Magic, checksum and length stay where they are in all versions, so that a damaged file is never taken for a new one.
 
-use super::super::metadata::Metadata;
 use super::{Change, DecodeError};
 
 const MAGIC: [u8; 8] = *b"WARRNDEF";
@@ -58,14 +57,9 @@ impl SnapshotError {
     }
 }
 
-/// A snapshot of the durable definitions, which contain the log's entries up to `through`.
-pub(in crate::broker) fn encode_snapshot(metadata: &Metadata, through: u64) -> Vec<u8> {
-    encode_changes(&metadata.durable(), through)
-}
-
-/// A snapshot of what these changes make from nothing.
+/// A snapshot of what these changes make from nothing; they contain the log's entries up to `through`.
 #[must_use]
-pub fn encode_changes(changes: &[Change], through: u64) -> Vec<u8> {
+pub fn encode_snapshot(changes: &[Change], through: u64) -> Vec<u8> {
     let mut out = vec![0; HEADER_LENGTH];
     for change in changes {
         let start = out.len();

@@ -8,8 +8,9 @@ use crate::model::entity::{Exchange, Queue};
 use crate::model::names::{ExchangeName, UserName, VhostName};
 use crate::model::vhost::{VhostLimits, VhostMetadata};
 
+use super::super::arguments::alternate_exchange;
 use super::super::auth::User;
-use super::super::definitions::{Change, ReplayError, alternate_exchange};
+use super::super::definitions::{Change, ReplayError};
 use super::super::described::{self, Became};
 use super::super::policy::{OPERATOR_POLICY, POLICY, Policy, PolicyKind, Target, options_of};
 use super::super::topology::VhostTopology;

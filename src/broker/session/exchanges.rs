@@ -7,8 +7,8 @@ use crate::model::names::{ExchangeName, VhostName};
 use crate::model::request::{Answer, DeclareExchange};
 use crate::routing::check_exchange_arguments;
 
+use super::super::arguments::{ALTERNATE, alternate_exchange};
 use super::super::auth::{Access, ResourceKind};
-use super::super::definitions::{ALTERNATE, alternate_exchange};
 use super::{Answers, Session, refuse_default};
 
 impl Session {

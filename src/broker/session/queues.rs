@@ -13,8 +13,8 @@ use crate::model::statistics::ChurnNumber;
 use crate::model::table::{FieldTable, FieldValue};
 use crate::queue::Command;
 
+use super::super::arguments::queue_options;
 use super::super::auth::{Access, ResourceKind};
-use super::super::definitions::queue_options;
 use super::super::envelope::{AskKind, Envelope};
 use super::super::replies::{REPLY_TO, token_of};
 use super::Session;

@@ -3,8 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::snapshot::encode_snapshot;
-use super::super::{DecodeError, SnapshotError, decode_snapshot, encode_changes};
+use super::super::{DecodeError, SnapshotError, decode_snapshot, encode_snapshot};
 use super::*;
 
 #[test]
@@ -38,7 +37,7 @@ fn the_bytes_of_a_change_are_these() {
     let change = Change::RemoveQueue { vhost: "/".into(), queue: "ab".into(), id: QueueId(0x0102) };
     let expected = b"\x01\x06\x01\0\x01\0\0\0/\x02\0\x02\0\0\0ab\x03\0\x08\0\0\0\x02\x01\0\0\0\0\0\0";
     assert_eq!(encoded(&change), expected);
-    let snapshot = encode_changes(&[change], 7);
+    let snapshot = encode_snapshot(&[change], 7);
     assert_eq!(&snapshot[..8], b"WARRNDEF");
     assert_eq!(snapshot[12..40], *b"\x01\0\0\0\x4b\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0");
     assert_eq!(snapshot[40..44], *b"\x1f\0\0\0");
@@ -90,14 +89,14 @@ fn password_hashes_of_another_kind_are_named() {
 }
 
 fn small_snapshot() -> Vec<u8> {
-    encode_changes(&one_of_each(), 42)
+    encode_snapshot(&one_of_each(), 42)
 }
 
 #[test]
 fn a_snapshot_comes_back_as_it_was() {
     let snapshot = decode_snapshot(&small_snapshot()).unwrap();
     assert_eq!((snapshot.through, snapshot.changes), (42, one_of_each()));
-    let empty = decode_snapshot(&encode_snapshot(&Metadata::new(&settings()), u64::MAX)).unwrap();
+    let empty = decode_snapshot(&encode_snapshot(&Metadata::new(&settings()).durable(), u64::MAX)).unwrap();
     assert_eq!((empty.through, empty.changes.len()), (u64::MAX, 1));
 }
 

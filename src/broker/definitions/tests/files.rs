@@ -1,13 +1,13 @@
 //! Snapshots on the disk: generations, damage, and loss of power at every step.
 
-use super::super::{FileError, encode_changes, load, store};
+use super::super::{FileError, encode_snapshot, load, store};
 use super::disk::MemoryDisk;
 use super::*;
 use crate::log::{Severity, Storage};
 
 /// A snapshot that says which one it is.
 fn snapshot(through: u64) -> Vec<u8> {
-    encode_changes(
+    encode_snapshot(
         &[Change::SetVhost { vhost: through.to_string().as_str().into(), metadata: Arc::default() }],
         through,
     )

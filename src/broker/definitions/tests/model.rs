@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::super::User;
+use super::super::super::arguments::{alternate_exchange, queue_options};
 use super::super::super::metadata::Metadata;
-use super::super::{Change, QueueDefinition, alternate_exchange, queue_options};
+use super::super::{Change, QueueDefinition};
 use super::settings;
 use crate::model::entity::{Binding, Destination, Exchange, Queue};
 use crate::model::ids::ConnectionId;

@@ -173,11 +173,11 @@ fn history(operations: Vec<Operation>) -> History {
     let mut metadata = Metadata::new(&settings());
     let mut model = Model::default();
     let mut changes = Vec::new();
-    let mut snapshots = vec![(0, encode_snapshot(&metadata, 0))];
+    let mut snapshots = vec![(0, encode_snapshot(&metadata.durable(), 0))];
     for operation in std::iter::once(Operation::AddVhost("/".into())).chain(operations) {
         model.apply(&mut metadata, operation);
         changes.append(&mut metadata.take_changes());
-        snapshots.push((changes.len(), encode_snapshot(&metadata, changes.len() as u64)));
+        snapshots.push((changes.len(), encode_snapshot(&metadata.durable(), changes.len() as u64)));
     }
     History { metadata, model, changes, snapshots }
 }
