@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use warren::model::ids::{ConnectionId, ConsumerId, MessageIndex, QueueId, Timestamp};
 use warren::model::message::Message;
-use warren::model::request::{Answer, Ask, DeliverEvent, Event, Request};
+use warren::model::request::{Answer, Ask, Delivery, Event, Request};
 use warren::protocol::amqp091::Connection;
 
 const NOW: Timestamp = Timestamp(1_000_000);
@@ -54,9 +54,9 @@ fn deliver(size: usize) {
         for message in &messages {
             index += 1;
             let message = message.clone();
-            let event =
-                DeliverEvent { consumer, queue: QueueId(1), index: MessageIndex(index), redelivered: false, message };
-            peer.connection.handle(Event::Deliver(event), NOW, &mut peer.requests);
+            let (cost, queue) = (message.cost(), QueueId(1));
+            let delivery = Delivery { consumer, index: MessageIndex(index), cost, redelivered: false, message };
+            peer.connection.handle(Event::Deliver { queue, delivery }, NOW, &mut peer.requests);
         }
         assert!(peer.connection.output().len() > BATCH * size, "every delivery is written");
         drain(&mut peer.connection);

@@ -10,8 +10,9 @@ use warren::model::entity::QueueOptions;
 use warren::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, Timestamp};
 use warren::model::message::{Envelope, Message, Properties};
 use warren::model::names::ConsumerTag;
+use warren::model::request::SettleOutcome;
 use warren::model::table::FieldTable;
-use warren::queue::{Command, Durability, Effect, Fifo, OpenGate, Origin, Outcome, Publish, Subscription};
+use warren::queue::{Command, Durability, Effect, Fifo, OpenGate, Origin, Publish, Subscription};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -119,7 +120,7 @@ fn settled(rounds: usize, consumers: u32, prefetch: u16) -> u128 {
             indexes.push(delivery.index);
             if indexes.len() == BATCH {
                 let indexes = std::mem::replace(indexes, Vec::with_capacity(BATCH));
-                let command = Command::Settle { consumer: consumer(serial), indexes, outcome: Outcome::Ack };
+                let command = Command::Settle { consumer: consumer(serial), indexes, outcome: SettleOutcome::Ack };
                 fifo.apply(NOW, command, &mut OpenGate, &mut Vec::new());
             }
         }

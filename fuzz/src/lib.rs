@@ -8,7 +8,7 @@ use warren::model::exception::{Exception, ReplyCode};
 use warren::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, QueueId, Timestamp};
 use warren::model::message::{Body, Envelope, Message, Properties};
 use warren::model::names::QueueName;
-use warren::model::request::{Answer, Ask, ConsumeRequest, DeliverEvent, Event, PublishRequest, Request};
+use warren::model::request::{Answer, Ask, ConsumeRequest, Delivery, Event, PublishRequest, Request};
 use warren::protocol::amqp091::{Connection, Settings, Status};
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -175,7 +175,7 @@ impl Peer {
                     _ => None,
                 };
                 events.push(Event::Answer { channel, answer: answer_to(ask) });
-                events.extend(consumer.map(|consumer| Event::Deliver(delivery(consumer))));
+                events.extend(consumer.map(deliver));
             }
             Request::CloseChannel(channel) => events.push(Event::Answer { channel, answer: Answer::ChannelClosed }),
             Request::CloseConnection => events.push(Event::ConnectionClosed),
@@ -195,7 +195,7 @@ impl Peer {
         let consumer = ConsumerId { connection: ConnectionId(1), serial: channel.serial + 1, channel: channel.number };
         let refused = || Exception::new(ReplyCode::NotFound, "no exchange 'é' in vhost '/'");
         events.push(match self.answered / self.mischief % 10 {
-            0 => Event::Deliver(delivery(consumer)),
+            0 => deliver(consumer),
             1 => Event::Blocked { reason: "low on memory" },
             2 => Event::Unblocked,
             3 => Event::Exception { channel: Some(channel), exception: refused() },
@@ -270,8 +270,11 @@ fn answer_to(ask: Ask) -> Answer {
     }
 }
 
-fn delivery(consumer: ConsumerId) -> DeliverEvent {
-    DeliverEvent { consumer, queue: QueueId(1), index: MessageIndex(1), redelivered: false, message: message() }
+fn deliver(consumer: ConsumerId) -> Event {
+    let message = message();
+    let cost = message.cost();
+    let delivery = Delivery { consumer, index: MessageIndex(1), cost, redelivered: false, message };
+    Event::Deliver { queue: QueueId(1), delivery }
 }
 
 fn message() -> Message {

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::model::request::{DeliverEvent, Event};
+use crate::model::ids::QueueId;
+use crate::model::request::{Delivery, Event};
 
 /// Bytes of direct replies that may wait for a requester that does not read; more are dropped (they are at-most-once).
 const REPLIES_MAX: usize = 1024 * 1024;
@@ -65,13 +66,13 @@ impl Outbox {
     }
 
     /// Adds a direct reply, unless too many wait.
-    pub(super) fn push_reply(&self, delivery: DeliverEvent) -> bool {
-        let cost = delivery.message.cost();
+    pub(super) fn push_reply(&self, delivery: Delivery) -> bool {
+        let cost = delivery.cost;
         if self.replies.fetch_add(cost, Ordering::Relaxed) > REPLIES_MAX {
             self.replies.fetch_sub(cost, Ordering::Relaxed);
             return false;
         }
-        self.push_one(Event::Deliver(delivery));
+        self.push_one(Event::Deliver { queue: QueueId::DIRECT_REPLY, delivery });
         true
     }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 
-use crate::model::ids::{ConsumerId, MessageIndex, QueueId};
+use crate::model::ids::{ConsumerId, MessageIndex};
 use crate::model::message::Message;
-use crate::model::request::DeliverEvent;
+use crate::model::request::Delivery;
 
 use super::outbox::Outbox;
 
@@ -38,10 +38,10 @@ impl ReplyRegistry {
     /// Hands a reply over; replies nobody waits for are dropped.
     pub(super) fn deliver(&self, token: &str, message: Message) {
         if let Some(requester) = self.0.get(token) {
-            requester.outbox.push_reply(DeliverEvent {
+            requester.outbox.push_reply(Delivery {
                 consumer: requester.consumer,
-                queue: QueueId::DIRECT_REPLY,
                 index: MessageIndex(0),
+                cost: message.cost(),
                 redelivered: false,
                 message,
             });

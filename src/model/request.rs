@@ -100,7 +100,9 @@ pub struct Settlement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SettleOutcome {
     Ack,
+    /// Back to its original position.
     Requeue,
+    /// Dead-letter with reason rejected, or drop.
     Reject,
 }
 
@@ -202,7 +204,10 @@ pub enum Event {
     LoginRefused,
     VhostOpened,
     SecretUpdated,
-    Deliver(DeliverEvent),
+    Deliver {
+        queue: QueueId,
+        delivery: Delivery,
+    },
     /// A shard's verdict on the channel's publishes `first..=last`, for all their queues in it: a rejection if one refused.
     Confirm {
         channel: ChannelRef,
@@ -279,12 +284,14 @@ pub enum Internal {
     Consumers { consumers: Vec<(QueueId, ConsumerView)> },
 }
 
-/// A message for a consumer.
-#[derive(Debug)]
-pub struct DeliverEvent {
+/// One message for one consumer.
+#[derive(Clone, Debug)]
+pub struct Delivery {
     pub consumer: ConsumerId,
-    pub queue: QueueId,
+    /// Its place in the queue, which its acknowledgement names.
     pub index: MessageIndex,
+    /// Of the connection's delivery credit, in bytes.
+    pub cost: usize,
     pub redelivered: bool,
     pub message: Message,
 }

@@ -16,13 +16,14 @@ use super::record::Records;
 use super::tally::Tally;
 use super::unacked::{Unacked, UnackedMap};
 use super::{
-    AckMode, Command, Counts, Delivery, Durability, Effect, Gate, IndexRange, Origin, Outcome, Publish, Reach, Reason,
-    Recorded, Reply, Stored, Verdict,
+    AckMode, Command, Counts, Durability, Effect, Gate, IndexRange, Origin, Publish, Reach, Reason, Recorded, Reply,
+    Stored, Verdict,
 };
 use crate::model::consumer::ConsumerView;
 use crate::model::entity::{Overflow, QueueOptions};
 use crate::model::ids::{ConsumerId, MessageIndex, Timestamp};
 use crate::model::message::{Arrival, Message};
+use crate::model::request::{Delivery, SettleOutcome};
 
 /// Consumer timeouts of more unacknowledged deliveries than this are found up to a sixteenth of the timeout late, so
 /// that looking for them stays cheap.
@@ -346,7 +347,7 @@ impl Fifo {
         now: Timestamp,
         consumer: ConsumerId,
         indexes: &[MessageIndex],
-        outcome: Outcome,
+        outcome: SettleOutcome,
         gate: &mut impl Gate,
         effects: &mut Vec<Effect>,
     ) {
@@ -355,21 +356,21 @@ impl Fifo {
         for MessageIndex(index) in indexes {
             let Some((entry, delivered)) = self.unacked.remove(*index, slot) else { continue };
             count += 1;
-            if outcome == Outcome::Ack {
+            if outcome == SettleOutcome::Ack {
                 self.tally.acked += 1;
                 self.tally.processing.add(now.0.saturating_sub(delivered.0));
             }
             match outcome {
-                Outcome::Ack => self.records.left(*index, &entry.message),
-                Outcome::Requeue => self.ready.give_back(*index, entry),
-                Outcome::Reject => self.dead_letter(*index, entry, Reason::Rejected, effects),
+                SettleOutcome::Ack => self.records.left(*index, &entry.message),
+                SettleOutcome::Requeue => self.ready.give_back(*index, entry),
+                SettleOutcome::Reject => self.dead_letter(*index, entry, Reason::Rejected, effects),
             }
         }
         if count == 0 {
             return;
         }
         self.released(slot, consumer, count, gate);
-        if outcome == Outcome::Requeue {
+        if outcome == SettleOutcome::Requeue {
             self.trim(now, effects);
         }
         self.checkout(now, gate, effects);

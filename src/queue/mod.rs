@@ -35,6 +35,7 @@ use crate::model::entity::QueueOptions;
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, Timestamp};
 use crate::model::message::Message;
 use crate::model::names::ConsumerTag;
+use crate::model::request::{Delivery, SettleOutcome};
 use crate::model::table::FieldTable;
 
 pub use dead_letter::DeathHistory;
@@ -78,16 +79,6 @@ pub enum Verdict {
     Rejected,
 }
 
-/// What a consumer decided about a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Ack,
-    /// Back to its original position.
-    Requeue,
-    /// Dead-letter with reason rejected, or drop.
-    Reject,
-}
-
 /// A consumer as it subscribes.
 #[derive(Clone, Debug)]
 pub struct Subscription {
@@ -110,7 +101,7 @@ pub enum Command {
     /// Replies `Kept` when the message is in the queue afterwards and needs a record in the log.
     Enqueue(Publish),
     /// Settles deliveries of one consumer; indexes it does not hold are ignored (a late answer after a requeue).
-    Settle { consumer: ConsumerId, indexes: Vec<MessageIndex>, outcome: Outcome },
+    Settle { consumer: ConsumerId, indexes: Vec<MessageIndex>, outcome: SettleOutcome },
     /// Replies `Subscribed` or `Refused`.
     Subscribe(Subscription),
     /// Ends a consumer; what it holds stays unacknowledged. Replies `Cancelled`.
@@ -219,17 +210,6 @@ pub enum Effect {
     },
     /// Auto-delete or expiry: the queue is empty of purpose and is to be deleted. Emitted once; the machine is finished.
     Gone,
-}
-
-/// One message for one consumer.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    pub consumer: ConsumerId,
-    pub index: MessageIndex,
-    /// What the gate was told that it costs, in bytes.
-    pub cost: usize,
-    pub redelivered: bool,
-    pub message: Message,
 }
 
 // The kind of an effect has its place beside `redelivered`. An effect with more in it than comes before that would need

@@ -24,7 +24,7 @@ enum Step {
     Settle {
         holder: usize,
         picks: Vec<usize>,
-        outcome: Outcome,
+        outcome: SettleOutcome,
     },
     Subscribe {
         channel: usize,
@@ -312,7 +312,7 @@ impl Harness {
     fn command_step(&mut self, step: Step) {
         let no_ack_get = matches!(step, Step::Get { no_ack: true, .. });
         let command = self.command(step);
-        let acks = matches!(command, Command::Settle { outcome: Outcome::Ack, .. });
+        let acks = matches!(command, Command::Settle { outcome: SettleOutcome::Ack, .. });
         let before = self.model.counts();
         let context = format!("{command:?} at {}", self.now);
 
@@ -452,7 +452,8 @@ fn options() -> impl Strategy<Value = QueueOptions> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let outcome = prop_oneof![3 => Just(Outcome::Ack), 2 => Just(Outcome::Requeue), 1 => Just(Outcome::Reject)];
+    let outcome =
+        prop_oneof![3 => Just(SettleOutcome::Ack), 2 => Just(SettleOutcome::Requeue), 1 => Just(SettleOutcome::Reject)];
     let expiration = prop_oneof![3 => Just(None), 1 => (0u64..50).prop_map(Some)];
     prop_oneof![
         12 => (0u8..6, 0usize..6, expiration, any::<bool>(), any::<bool>()).prop_map(

@@ -343,7 +343,7 @@ impl Model {
     fn settle(
         &mut self,
         now: u64,
-        (consumer, indexes, outcome): (ConsumerId, &[MessageIndex], Outcome),
+        (consumer, indexes, outcome): (ConsumerId, &[MessageIndex], SettleOutcome),
         gate: &mut CreditGate,
         effects: &mut Vec<Effect>,
     ) {
@@ -355,12 +355,12 @@ impl Model {
             let Some(at) = self.messages.iter().position(held) else { continue };
             count += 1;
             match outcome {
-                Outcome::Ack => drop(self.messages.remove(at)),
-                Outcome::Requeue => {
+                SettleOutcome::Ack => drop(self.messages.remove(at)),
+                SettleOutcome::Requeue => {
                     self.messages[at].held = None;
                     self.messages[at].requeued = true;
                 }
-                Outcome::Reject => {
+                SettleOutcome::Reject => {
                     let message = self.messages.remove(at);
                     self.dead_letter(message, Reason::Rejected, effects);
                 }
@@ -370,7 +370,7 @@ impl Model {
             return;
         }
         self.settled(consumer, count, gate);
-        if outcome == Outcome::Requeue {
+        if outcome == SettleOutcome::Requeue {
             self.trim(now, effects);
         }
         self.checkout(now, gate, effects);

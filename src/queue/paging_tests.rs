@@ -25,7 +25,7 @@ enum Step {
     },
     Settle {
         count: usize,
-        outcome: Outcome,
+        outcome: SettleOutcome,
     },
     Subscribe {
         prefetch: u16,
@@ -131,7 +131,7 @@ impl Harness {
         self.check();
     }
 
-    fn settle(&mut self, count: usize, outcome: Outcome) {
+    fn settle(&mut self, count: usize, outcome: SettleOutcome) {
         let unacked = self.held.iter().filter(|(_, held)| held.holder.is_some()).map(|(index, _)| *index);
         let indexes: Vec<MessageIndex> = unacked.take(count).map(MessageIndex).collect();
         for serial in 1..self.next_serial {
@@ -212,10 +212,10 @@ impl Harness {
                         continue;
                     };
                     match outcome {
-                        Outcome::Ack => drop(self.held.remove(&index.0)),
-                        Outcome::Requeue => (held.holder, held.redelivered) = (None, true),
+                        SettleOutcome::Ack => drop(self.held.remove(&index.0)),
+                        SettleOutcome::Requeue => (held.holder, held.redelivered) = (None, true),
                         // A dead letter tells.
-                        Outcome::Reject => {}
+                        SettleOutcome::Reject => {}
                     }
                 }
             }
@@ -379,7 +379,7 @@ impl Harness {
             rounds += 1;
         }
         assert_eq!(self.fifo.counts().ready, 0, "all is delivered");
-        self.settle(usize::MAX, Outcome::Ack);
+        self.settle(usize::MAX, SettleOutcome::Ack);
         self.check();
         assert!(self.held.is_empty() && self.disk.records.is_empty(), "nothing is left");
         assert_eq!(self.fifo.memory(), 0);
@@ -396,7 +396,8 @@ fn reach() -> impl Strategy<Value = Reach> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let outcome = prop_oneof![3 => Just(Outcome::Ack), 2 => Just(Outcome::Requeue), 1 => Just(Outcome::Reject)];
+    let outcome =
+        prop_oneof![3 => Just(SettleOutcome::Ack), 2 => Just(SettleOutcome::Requeue), 1 => Just(SettleOutcome::Reject)];
     let expiration = prop_oneof![3 => Just(None), 1 => (0u64..200).prop_map(Some)];
     let publish = (
         1usize..5,

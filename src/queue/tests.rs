@@ -143,9 +143,9 @@ impl Player {
                 consumer: consumer(argument),
                 indexes: words[2..].iter().map(|name| self.indexes[*name]).collect(),
                 outcome: match words[0] {
-                    "ack" => Outcome::Ack,
-                    "requeue" => Outcome::Requeue,
-                    _ => Outcome::Reject,
+                    "ack" => SettleOutcome::Ack,
+                    "requeue" => SettleOutcome::Requeue,
+                    _ => SettleOutcome::Reject,
                 },
             },
             "get" => {
@@ -690,7 +690,7 @@ fn deadlines_are_announced() {
     assert_eq!(apply(10, publish()), Some(60));
     assert_eq!(apply(20, Command::Get { holder, no_ack: false }), Some(320));
     let settle =
-        |index| Command::Settle { consumer: holder, indexes: vec![MessageIndex(index)], outcome: Outcome::Ack };
+        |index| Command::Settle { consumer: holder, indexes: vec![MessageIndex(index)], outcome: SettleOutcome::Ack };
     assert_eq!(apply(30, settle(1)), Some(1020));
     assert_eq!(apply(40, publish()), Some(90));
     assert_eq!(apply(90, Command::Tick), Some(1020));
@@ -747,11 +747,11 @@ fn the_history_of_deaths_travels_with_the_message() {
         let holder = consumer("g");
         let indexes = vec![MessageIndex(1)];
         apply(1, Command::Get { holder, no_ack: false });
-        apply(2, Command::Settle { consumer: holder, indexes: indexes.clone(), outcome: Outcome::Requeue });
+        apply(2, Command::Settle { consumer: holder, indexes: indexes.clone(), outcome: SettleOutcome::Requeue });
         match end {
             "reject" => {
                 apply(3, Command::Get { holder, no_ack: false });
-                apply(4, Command::Settle { consumer: holder, indexes, outcome: Outcome::Reject });
+                apply(4, Command::Settle { consumer: holder, indexes, outcome: SettleOutcome::Reject });
             }
             "expire" => drop(apply(50, Command::Tick)),
             _ => drop(apply(3, publish(None))),

@@ -21,9 +21,9 @@ use crate::model::hash::IdMap;
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
 use crate::model::names::{ExchangeName, QueueName, UserName, VhostName};
 use crate::model::random::Random;
-use crate::model::request::{Answer, Ask, Event, Internal, Request, SettleOutcome, Settlement};
+use crate::model::request::{Answer, Ask, Event, Internal, Request, Settlement};
 use crate::model::statistics::{ConnectionRecord, PublishRun};
-use crate::queue::{Command, Outcome};
+use crate::queue::Command;
 use crate::routing::Targets;
 
 use super::Broker;
@@ -379,11 +379,6 @@ impl Session {
 
     fn settle(&mut self, settlement: Settlement) {
         let Settlement { queue, consumer, indexes, outcome } = settlement;
-        let outcome = match outcome {
-            SettleOutcome::Ack => Outcome::Ack,
-            SettleOutcome::Requeue => Outcome::Requeue,
-            SettleOutcome::Reject => Outcome::Reject,
-        };
         let command = Command::Settle { consumer, indexes, outcome };
         self.send(self.shard_of(queue), Envelope::Command { queue, command, ask: None });
     }

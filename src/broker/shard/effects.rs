@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::model::entity::Queue;
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
-use crate::model::request::{DeliverEvent, Event};
-use crate::queue::{Delivery, Effect, Verdict};
+use crate::model::request::{Delivery, Event};
+use crate::queue::{Effect, Verdict};
 
 use super::super::envelope::{Envelope, LoadRequest};
 use super::super::journal::Held;
@@ -67,9 +67,7 @@ impl Shard {
     }
 
     pub(super) fn deliver(&mut self, queue: QueueId, delivery: Delivery) {
-        let Delivery { consumer, index, redelivered, message, .. } = delivery;
-        let event = DeliverEvent { consumer, queue, index, redelivered, message };
-        self.tell(consumer.connection, Event::Deliver(event));
+        self.tell(delivery.consumer.connection, Event::Deliver { queue, delivery });
     }
 
     /// Adds a verdict to the connection's events.

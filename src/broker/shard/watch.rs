@@ -4,7 +4,8 @@ use crate::model::consumer::ConsumerView;
 use crate::model::ids::{ChannelRef, ConnectionId, QueueId, Timestamp};
 use crate::model::message::Message;
 use crate::model::names::UserName;
-use crate::queue::{Command, Delivery};
+use crate::model::request::Delivery;
+use crate::queue::Command;
 
 use super::super::described;
 use super::super::envelope::AskKind;

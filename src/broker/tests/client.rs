@@ -7,7 +7,7 @@ use super::super::{Broker, Outbox, Session};
 use super::{NOW, PEER};
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, QueueId};
 use crate::model::message::{Body, Envelope, Message, Properties};
-use crate::model::request::{Answer, Ask, DeliverEvent, Event, Mechanism, PublishRequest, Request};
+use crate::model::request::{Answer, Ask, Delivery, Event, Mechanism, PublishRequest, Request};
 
 pub(super) const PUBLISH_CREDIT: u64 = 100_000;
 pub(super) const DELIVERY_CREDIT: u64 = 1500;
@@ -183,10 +183,10 @@ impl Client {
         self.outbox.take(&mut events);
         for event in events {
             match event {
-                Event::Deliver(delivery) => {
+                Event::Deliver { queue, delivery } => {
                     let channel = self.channels.get(&delivery.consumer.channel);
                     if channel.is_some_and(|channel| channel.consumers.get(&delivery.consumer).is_some_and(|c| c.0)) {
-                        oracle.finished.insert((delivery.queue, number_of(&delivery.message)));
+                        oracle.finished.insert((queue, number_of(&delivery.message)));
                     }
                 }
                 Event::Answer { channel, answer: Answer::Got { queue, message, .. } } => {
@@ -225,7 +225,7 @@ impl Client {
 
     fn handle(&mut self, event: Event, oracle: &mut Oracle) {
         match event {
-            Event::Deliver(delivery) => self.on_deliver(&delivery, oracle),
+            Event::Deliver { queue, delivery } => self.on_deliver(queue, &delivery, oracle),
             Event::Confirm { channel, first, last, confirmed } => {
                 for sequence in first..=last {
                     self.verdict(channel, sequence, confirmed, oracle);
@@ -305,16 +305,16 @@ impl Client {
         }
     }
 
-    fn on_deliver(&mut self, delivery: &DeliverEvent, oracle: &mut Oracle) {
-        let DeliverEvent { consumer, queue, index, redelivered, message } = delivery;
+    fn on_deliver(&mut self, queue: QueueId, delivery: &Delivery, oracle: &mut Oracle) {
+        let Delivery { consumer, index, redelivered, message, .. } = delivery;
         self.delivered += message.cost();
         assert!(!self.closed.contains(&consumer.serial), "a delivery on a channel that is closed");
         let channel = self.channels.get_mut(&consumer.channel).unwrap();
         let (no_ack, last) = channel.consumers.get_mut(consumer).expect("a delivery to a consumer that exists");
-        let held = Held { queue: *queue, consumer: *consumer, index: *index, number: number_of(message) };
+        let held = Held { queue, consumer: *consumer, index: *index, number: number_of(message) };
         if channel.closing {
             if *no_ack {
-                oracle.finished.insert((*queue, held.number));
+                oracle.finished.insert((queue, held.number));
             }
             return;
         }

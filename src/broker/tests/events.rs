@@ -112,7 +112,7 @@ impl Client {
         let request =
             PublishRequest { channel: self.channel, message, mandatory: false, sequence: None, transactional: false };
         let told = self.run(vec![Request::Publish(request)]);
-        assert!(told.iter().all(|event| matches!(event, Event::Deliver(_))), "{told:?}");
+        assert!(told.iter().all(|event| matches!(event, Event::Deliver { .. })), "{told:?}");
     }
 
     fn consumer(&mut self) -> ConsumerId {

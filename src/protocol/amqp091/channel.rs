@@ -15,11 +15,11 @@ use super::content::{self, Assembly, ContentHeader, PayloadMax, PublishMethod};
 use super::unacked::{Unacked, UnackedWindow, gather, joins};
 use super::{Settings, method};
 use crate::model::exception::{Exception, ReplyCode};
-use crate::model::ids::{ChannelRef, ConsumerId};
+use crate::model::ids::{ChannelRef, ConsumerId, QueueId};
 use crate::model::message::{Message, Properties};
 use crate::model::names::{ConsumerTag, QueueName};
 use crate::model::random::Random;
-use crate::model::request::{Answer, Ask, DeliverEvent, PublishRequest, Request, SettleOutcome, Settlement};
+use crate::model::request::{Answer, Ask, Delivery, PublishRequest, Request, SettleOutcome, Settlement};
 use crate::model::statistics::{ChannelNumber, ChannelRecord};
 use crate::model::table::check_table;
 
@@ -584,7 +584,8 @@ impl Channel {
         consumer: &Consumer,
         output: &mut Output,
         limit: PayloadMax,
-        delivery: &DeliverEvent,
+        queue: QueueId,
+        delivery: &Delivery,
     ) {
         let statistics = &self.record.statistics;
         if delivery.redelivered {
@@ -595,7 +596,7 @@ impl Channel {
             self.unacked.pass()
         } else {
             statistics.add(ChannelNumber::Delivered, 1);
-            let DeliverEvent { queue, consumer, index, .. } = *delivery;
+            let Delivery { consumer, index, .. } = *delivery;
             let tag = self.unacked.deliver(Unacked { queue, consumer, index });
             statistics.set(ChannelNumber::Unacked, self.unacked.outstanding() as u64);
             tag

@@ -19,7 +19,7 @@ use crate::model::exception::{Exception, ReplyCode};
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
 use crate::model::names::{ConsumerTag, UserName, VhostName};
 use crate::model::random::Random;
-use crate::model::request::{Answer, DeliverEvent, Event, Request};
+use crate::model::request::{Answer, Delivery, Event, Request};
 use crate::model::statistics::{ConnectionRecord, ConnectionState};
 use kept::keeps;
 
@@ -621,7 +621,7 @@ impl Connection {
     /// Handles one event of the broker.
     pub fn handle(&mut self, event: Event, now: Timestamp, requests: &mut Vec<Request>) {
         match event {
-            Event::Deliver(delivery) => self.on_deliver(&delivery),
+            Event::Deliver { queue, delivery } => self.on_deliver(queue, &delivery),
             Event::Confirm { channel, first, last, confirmed } => {
                 if let Some(open) = self.open_channel(channel) {
                     open.confirm(first, last, confirmed);
@@ -703,11 +703,11 @@ impl Connection {
         }
     }
 
-    fn on_deliver(&mut self, delivery: &DeliverEvent) {
-        if delivery.queue != QueueId::DIRECT_REPLY {
-            self.delivered += delivery.message.cost();
+    fn on_deliver(&mut self, queue: QueueId, delivery: &Delivery) {
+        if queue != QueueId::DIRECT_REPLY {
+            self.delivered += delivery.cost;
         }
-        if delivery.queue == QueueId::DIRECT_REPLY && self.output.len() >= OUTPUT_MAX {
+        if queue == QueueId::DIRECT_REPLY && self.output.len() >= OUTPUT_MAX {
             return;
         }
         let number = delivery.consumer.channel;
@@ -715,7 +715,7 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(&number).filter(|channel| channel.phase == Phase::Open) else {
             return;
         };
-        channel.deliver(consumer, &mut self.output, self.limit, delivery);
+        channel.deliver(consumer, &mut self.output, self.limit, queue, delivery);
     }
 
     fn note_confirming(&mut self, number: u16) {

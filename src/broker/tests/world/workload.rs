@@ -355,9 +355,8 @@ impl Node<'_> {
                 (first..=last).for_each(|sequence| self.world.oracle.verdict((id, sequence), confirmed));
             }
             Event::Routed { sequence, verdicts, .. } => self.world.oracle.routed((id, sequence), verdicts),
-            Event::Deliver(delivery) => {
-                let (queue, holder, index) = (delivery.queue, delivery.consumer, delivery.index);
-                self.delivered(peer, (queue, holder, index), &delivery.message);
+            Event::Deliver { queue, delivery } => {
+                self.delivered(peer, (queue, delivery.consumer, delivery.index), &delivery.message);
             }
             Event::Answer { answer, .. } => {
                 let asked = self.peers[peer].asked.take().expect("an answer to something");

@@ -5,7 +5,7 @@ use super::{NOW, frame, method, methods, running, short, started, written};
 use crate::model::ids::{ChannelRef, ConsumerId, MessageIndex, QueueId};
 use crate::model::message::{Envelope, Message, Properties};
 use crate::model::names::ConsumerTag;
-use crate::model::request::{Answer, Ask, DeliverEvent, Event, Request};
+use crate::model::request::{Answer, Ask, Delivery, Event, Request};
 
 /// Opens a channel; its reference.
 fn open(connection: &mut super::Connection, number: u16) -> ChannelRef {
@@ -132,14 +132,14 @@ fn a_requester_that_does_not_read_does_not_fill_the_memory() {
     let message = Message::new(&mut Vec::new(), Envelope::default(), &properties, &[7; 4000]);
     assert!(connection.wants_input());
     for _ in 0..10_000 {
-        let reply = DeliverEvent {
+        let delivery = Delivery {
             consumer,
-            queue: QueueId::DIRECT_REPLY,
             index: MessageIndex(0),
+            cost: message.cost(),
             redelivered: false,
             message: message.clone(),
         };
-        connection.handle(Event::Deliver(reply), NOW, &mut Vec::new());
+        connection.handle(Event::Deliver { queue: QueueId::DIRECT_REPLY, delivery }, NOW, &mut Vec::new());
     }
     assert!(connection.output().len() < 17 * 1024 * 1024);
     assert!(!connection.wants_input(), "answers to more requests would come on top");
