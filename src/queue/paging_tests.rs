@@ -555,7 +555,8 @@ fn a_queue_that_reaches_for_its_head_alone_keeps_and_loads_one_block() {
     fifo.reach(Reach::Head);
     let mut most = 0;
     for index in 1..=1000 {
-        let settle = Command::Settle { consumer: GETTER, indexes: vec![MessageIndex(index)], outcome: Outcome::Ack };
+        let settle =
+            Command::Settle { consumer: GETTER, indexes: vec![MessageIndex(index)], outcome: SettleOutcome::Ack };
         let mut effects = Vec::new();
         fifo.apply(Timestamp(0), settle, &mut OpenGate, &mut effects);
         for effect in effects {
