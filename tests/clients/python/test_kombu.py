@@ -472,10 +472,11 @@ def hello(state, name):
 def test_a_durable_queue_is_deleted_by_who_consumes_from_it(connection, name):
     """py-amqp takes a basic.cancel that comes before delete-ok for the end of what it waits for."""
     channel = connection.channel()
-    queue = Queue(name, channel=channel, durable=True)
+    own = name("own")
+    queue = Queue(own, channel=channel, durable=True)
     queue.declare()
     ended = []
-    channel.basic_consume(name, callback=lambda message: None, on_cancel=ended.append, consumer_tag="own")
-    assert channel.queue_delete(name) == 0
+    channel.basic_consume(own, callback=lambda message: None, on_cancel=ended.append, consumer_tag="own")
+    assert channel.queue_delete(own) == 0
     drain_until(connection, lambda: ended == ["own"], "the consumer has ended")
     queue.declare()
