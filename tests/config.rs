@@ -253,7 +253,7 @@ const MESSAGES: &[(&str, &str)] = &[
     ("compatibility.global_qos = 1", "compatibility.global_qos: expected true or false, got 1"),
     (
         "auth.password_pattern = \"(\"",
-        "auth.password_pattern: \"(\" is not a regular expression: Parsing error at position 1: Opening parenthesis \
+        "auth.password_pattern: \"(\" is not a regular expression: Opening parenthesis \
              without closing parenthesis",
     ),
     ("log.console = false", "log.console: the log has to go somewhere: log.file is empty"),

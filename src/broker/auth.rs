@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq;
 
 use crate::model::exception::Exception;
+use crate::model::expression::PatternFault;
 use crate::model::names::{ExchangeName, UserName, VhostName};
 
 /// What an operation does to a resource.
@@ -75,10 +76,10 @@ enum Matcher {
 
 /// A permission pattern that is not a regular expression.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{pattern:?} is not a regular expression: {reason}")]
+#[error("{pattern:?} is not a regular expression: {fault}")]
 pub struct PatternError {
     pub pattern: String,
-    pub reason: String,
+    pub fault: PatternFault,
 }
 
 impl Pattern {
@@ -86,9 +87,10 @@ impl Pattern {
         let matcher = match pattern {
             "" | "^$" => Matcher::Nothing,
             ".*" | "^.*$" | "^.*" | ".*$" => Matcher::Everything,
-            _ => Regex::new(pattern)
-                .map(|regex| Matcher::Regex(Arc::new(regex)))
-                .map_err(|error| PatternError { pattern: pattern.to_owned(), reason: error.to_string() })?,
+            _ => Regex::new(pattern).map(|regex| Matcher::Regex(Arc::new(regex))).map_err(|error| PatternError {
+                pattern: pattern.to_owned(),
+                fault: PatternFault::of(pattern, &error),
+            })?,
         };
         Ok(Self { text: pattern.into(), matcher })
     }

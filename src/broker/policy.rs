@@ -11,6 +11,7 @@ use fancy_regex::Regex;
 use serde_json::{Map, Value, json};
 
 use crate::model::entity::{DeadLetterTarget, EXPIRY_MAX_MS, Overflow, QueueOptions, QueueType, is_argument_known_to};
+use crate::model::expression::PatternFault;
 use crate::model::names::RoutingKey;
 use crate::model::policy::AppliedPolicy;
 
@@ -118,7 +119,9 @@ impl Policy {
             None => return Err("Key \"pattern\" not found in value".to_owned()),
         };
         let regex = Regex::new(&pattern).map_err(|error| {
-            format!("pattern should be regular expression but is invalid: {{\"{error}\",\n{}1}}", " ".repeat(54))
+            let PatternFault { reason, place } = PatternFault::of(&pattern, &error);
+            let indent = " ".repeat(54);
+            format!("pattern should be regular expression but is invalid: {{\"{reason}\",\n{indent}{place}}}")
         })?;
         let priority = match value.get("priority") {
             None => 0,

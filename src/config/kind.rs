@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use crate::model::expression::PatternFault;
+
 use super::nearest::nearest;
 use super::origin::Problems;
 use super::raw::Raw;
@@ -106,7 +108,8 @@ impl Kind for Expression {
     fn read(&self, key: &str, raw: &Raw, problems: &mut Problems) -> Option<String> {
         let pattern = Text::ANY.read(key, raw, problems)?;
         if let Err(error) = fancy_regex::Regex::new(&pattern) {
-            problems.value(&raw.origin, key, format!("{pattern:?} is not a regular expression: {error}"));
+            let fault = PatternFault::of(&pattern, &error);
+            problems.value(&raw.origin, key, format!("{pattern:?} is not a regular expression: {fault}"));
             return None;
         }
         Some(pattern)

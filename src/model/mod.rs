@@ -4,6 +4,7 @@ pub mod consumer;
 pub mod durations;
 pub mod entity;
 pub mod exception;
+pub mod expression;
 pub mod hash;
 pub mod ids;
 pub mod message;

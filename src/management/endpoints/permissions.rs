@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::broker::{AdministrationError, Existed, Permission, TopicPermission, User};
+use crate::model::expression::PatternFault;
 use crate::model::names::{ExchangeName, UserName, VhostName};
 
 use super::super::answer::{Answer, Failure};
@@ -60,7 +61,7 @@ pub(crate) async fn put(call: Call) -> Result<Answer, Failure> {
 pub(crate) fn read(object: &Map<String, Value>) -> Result<Permission, Failure> {
     let [configure, write, read] = ["configure", "write", "read"].map(|key| pattern(object, key));
     let (configure, write, read) = (configure?, write?, read?);
-    Permission::parse(configure, write, read).map_err(|error| invalid(&error.pattern, &error.reason))
+    Permission::parse(configure, write, read).map_err(|error| invalid(&error.pattern, &error.fault))
 }
 
 fn pattern<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a str, Failure> {
@@ -68,13 +69,14 @@ fn pattern<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a str, Fai
     value.ok_or_else(|| Failure::bad_request(format!("{key} has to be a text")))
 }
 
-fn invalid(pattern: &str, reason: &str) -> Failure {
-    Failure::bad_request(Value::Array(vec!["invalid_regexp".into(), pattern.into(), reason.into()]))
+/// As RabbitMQ says it, but for its texts being lists of characters there.
+fn invalid(pattern: &str, PatternFault { reason, place }: &PatternFault) -> Failure {
+    Failure::bad_request(json!(["invalid_regexp", pattern, [reason, place]]))
 }
 
 /// May do everything.
 pub(crate) fn everything() -> Result<Permission, Failure> {
-    Permission::parse(".*", ".*", ".*").map_err(|error| invalid(&error.pattern, &error.reason))
+    Permission::parse(".*", ".*", ".*").map_err(|error| invalid(&error.pattern, &error.fault))
 }
 
 pub(crate) async fn delete(call: Call) -> Result<Answer, Failure> {
@@ -165,7 +167,7 @@ pub(crate) async fn put_topic(call: Call) -> Result<Answer, Failure> {
 pub(crate) fn read_topic(object: &Map<String, Value>) -> Result<(ExchangeName, TopicPermission), Failure> {
     let exchange = ExchangeName::new(pattern(object, "exchange")?);
     let permission = TopicPermission::parse(pattern(object, "write")?, pattern(object, "read")?)
-        .map_err(|error| invalid(&error.pattern, &error.reason))?;
+        .map_err(|error| invalid(&error.pattern, &error.fault))?;
     Ok((exchange, permission))
 }
 

@@ -8,6 +8,7 @@ use fancy_regex::{Regex, RegexBuilder};
 
 use crate::broker::Topology;
 use crate::model::entity::{ExchangeKind, Queue};
+use crate::model::expression::PatternFault;
 use crate::model::names::{ExchangeName, VhostName};
 use crate::model::statistics::{
     ChannelNumber, ChannelRecord, ConnectionRecord, ConnectionState, ExchangeStatistics, QueueNumber, QueueSum, add_all,
@@ -115,11 +116,12 @@ impl Chosen {
     pub(super) fn read(query: &Query) -> Result<Self, Failure> {
         let mut queues = Vec::new();
         for pattern in query.all("queue") {
-            let refuse = || Failure::bad_request(format!("invalid regular expression: {pattern}"));
+            let refuse = |why: &str| Failure::bad_request(format!("invalid regular expression: {pattern}: {why}"));
             if pattern.len() > PATTERN_MAX {
-                return Err(refuse());
+                return Err(refuse(&format!("more than {PATTERN_MAX} bytes")));
             }
-            queues.push(RegexBuilder::new(pattern).backtrack_limit(BACKTRACKS_MAX).build().map_err(|_| refuse())?);
+            let regex = RegexBuilder::new(pattern).backtrack_limit(BACKTRACKS_MAX).build();
+            queues.push(regex.map_err(|error| refuse(&PatternFault::of(pattern, &error).to_string()))?);
         }
         Ok(Self { vhosts: query.all("vhost").to_vec(), queues })
     }
