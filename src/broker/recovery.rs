@@ -108,15 +108,11 @@ impl Broker {
                 shard.inbox.push_back(Envelope::Adopt { queue, machine: Box::new(machine) });
             }
         }
-        // What is left are queues whose deletion is in the definitions, and whose records were still there at the end. But
-        // when definitions are lost, these may be messages of a queue that was: they are kept for whoever can tell.
+        // What is left are queues whose deletion is in the definitions, and whose records were still there at the end.
         if is_complete {
             let _ = opened.log.retain(&|log| !logs.contains_key(&log.0));
         } else {
-            for (log, _) in logs.iter().filter(|(_, log)| !log.chunks.is_empty()) {
-                let text = format!("log {log} has messages, and no queue is known for it: they are kept on the disk");
-                tell(&[Report { severity: Severity::Loss, text }]);
-            }
+            tell_kept(&logs);
         }
 
         let news = Arc::clone(&metadata.topology().news);
@@ -242,6 +238,14 @@ impl Broker {
             self.submit(Submission { batch, held: Held::default() });
         }
         Ok(())
+    }
+}
+
+/// When definitions are lost, what has no queue may be messages of one that was: they are kept for whoever can tell.
+fn tell_kept(logs: &BTreeMap<u64, RecoveredLog>) {
+    for (log, _) in logs.iter().filter(|(_, log)| !log.chunks.is_empty()) {
+        let text = format!("log {log} has messages, and no queue is known for it: they are kept on the disk");
+        tell(&[Report { severity: Severity::Loss, text }]);
     }
 }
 

@@ -187,7 +187,7 @@ impl<'b> Node<'b> {
         let broker = self.broker;
         // Those that are in a turn are locked in any case.
         let guards: Vec<_> =
-            broker.shards.iter().zip(busy).filter_map(|(cell, busy)| busy.then(|| cell.state.try_lock())).collect();
+            broker.shards.iter().zip(busy).filter(|(_, busy)| *busy).map(|(cell, _)| cell.state.try_lock()).collect();
         act(&mut self.peers);
         drop(guards);
     }

@@ -166,7 +166,7 @@ impl Oracle {
     pub(super) fn purged(&mut self, queue: Place, last: Number) {
         for ((number, origin), fate) in &mut self.fates {
             if *origin == queue && *number <= last {
-                fate.places.entry(queue).or_insert(Seen { gone: true, gone_durably: true, ..Seen::default() });
+                fate.places.entry(queue).or_insert_with(|| Seen { gone: true, gone_durably: true, ..Seen::default() });
             }
         }
     }

@@ -175,10 +175,13 @@ fn rows(samples: &Samples) -> Vec<(u64, Vec<u64>)> {
     samples.at_ms.iter().enumerate().map(|(index, at_ms)| (*at_ms, row(index))).collect()
 }
 
+/// By how much the fields of each subject change, of those that are there.
+type Changes = [Option<[i64; 3]>; 4];
+
 /// What random searches found, each as a script of rounds.
-fn found(steps: &[(i64, usize, [Option<[i64; 3]>; 4])]) {
+fn found<const N: usize>(steps: [(i64, usize, Changes); N]) {
     let mut pair = Pair::new(History::new(BUDGET));
-    for (after_ms, repeat, changes) in steps.iter().copied() {
+    for (after_ms, repeat, changes) in steps {
         let step = Step { after_ms, repeat, changes: changes.to_vec(), reopen: false };
         (0..repeat).for_each(|_| pair.round(&step));
         pair.check().unwrap();
@@ -188,7 +191,7 @@ fn found(steps: &[(i64, usize, [Option<[i64; 3]>; 4])]) {
 #[test]
 fn a_subject_that_is_missing_now_and_then_keeps_its_past() {
     let same = Some([0, 0, 0]);
-    found(&[
+    found([
         (5_000, 8, [None; 4]),
         (5_000, 1, [None, None, same, None]),
         (5_000, 127, [None, None, None, same]),
