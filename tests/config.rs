@@ -254,7 +254,7 @@ const MESSAGES: &[(&str, &str)] = &[
     (
         "auth.password_pattern = \"(\"",
         "auth.password_pattern: \"(\" is not a regular expression: Opening parenthesis \
-             without closing parenthesis",
+             without closing parenthesis at position 1",
     ),
     ("log.console = false", "log.console: the log has to go somewhere: log.file is empty"),
     ("log.rotation_count = 0", "log.rotation_count: 0 is below the minimum 1"),

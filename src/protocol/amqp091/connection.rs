@@ -815,12 +815,12 @@ impl Connection {
 
     /// Whether the user may read from a queue is asked anew for every consumer.
     fn check_consumers(&self, requests: &mut Vec<Request>) {
-        for channel in self.channels.values().filter(|channel| channel.phase == Phase::Open) {
-            for (tag, consumer) in &channel.tags {
-                let Some(Consumer { queue, .. }) = self.consumers.find(consumer.serial) else { continue };
-                requests.push(Request::CheckConsumer { consumer: *consumer, tag: tag.clone(), queue: queue.clone() });
-            }
-        }
+        let requests_of = |Consumer { id, tag, queue, .. }: &Consumer| Request::CheckConsumer {
+            consumer: *id,
+            tag: tag.clone(),
+            queue: queue.clone(),
+        };
+        requests.extend(self.consumers.all().map(requests_of));
     }
 
     fn on_closed(&mut self, now: Timestamp) {

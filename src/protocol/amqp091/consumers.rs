@@ -1,15 +1,16 @@
 //! The consumers of one connection, found by the serial their deliveries carry.
 
-use std::collections::HashMap;
-
 use super::content;
+use crate::model::hash::IdMap;
 use crate::model::ids::{ChannelRef, ConsumerId};
 use crate::model::names::{ConsumerTag, QueueName};
 
 #[derive(Debug)]
 pub(super) struct Consumer {
-    pub(super) no_ack: bool,
+    pub(super) id: ConsumerId,
+    pub(super) tag: ConsumerTag,
     pub(super) queue: QueueName,
+    pub(super) no_ack: bool,
     /// The front of its deliver frames.
     pub(super) prefix: Box<[u8]>,
 }
@@ -18,7 +19,7 @@ pub(super) struct Consumer {
 #[derive(Debug, Default)]
 pub(super) struct Consumers {
     last_serial: u32,
-    by_serial: HashMap<u32, Consumer>,
+    by_serial: IdMap<u32, Consumer>,
 }
 
 impl Consumers {
@@ -36,8 +37,15 @@ impl Consumers {
     ) -> ConsumerId {
         let serial = self.next_serial();
         let prefix = content::deliver_prefix(channel.number, tag.as_str());
-        self.by_serial.insert(serial, Consumer { no_ack, queue: queue.clone(), prefix });
-        ConsumerId { connection: channel.connection, serial, channel: channel.number }
+        let id = ConsumerId { connection: channel.connection, serial, channel: channel.number };
+        let consumer = Consumer { id, tag: tag.clone(), queue: queue.clone(), no_ack, prefix };
+        self.by_serial.insert(serial, consumer);
+        id
+    }
+
+    /// All of them, in no order that means anything.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Consumer> {
+        self.by_serial.values()
     }
 
     pub(super) fn find(&self, serial: u32) -> Option<&Consumer> {
