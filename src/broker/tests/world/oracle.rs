@@ -43,7 +43,17 @@ struct Fate {
     dead_durably: bool,
     /// The broker has crashed while it was there: it may have died twice.
     repeated: bool,
+    /// The broker has crashed since it was published: a letter of it may have died twice, too.
+    crashed: bool,
     places: BTreeMap<Place, Seen>,
+}
+
+impl Fate {
+    /// Whether there may be two letters of it in a queue.
+    fn may_repeat(&self, origin: Place, place: Place) -> bool {
+        let is_letter_of_letter = origin != place && !leads_to(origin).contains(&place);
+        place != origin && self.repeated || is_letter_of_letter && self.crashed
+    }
 }
 
 #[derive(Default)]
@@ -63,6 +73,8 @@ pub(super) struct Oracle {
     pub(super) comes: Option<bool>,
     /// Somebody wants it deleted, and was not answered.
     pub(super) is_going: bool,
+    /// A client has gone in this life, and with it what it was told and did not hear.
+    pub(super) has_anybody_left: bool,
     pub(super) life: usize,
 }
 
@@ -124,7 +136,7 @@ impl Oracle {
             // Otherwise the letter may be from before the crash, and the message in its queue again.
             fate.dead = true;
         }
-        let is_letter_again = place != copy.1 && fate.repeated;
+        let is_letter_again = fate.may_repeat(copy.1, place);
         let seen = fate.places.entry(place).or_default();
         assert!(is_letter_again || !seen.held, "{copy:?} comes in {place} while somebody holds it: {fate:?}");
         assert!(is_letter_again || !seen.gone, "{copy:?} comes in {place} after it was settled: {fate:?}");
@@ -163,7 +175,11 @@ impl Oracle {
     }
 
     /// The queue was purged, and that is on the disk: of what was to go nothing is left but what somebody was given.
+    /// What was on its way to a client who has left comes back, whenever that is.
     pub(super) fn purged(&mut self, queue: Place, last: Number) {
+        if self.has_anybody_left {
+            return;
+        }
         for ((number, origin), fate) in &mut self.fates {
             if *origin == queue && *number <= last {
                 fate.places.entry(queue).or_insert_with(|| Seen { gone: true, gone_durably: true, ..Seen::default() });
@@ -186,6 +202,7 @@ impl Oracle {
     /// The connections are gone, with all that clients held.
     pub(super) fn end_life(&mut self) {
         self.life += 1;
+        self.has_anybody_left = false;
         self.awaited.clear();
         self.owed.clear();
         self.fates.values_mut().flat_map(|fate| fate.places.values_mut()).for_each(|seen| seen.held = false);
@@ -195,6 +212,7 @@ impl Oracle {
     pub(super) fn crash(&mut self) {
         for fate in self.fates.values_mut() {
             fate.repeated |= !fate.dead_durably;
+            fate.crashed = true;
             fate.dead &= fate.dead_durably;
             fate.places.values_mut().for_each(|seen| seen.gone &= seen.gone_durably);
         }
@@ -220,7 +238,7 @@ impl Oracle {
     pub(super) fn found(&mut self, copy: Copy, place: Place) {
         let is_first = self.found.insert((copy, place));
         let fate = self.fate(copy);
-        assert!(is_first || (place != copy.1 && fate.repeated), "{copy:?} is in {place} twice: {fate:?}");
+        assert!(is_first || fate.may_repeat(copy.1, place), "{copy:?} is in {place} twice: {fate:?}");
     }
 
     /// Everything was found that there is.

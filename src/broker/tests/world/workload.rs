@@ -179,6 +179,7 @@ impl Node<'_> {
 
     /// A client goes, and another one comes.
     fn leave(&mut self, peer: usize) {
+        self.world.oracle.has_anybody_left = true;
         let new = Peer::new(self.broker, self.now());
         let mut gone = std::mem::replace(&mut self.peers[peer], new);
         // What it was told and has not heard counts as not delivered.
