@@ -50,8 +50,7 @@ class Configured(CtlTest):
         self.works("add_vhost", "device-1")
         self.works("add_vhost", "device-2")
         for vhost, limits in (("device-1", {"max-queues": 1}), ("device-2", {"max-queues": 7, "max-connections": 3})):
-            [found] = self.rows("list_vhost_limits", "-p", vhost)
-            self.assertEqual({key: found[key] for key in limits}, limits)
+            self.assertEqual(json.loads(self.works("list_vhost_limits", "-p", vhost, "-q").out), limits)
             [policy] = self.rows("list_operator_policies", "-p", vhost)
             self.assertEqual((policy["name"], policy["pattern"]), ("devices", "^q"))
             definition = policy["definition"]

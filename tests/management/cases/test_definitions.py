@@ -5,7 +5,7 @@ import hashlib
 import json
 
 import pika
-from warren import EVERYTHING, Case, Warren
+from warren import EVERYTHING, Answer, Case, Warren
 
 SALT = bytes.fromhex("908DC60A")
 
@@ -157,13 +157,15 @@ class Import(Case):
 
     def test_an_empty_body_defines_nothing(self) -> None:
         for body in (b"", b" \n", b"\xef\xbb\xbf"):
-            answer = self.broker.client.send("POST", "/api/definitions", login=("guest", "guest"), body=body)
-            self.assertEqual(answer.status, 204, answer)
+            self.assertEqual(self.post_bytes(body).status, 204)
+
+    def post_bytes(self, body: bytes) -> Answer:
+        headers = {"content-type": "application/json"}
+        return self.broker.client.send("POST", "/api/definitions", login=("guest", "guest"), headers=headers, body=body)
 
     def test_a_byte_order_mark_is_passed_over(self) -> None:
         body = b"\xef\xbb\xbf" + json.dumps({"vhosts": [{"name": self.vhost, "description": "marked"}]}).encode()
-        answer = self.broker.client.send("POST", "/api/definitions", login=("guest", "guest"), body=body)
-        self.assertEqual(answer.status, 204, answer)
+        self.assertEqual(self.post_bytes(body).status, 204)
         self.assertEqual(self.get(f"vhosts/{self.vhost}")["description"], "marked")
 
     def test_limits_that_were_cleared_are_imported(self) -> None:
