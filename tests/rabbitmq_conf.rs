@@ -392,6 +392,31 @@ fn what_cannot_be_used_is_refused_with_its_place() {
 }
 
 #[test]
+fn what_new_virtual_hosts_get() {
+    let text = "vhost_max = 7\n\
+                default_policies.operator.devices.vhost_pattern = ^device\n\
+                default_policies.operator.devices.expires = 1h\n\
+                default_policies.operator.devices.max_length_bytes = 10MB\n\
+                default_policies.operator.devices.classic_queues.ha_mode = all\n\
+                default_limits.vhosts.10.max_queues = 5\n\
+                default_limits.vhosts.2.pattern = ^device\ndefault_limits.vhosts.2.max_connections = 10\n";
+    let config = config(text);
+    assert_eq!(config.limits.vhosts, Some(7));
+    let policy = &config.defaults.operator_policies["devices"];
+    assert_eq!((policy.vhost_pattern.as_str(), policy.queue_pattern.as_str()), ("^device", ".*"));
+    assert_eq!(policy.definition(), [("expires", 3_600_000), ("max-length-bytes", 10_000_000)]);
+    let limits: Vec<_> = config
+        .defaults
+        .vhost_limits
+        .iter()
+        .map(|limits| (limits.pattern.as_str(), limits.max_connections, limits.max_queues))
+        .collect();
+    assert_eq!(limits, [("^device", Some(10), None), (".*", None, Some(5))], "in the order of their numbers");
+    assert!(notes(text).iter().any(|note| note.contains("classic_queues.ha_mode has no effect")), "{:?}", notes(text));
+    assert_eq!(errors("default_limits.vhosts.1.max_queues = many\n").len(), 1);
+}
+
+#[test]
 fn what_has_no_effect_is_named_once() {
     let text = "cluster_formation.peer_discovery_backend = classic_config\n\
                 cluster_formation.classic_config.nodes.1 = rabbit@one\ncluster_formation.classic_config.nodes.2 = rabbit@two\n\

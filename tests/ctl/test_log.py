@@ -52,9 +52,9 @@ class LogTest(unittest.TestCase):
         self.assertEqual(moved.read_text(), "")
 
     def test_a_file_that_cannot_be_opened_is_told(self):
-        result = support.program("serve", "--data-dir", "/nonexistent/data", "--set", "log.file=/nonexistent/broker.log")
+        result = support.program("serve", "--data-dir", "/proc/nonexistent/data", "--set", "log.file=/proc/nonexistent/broker.log")
         self.assertEqual(result.code, 1, result)
-        self.assertEqual(result.err, "log.file: cannot open /nonexistent/broker.log: No such file or directory (os error 2)\n")
+        self.assertEqual(result.err, "log.file: cannot open /proc/nonexistent/broker.log: No such file or directory (os error 2)\n")
 
     def test_a_standard_error_that_nobody_reads_stops_nothing(self):
         reader, writer = os.pipe()
