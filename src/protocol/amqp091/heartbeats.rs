@@ -13,7 +13,7 @@ const SILENT_CHECKS_MAX: u8 = 2;
 pub(super) struct Heartbeats {
     /// Milliseconds; 0 is off.
     interval: u64,
-    /// When the next heartbeat is due, every half interval, if nothing else was sent since the last one.
+    /// When the next heartbeat is due, every half interval.
     next_beat: Timestamp,
     next_check: Timestamp,
     /// Bytes came since the last check.
@@ -21,8 +21,6 @@ pub(super) struct Heartbeats {
     /// Bytes could not be heard at some time since the last check.
     deaf: bool,
     silent_checks: u8,
-    /// The socket took something else than heartbeats since the last one was due.
-    wrote: bool,
     /// The socket took something else than heartbeats since the last check.
     took: bool,
     /// Bytes of heartbeats that stand in front of the output.
@@ -43,13 +41,11 @@ impl Heartbeats {
         self.deaf = true;
     }
 
-    /// The socket took so many bytes. A heartbeat of ours is no sign of life of the client, and no reason to be silent the
-    /// next time either.
+    /// The socket took so many bytes. A heartbeat of ours is no sign of life of the client.
     pub(super) fn note_written(&mut self, bytes: usize) {
         let beats = self.beat_bytes.min(bytes);
         self.beat_bytes -= beats;
         if bytes > beats {
-            self.wrote = true;
             self.took = true;
         }
     }
@@ -59,14 +55,15 @@ impl Heartbeats {
         (self.interval != 0).then(|| self.next_beat.min(self.next_check))
     }
 
-    /// Whether to send a heartbeat: nothing else was sent for half an interval, and nothing waits to be, which will tell
-    /// the client as much once the socket takes it.
+    /// Whether to send a heartbeat: nothing waits to be sent, which will tell the client as much once the socket takes it.
+    /// What was sent lately keeps none back: until the one after it nearly a whole interval would pass in silence, which
+    /// strict clients do not bear.
     pub(super) fn is_due(&mut self, now: Timestamp, waiting: usize) -> bool {
         if self.interval == 0 || now < self.next_beat {
             return false;
         }
         self.next_beat = now.plus(self.interval / 2);
-        let is_due = !std::mem::take(&mut self.wrote) && waiting == 0;
+        let is_due = waiting == 0;
         if is_due {
             self.beat_bytes = HEARTBEAT_FRAME.len();
         }
@@ -126,13 +123,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_replaces_the_next_heartbeat_only() {
-        let (_, beats) = ends(true, u64::MAX, |heartbeats, now| {
-            if now == INTERVAL {
-                heartbeats.note_written(1);
-            }
-        });
-        assert_eq!(beats[..3], [INTERVAL / 2, INTERVAL * 3 / 2, INTERVAL * 2]);
+    fn what_is_sent_keeps_no_heartbeat_back() {
+        let (_, beats) = ends(true, u64::MAX, |heartbeats, _| heartbeats.note_written(1));
+        assert_eq!(beats[..3], [INTERVAL / 2, INTERVAL, INTERVAL * 3 / 2]);
     }
 
     #[test]
