@@ -76,6 +76,10 @@ pub(super) struct Oracle {
     /// A client has gone in this life, and with it what it was told and did not hear.
     pub(super) has_anybody_left: bool,
     pub(super) life: usize,
+    /// How many clients are about to hear what they were told, one within the other.
+    pub(super) listening: usize,
+    /// Purges of "plain" that were answered, each with the last message before it, and are not looked at yet.
+    pub(super) purges: Vec<Number>,
 }
 
 impl Oracle {

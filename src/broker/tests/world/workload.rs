@@ -334,6 +334,7 @@ impl Node<'_> {
         let mut events = Vec::new();
         self.peers[peer].outbox.take(&mut events);
         let any = !events.is_empty();
+        self.world.oracle.listening += 1;
         for event in events {
             let Event::Internal(internal) = event else {
                 self.hear(peer, event);
@@ -346,7 +347,24 @@ impl Node<'_> {
                 self.hear(peer, event);
             }
         }
+        self.world.oracle.listening -= 1;
+        self.look_at_purges();
         any
+    }
+
+    /// What is left of purged queues is certain once everybody has heard what was handed out before.
+    fn look_at_purges(&mut self) {
+        if self.world.oracle.listening > 0 || self.world.oracle.purges.is_empty() {
+            return;
+        }
+        let purges = std::mem::take(&mut self.world.oracle.purges);
+        self.world.oracle.listening += 1;
+        while (0..self.peers.len()).fold(false, |any, peer| self.listen(peer) || any) {}
+        self.world.oracle.listening -= 1;
+        for last in purges {
+            self.world.oracle.purged("plain", last);
+        }
+        self.look_at_purges();
     }
 
     fn hear(&mut self, peer: usize, event: Event) {
@@ -381,11 +399,7 @@ impl Node<'_> {
                 self.world.oracle.discard(COMES_AND_GOES);
                 self.world.oracle.is_going = false;
             }
-            (Asked::Purge(last), _) => {
-                // What was handed out before has come to be heard.
-                (0..self.peers.len()).for_each(|peer| _ = self.listen(peer));
-                self.world.oracle.purged("plain", last);
-            }
+            (Asked::Purge(last), _) => self.world.oracle.purges.push(last),
             _ => {}
         }
     }
