@@ -360,7 +360,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("listeners.ssl.default = 5671", "amqp.tls_port: is set but tls.certificate_file is empty"),
     (
         "default_permissions.read = (",
-        "defaults.read: \"(\" is not a regular expression: Parsing error at position 1: Opening parenthesis without closing parenthesis",
+        "defaults.read: \"(\" is not a regular expression: Opening parenthesis without closing parenthesis at position 1",
     ),
     ("[{rabbit, []}].", "is Erlang, which is not read: write key = value, as rabbitmq.conf has it"),
 ];

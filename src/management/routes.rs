@@ -700,7 +700,6 @@ fn is_understood(method: &Method, route: &Route, kind: Option<&str>) -> bool {
         "/api/definitions" | "/api/definitions/{vhost}" | "/api/all-configuration" => {
             &["application/json", "multipart/form-data"]
         }
-        "/api/login" => &["application/x-www-form-urlencoded"],
         _ => return true,
     };
     *method != Method::POST || kind.is_some_and(|kind| taken.contains(&kind))
@@ -764,7 +763,7 @@ mod tests {
             assert!(!understood(Method::POST, path, form) && !understood(Method::POST, path, None));
             assert!(understood(Method::GET, path, None));
         }
-        assert!(understood(Method::POST, "/api/login", form) && !understood(Method::POST, "/api/login", json));
+        assert!(understood(Method::POST, "/api/login", form) && understood(Method::POST, "/api/login", json));
         // What curl sends unless it is told otherwise.
         assert!(understood(Method::PUT, "/api/queues/%2F/q", form));
         assert!(understood(Method::POST, "/api/exchanges/%2F/x/publish", form));

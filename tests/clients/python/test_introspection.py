@@ -239,7 +239,7 @@ def test_the_management_api(broker, service, endpoint):
     for _ in range(5):
         assert manage(broker, "Bearer opaque-1") == (
             200,
-            {"name": "ann", "tags": ["monitoring"], "is_internal_user": True},
+            {"name": "ann", "tags": ["monitoring"], "is_internal_user": False},
         )
         assert manage(broker, basic("whoever", "opaque-1"))[0] == 200
     assert service.asked("/introspect", token="opaque-1") == 1

@@ -36,6 +36,14 @@ OURS = {
         {"body": [{"name": "/"}, {"name": "analytics"}, {"name": "imp"}]},
         "`columns` gives what was asked for; RabbitMQ gives everything here",
     ),
+    "health/node-is-mirror-sync-critical": (
+        {"status": 200, "headers": None, "body": {"status": "ok"}},
+        "404 since 4.0: older scripts ask for it, and there are no mirrors that could be lost",
+    ),
+    "ui/cli-rabbitmqadmin": (
+        {"status": 200, "headers": None},
+        "404 since 4.3: where the first version of rabbitmqadmin was to be had",
+    ),
     "errors/get-auth": (
         {"status": 200, "headers": None, "body": {"oauth_enabled": False}},
         "404 since 4.3: older user interfaces and tools ask for it before the login",
@@ -79,6 +87,13 @@ REFUSED_BODIES = [
 RIGHTS_OURS = [
     (r"GET /api/vhosts/orders/deletion/protection", ".*", ("405",), "500: POST and DELETE only"),
     (r"GET /api/extensions", "administrator|monitoring|.*management", ("200",), "no scripts of a user interface"),
+    (
+        r"GET /api/health/checks/node-is-mirror-sync-critical",
+        "administrator|monitoring|.*management",
+        ("200",),
+        "404 since 4.0: older scripts ask for it",
+    ),
+    (r"GET /api/health/checks/node-is-mirror-sync-critical", "no tag|anonymous", ("401",), "as any other check"),
     (r"GET /api/auth", ".*", ("200",), "404 since 4.3: older user interfaces ask for it before the login"),
     (r"GET /api/auth/attempts/.*/source", "administrator|monitoring", ("200",), "attempts are counted by source"),
     (r"DELETE /api/connections/zz", r"monitoring|.*management", ("404", "401"), "500: there is no such connection"),
