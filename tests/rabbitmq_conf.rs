@@ -404,7 +404,7 @@ fn what_new_virtual_hosts_get() {
     assert_eq!(config.limits.vhosts, Some(7));
     let policy = &config.defaults.operator_policies["devices"];
     assert_eq!((policy.vhost_pattern.as_str(), policy.queue_pattern.as_str()), ("^device", ".*"));
-    assert_eq!(policy.definition(), [("expires", 3_600_000), ("max-length-bytes", 10_000_000)]);
+    assert_eq!(policy.definition(), [("expires", 3_600_000), ("max-length-bytes", 10 * 1024 * 1024)]);
     let limits: Vec<_> = config
         .defaults
         .vhost_limits

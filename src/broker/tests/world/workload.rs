@@ -359,7 +359,7 @@ impl Node<'_> {
         }
         let purges = std::mem::take(&mut self.world.oracle.purges);
         self.world.oracle.listening += 1;
-        while (0..self.peers.len()).fold(false, |any, peer| self.listen(peer) || any) {}
+        while (0..self.peers.len()).any(|peer| self.listen(peer)) {}
         self.world.oracle.listening -= 1;
         for last in purges {
             self.world.oracle.purged("plain", last);

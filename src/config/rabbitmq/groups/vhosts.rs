@@ -3,7 +3,7 @@
 use super::super::super::raw::{Entry, Raw, RawValue};
 use super::super::Translator;
 use super::super::conf::Line;
-use super::super::value::{information, milliseconds};
+use super::super::value::{binary_size, milliseconds};
 
 pub(super) fn translate(translator: &mut Translator<'_>) {
     policies(translator);
@@ -36,17 +36,18 @@ fn limits(translator: &mut Translator<'_>) {
     }
 }
 
-/// The lines of one name as a table; its place is that of the first. None where there is none.
+/// The lines of one name as a table; its place is that of the first. None where there is none, or one cannot be read.
 fn table(translator: &mut Translator<'_>, lines: &[&Line]) -> Option<Raw> {
     let origin = lines.first()?.origin.clone();
     let mut entries = Vec::new();
+    let mut is_whole = true;
     for line in lines {
         let Some(text) = translator.text(line) else { continue };
         let field = line.part(3).to_owned();
         let value = match field.as_str() {
             "expires" | "message_ttl" => milliseconds(&text).map(|ms| RawValue::Text(format!("{ms}ms"))),
             "max_length_bytes" | "max_in_memory_bytes" => {
-                information(&text).map(|bytes| RawValue::Text(format!("{bytes}B")))
+                binary_size(&text).map(|bytes| RawValue::Text(format!("{bytes}B")))
             }
             "max_length" | "max_in_memory_length" | "delivery_limit" | "max_connections" | "max_queues" => {
                 text.parse().map(RawValue::Integer).map_err(|_| "expected a whole number".to_owned())
@@ -59,8 +60,11 @@ fn table(translator: &mut Translator<'_>, lines: &[&Line]) -> Option<Raw> {
                 origin: line.origin.clone(),
                 value: Raw { origin: line.origin.clone(), value },
             }),
-            Err(expected) => translator.unreadable(line, &expected),
+            Err(expected) => {
+                translator.unreadable(line, &expected);
+                is_whole = false;
+            }
         }
     }
-    Some(Raw { origin, value: RawValue::Table(entries) })
+    is_whole.then_some(Raw { origin, value: RawValue::Table(entries) })
 }
