@@ -179,7 +179,10 @@ impl Peer {
             }
             Request::CloseChannel(channel) => events.push(Event::Answer { channel, answer: Answer::ChannelClosed }),
             Request::CloseConnection => events.push(Event::ConnectionClosed),
-            Request::OpenChannel(_) | Request::Settle(_) | Request::DeliveriesSent { .. } => {}
+            Request::OpenChannel(_)
+            | Request::Settle(_)
+            | Request::DeliveriesSent { .. }
+            | Request::CheckConsumer { .. } => {}
         }
     }
 

@@ -76,9 +76,8 @@ pub(super) struct Oracle {
     /// A client has gone in this life, and with it what it was told and did not hear.
     pub(super) has_anybody_left: bool,
     pub(super) life: usize,
-    /// How many clients are about to hear what they were told, one within the other.
-    pub(super) listening: usize,
-    /// Purges of "plain" that were answered, each with the last message before it, and are not looked at yet.
+    /// Purges of "plain" that were answered, each with the last message before it. What is left after them is certain once
+    /// everything rests: what a turn handed out before the purge may be heard after its answer.
     pub(super) purges: Vec<Number>,
 }
 
@@ -180,7 +179,7 @@ impl Oracle {
 
     /// The queue was purged, and that is on the disk: of what was to go nothing is left but what somebody was given.
     /// What was on its way to a client who has left comes back, whenever that is.
-    pub(super) fn purged(&mut self, queue: Place, last: Number) {
+    fn purged(&mut self, queue: Place, last: Number) {
         if self.has_anybody_left {
             return;
         }
@@ -197,6 +196,9 @@ impl Oracle {
 
     /// Nothing is under way: all that happened is on the disk.
     pub(super) fn rest(&mut self) {
+        for last in std::mem::take(&mut self.purges) {
+            self.purged("plain", last);
+        }
         for fate in self.fates.values_mut() {
             fate.dead_durably = fate.dead;
             fate.places.values_mut().for_each(|seen| seen.gone_durably = seen.gone);
@@ -207,6 +209,7 @@ impl Oracle {
     pub(super) fn end_life(&mut self) {
         self.life += 1;
         self.has_anybody_left = false;
+        self.purges.clear();
         self.awaited.clear();
         self.owed.clear();
         self.fates.values_mut().flat_map(|fate| fate.places.values_mut()).for_each(|seen| seen.held = false);

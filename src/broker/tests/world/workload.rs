@@ -334,7 +334,6 @@ impl Node<'_> {
         let mut events = Vec::new();
         self.peers[peer].outbox.take(&mut events);
         let any = !events.is_empty();
-        self.world.oracle.listening += 1;
         for event in events {
             let Event::Internal(internal) = event else {
                 self.hear(peer, event);
@@ -347,24 +346,7 @@ impl Node<'_> {
                 self.hear(peer, event);
             }
         }
-        self.world.oracle.listening -= 1;
-        self.look_at_purges();
         any
-    }
-
-    /// What is left of purged queues is certain once everybody has heard what was handed out before.
-    fn look_at_purges(&mut self) {
-        if self.world.oracle.listening > 0 || self.world.oracle.purges.is_empty() {
-            return;
-        }
-        let purges = std::mem::take(&mut self.world.oracle.purges);
-        self.world.oracle.listening += 1;
-        while (0..self.peers.len()).any(|peer| self.listen(peer)) {}
-        self.world.oracle.listening -= 1;
-        for last in purges {
-            self.world.oracle.purged("plain", last);
-        }
-        self.look_at_purges();
     }
 
     fn hear(&mut self, peer: usize, event: Event) {
