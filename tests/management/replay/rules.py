@@ -165,7 +165,7 @@ LEFT_OUT = [
     ("warren", r"get/.*\.samples", r".*\.reductions_details\.(avg|avg_rate|samples)", NO_RUNTIME),
     ("warren", r"get/nodes?", r".*\.config_files", "the run has no configuration file"),
     ("warren", r"get/queues\.totals", r"\$\[.*\]\.online", "a null in the place of members that classic queues lack"),
-    ("warren", r"errors/permission-put-bad-regex", r"\$\.reason\[[12]\].*", REGULAR_EXPRESSIONS),
+    ("warren", r"errors/permission-put-bad-regex", r"\$\.reason\[(1|2\]\[0)\]", REGULAR_EXPRESSIONS),
     ("warren", r"errors/policy-put-bad-regex", r"\$\.reason", REGULAR_EXPRESSIONS),
     ("warren", r"errors/definitions-get-vhost-missing", r"cache-control", "as any other refusal"),
     ("warren", r"write/vhost-(un)?protect", r"allow", "GET is 405, not 500"),
