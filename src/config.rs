@@ -109,7 +109,11 @@ impl Origins {
                     self.note(format!("{key}.{}", entry.name), &entry.value);
                 }
             }
-            _ => {}
+            RawValue::Plain(_)
+            | RawValue::Text(_)
+            | RawValue::Integer(_)
+            | RawValue::Boolean(_)
+            | RawValue::Unusable(_) => {}
         }
         self.0.insert(key, raw.origin.clone());
     }

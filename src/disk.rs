@@ -119,9 +119,10 @@ impl storage::Storage for Disk {
         let path = self.path.join(path);
         path.parent().map_or(Ok(()), make_directory)?;
         // Another file of that name may still be open somewhere: it is replaced, not emptied.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
         }
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).mode(FILE_MODE).open(path)?;
@@ -333,10 +334,11 @@ fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)?;
     for made in missing {
         let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-        match File::open(parent).and_then(|parent| parent.sync_all()) {
-            // Above the data directory there may be one that is not ours to read.
-            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
-            _ => {}
+        // Above the data directory there may be one that is not ours to read.
+        if let Err(error) = File::open(parent).and_then(|parent| parent.sync_all())
+            && error.kind() != io::ErrorKind::PermissionDenied
+        {
+            return Err(error);
         }
     }
     Ok(())

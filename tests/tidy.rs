@@ -65,6 +65,11 @@ fn types_are_named_for_what_they_are() {
 }
 
 #[test]
+fn matches_name_what_they_leave_alone() {
+    check_each(&rust_sources("src"), style::silent_arms);
+}
+
+#[test]
 fn the_repository_speaks_of_the_broker_alone() {
     let violations: Vec<String> = repository_files().iter().flat_map(|path| style::foreign_words(path)).collect();
     assert_clean(&violations);

@@ -79,7 +79,8 @@ impl ApplyTo {
             (Self::ClassicQueues, Target::Queue(kind)) => kind == QueueType::Classic,
             (Self::QuorumQueues, Target::Queue(kind)) => kind == QueueType::Quorum,
             (Self::Streams, Target::Queue(kind)) => kind == QueueType::Stream,
-            _ => false,
+            (Self::Exchanges, Target::Queue(_))
+            | (Self::Queues | Self::ClassicQueues | Self::QuorumQueues | Self::Streams, Target::Exchange) => false,
         }
     }
 }

@@ -278,7 +278,7 @@ fn commit_error(error: FileError) -> CommitError {
     match error {
         FileError::Io { path, error, .. } if is_shortage(&error) => CommitError::NoSpace { path, error },
         FileError::Io { path, action, error } => LogError::Io { path, action, error }.into(),
-        other => {
+        other @ (FileError::NoSnapshot(_) | FileError::Foreign { .. } | FileError::AllDamaged(_)) => {
             let error = io::Error::other(other.to_string());
             LogError::Io { path: "definitions".to_owned(), action: "store", error }.into()
         }

@@ -58,7 +58,11 @@ impl Raw {
     pub(crate) fn text(&self) -> Option<&str> {
         match &self.value {
             RawValue::Plain(text) | RawValue::Text(text) => Some(text),
-            _ => None,
+            RawValue::Integer(_)
+            | RawValue::Boolean(_)
+            | RawValue::Unusable(_)
+            | RawValue::List(_)
+            | RawValue::Table(_) => None,
         }
     }
 
@@ -66,7 +70,11 @@ impl Raw {
         match &self.value {
             RawValue::Plain(text) => text.trim().parse().ok(),
             RawValue::Integer(number) => Some(*number),
-            _ => None,
+            RawValue::Text(_)
+            | RawValue::Boolean(_)
+            | RawValue::Unusable(_)
+            | RawValue::List(_)
+            | RawValue::Table(_) => None,
         }
     }
 
@@ -74,7 +82,11 @@ impl Raw {
         match &self.value {
             RawValue::Plain(text) => text.trim().parse().ok(),
             RawValue::Boolean(value) => Some(*value),
-            _ => None,
+            RawValue::Text(_)
+            | RawValue::Integer(_)
+            | RawValue::Unusable(_)
+            | RawValue::List(_)
+            | RawValue::Table(_) => None,
         }
     }
 
@@ -86,13 +98,22 @@ impl Raw {
             RawValue::Plain(text) if text.trim().is_empty() => Some(Vec::new()),
             RawValue::Plain(text) if text.trim_start().starts_with('[') => match self.toml(text)? {
                 RawValue::List(elements) => Some(elements),
-                _ => None,
+                RawValue::Plain(_)
+                | RawValue::Text(_)
+                | RawValue::Integer(_)
+                | RawValue::Boolean(_)
+                | RawValue::Unusable(_)
+                | RawValue::Table(_) => None,
             },
             RawValue::Plain(text) => {
                 let element = |part: &str| Self::plain(self.origin.clone(), part.trim());
                 Some(text.split(',').map(element).collect())
             }
-            _ => None,
+            RawValue::Text(_)
+            | RawValue::Integer(_)
+            | RawValue::Boolean(_)
+            | RawValue::Unusable(_)
+            | RawValue::Table(_) => None,
         }
     }
 
@@ -104,10 +125,19 @@ impl Raw {
             RawValue::Plain(text) if text.trim().is_empty() => Some(Vec::new()),
             RawValue::Plain(text) if text.trim_start().starts_with('{') => match self.toml(text)? {
                 RawValue::Table(entries) => Some(entries),
-                _ => None,
+                RawValue::Plain(_)
+                | RawValue::Text(_)
+                | RawValue::Integer(_)
+                | RawValue::Boolean(_)
+                | RawValue::Unusable(_)
+                | RawValue::List(_) => None,
             },
             RawValue::Plain(text) => text.split(',').map(|part| self.pair(part)).collect(),
-            _ => None,
+            RawValue::Text(_)
+            | RawValue::Integer(_)
+            | RawValue::Boolean(_)
+            | RawValue::Unusable(_)
+            | RawValue::List(_) => None,
         }
     }
 

@@ -186,7 +186,7 @@ fn check_tls(config: &Config, origins: &Origins, problems: &mut Problems) {
     match (&tls.certificate_file, &tls.key_file) {
         (Some(_), None) => tell("tls.certificate_file", "is set but tls.key_file is empty"),
         (None, Some(_)) => tell("tls.key_file", "is set but tls.certificate_file is empty"),
-        _ => {}
+        (Some(_), Some(_)) | (None, None) => {}
     }
     let is_named = |key: &str| origins.of(key).level() != Origin::Default.level();
     if config.amqp.tls_port.is_some() && is_named("amqp.tls_port") && !tls.is_configured() {
@@ -206,7 +206,7 @@ fn check_tls(config: &Config, origins: &Origins, problems: &mut Problems) {
             [None, Some(_)] => {
                 tell(&format!("{section}.key_file"), &format!("is set but {section}.certificate_file is empty"))
             }
-            _ => {}
+            [Some(_), Some(_)] | [None, None] => {}
         }
     }
     if tls.verify == TlsVerify::Peer && tls.ca_file.is_none() {

@@ -84,7 +84,7 @@ impl Kind for UserTable {
             (None, None) => {
                 problems.value(&raw.origin, key, "password or password_file is missing");
             }
-            _ => {}
+            (Some(_), None) | (None, Some(_)) => {}
         }
         let tags = tags?.unwrap_or_default();
         if tags.len() > MOST_TAGS {

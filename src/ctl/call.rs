@@ -118,7 +118,7 @@ impl<'a> Call<'a> {
     pub(crate) fn line(&self, text: &str) {
         match self.formatter() {
             Formatter::Json | Formatter::JsonStream => self.raw_line(&json!({"message": text}).to_string()),
-            _ => self.raw_line(text),
+            Formatter::Table | Formatter::Csv | Formatter::PrettyTable | Formatter::Erlang => self.raw_line(text),
         }
     }
 
@@ -170,7 +170,7 @@ impl<'a> Call<'a> {
         match self.formatter() {
             Formatter::Json | Formatter::JsonStream => self.print(&format!("{value}\n")),
             Formatter::Erlang => self.print(&format!("{}\n", super::erlang::binary_term(value))),
-            _ => self.print(&text()),
+            Formatter::Table | Formatter::Csv | Formatter::PrettyTable => self.print(&text()),
         }
         Ok(())
     }

@@ -143,7 +143,7 @@ impl Target {
             Place::Unix(_) => "Is it running? Start it with `warren serve --data-dir DIR`, name its directory with --data-dir, \
                  or another broker with --uri http://user:password@host:15672 (or WARREN_URI)."
                 .to_owned(),
-            _ => "Is it running, and does its management listener bind to that address? Look with `warren ctl status` on \
+            Place::Tcp { .. } | Place::Tls { .. } => "Is it running, and does its management listener bind to that address? Look with `warren ctl status` on \
                  its own machine."
                 .to_owned(),
         }

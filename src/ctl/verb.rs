@@ -171,7 +171,9 @@ impl Verb {
     pub(crate) fn usage_line(&self, tool: Tool) -> String {
         let general = match tool {
             Tool::Warren => "[--uri <uri>] [--quiet]",
-            _ => "[--node <node>] [--longnames] [--quiet]",
+            Tool::Rabbitmqctl | Tool::Diagnostics | Tool::Queues | Tool::Plugins | Tool::Streams | Tool::Upgrade => {
+                "[--node <node>] [--longnames] [--quiet]"
+            }
         };
         // `warren top` and `warren definitions` have their whole names.
         let name = match self.name.strip_prefix("warren ") {

@@ -103,7 +103,7 @@ fn layout(
             Kind::Entry => Fate::Dead,
             // Its payload is elsewhere.
             Kind::Again if alive => Fate::Copied,
-            _ => return,
+            Kind::Again | Kind::Settled | Kind::Delivered | Kind::Dropped => return,
         };
         lying.push(Lying::new(record, fate));
     })?;

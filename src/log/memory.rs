@@ -420,7 +420,7 @@ impl Change {
                     (at, written) = (at + length as u64, rest);
                 }
             }
-            _ => self.apply(bytes),
+            Self::Write { .. } | Self::Length(_) => self.apply(bytes),
         }
     }
 }

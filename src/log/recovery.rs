@@ -73,11 +73,10 @@ pub(super) fn open(disk: Arc<dyn Storage>, options: Options) -> Result<Recovered
 /// failure would undo, and what is done next relies on them.
 fn sync_names(disk: &dyn Storage) -> Result<(), LogError> {
     for directory in [segment::DIRECTORY, wal::DIRECTORY, ""] {
-        match disk.sync_directory(directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(LogError::Io { path: directory.to_owned(), action: "sync", error });
-            }
-            _ => {}
+        if let Err(error) = disk.sync_directory(directory)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(LogError::Io { path: directory.to_owned(), action: "sync", error });
         }
     }
     Ok(())

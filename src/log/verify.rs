@@ -134,7 +134,7 @@ fn read_segment(
         for chunk in &log.chunks {
             let (path, file) = match (chunk.place.part, &kept) {
                 (Part::Wal, Some(kept)) => (&wal_path, kept),
-                _ => (&path, &file),
+                (Part::Own, _) | (Part::Wal, None) => (&path, &file),
             };
             let bytes = segment::read_up_to(file, chunk.place.offset, chunk.place.length as usize).map_err(failed)?;
             let entries = &mut verified.segment_entries;

@@ -26,7 +26,13 @@ fn value_to_json(value: &FieldValue) -> Value {
         FieldValue::Timestamp(seconds) => (*seconds).into(),
         FieldValue::Table(table) => table_to_json(table),
         FieldValue::Void => "undefined".into(),
-        integer => integer.as_integer().into(),
+        integer @ (FieldValue::I8(_)
+        | FieldValue::U8(_)
+        | FieldValue::I16(_)
+        | FieldValue::U16(_)
+        | FieldValue::I32(_)
+        | FieldValue::U32(_)
+        | FieldValue::I64(_)) => integer.as_integer().into(),
     }
 }
 

@@ -261,7 +261,7 @@ impl Management {
         };
         let vhosts = match &identity.authority {
             Authority::Internal => None,
-            _ => {
+            Authority::Token(_) | Authority::Remote(_) | Authority::Ended => {
                 let mut entered = BTreeSet::new();
                 for (vhost, _) in topology.vhosts() {
                     let may_enter = identity.may_enter(vhost, peer).await;

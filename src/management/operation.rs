@@ -70,7 +70,23 @@ impl Operation {
                 match event {
                     Event::Answer { answer, .. } => return Ok(answer),
                     Event::Exception { exception, .. } => return Err(exception),
-                    _ => {}
+                    Event::Confirm { .. }
+                    | Event::Routed { .. }
+                    | Event::Return { .. }
+                    | Event::PublishRefused { .. }
+                    | Event::LoggedIn
+                    | Event::LoginRefused
+                    | Event::VhostOpened
+                    | Event::SecretUpdated
+                    | Event::Deliver { .. }
+                    | Event::ConsumerTimeout { .. }
+                    | Event::ConsumerCancelled { .. }
+                    | Event::Blocked { .. }
+                    | Event::Unblocked
+                    | Event::ConnectionClosed
+                    | Event::Shutdown { .. }
+                    | Event::ForceClose { .. }
+                    | Event::Internal(_) => {}
                 }
             }
         }
@@ -102,7 +118,20 @@ impl Operation {
                             outcome = Published::Rejected;
                         }
                     }
-                    _ => {}
+                    Event::Answer { .. }
+                    | Event::LoggedIn
+                    | Event::LoginRefused
+                    | Event::VhostOpened
+                    | Event::SecretUpdated
+                    | Event::Deliver { .. }
+                    | Event::ConsumerTimeout { .. }
+                    | Event::ConsumerCancelled { .. }
+                    | Event::Blocked { .. }
+                    | Event::Unblocked
+                    | Event::ConnectionClosed
+                    | Event::Shutdown { .. }
+                    | Event::ForceClose { .. }
+                    | Event::Internal(_) => {}
                 }
             }
             if left <= 0 {

@@ -634,7 +634,13 @@ async fn dispatch(
     let topology = management.broker.topology();
     let identity = match endpoint.guard {
         Guard::Nobody => Identity::Anonymous,
-        _ => management.identify(&parts.headers, origin, &topology).await?,
+        Guard::Management
+        | Guard::Vhost(_)
+        | Guard::VisibleVhost(_)
+        | Guard::Monitoring
+        | Guard::Policymaker(_)
+        | Guard::Administrator
+        | Guard::Oneself(_) => management.identify(&parts.headers, origin, &topology).await?,
     };
     endpoint.guard.check(&identity, &names, &topology)?;
     if !is_acceptable(&parts.headers, route) {
@@ -717,7 +723,7 @@ fn compress(answer: Answer) -> Answer {
     let text = match &answer.content {
         Content::Json(value) => json_text(value),
         Content::JsonText(text) => text.clone(),
-        _ => return answer,
+        Content::None | Content::Text(..) | Content::Stream(..) => return answer,
     };
     if text.len() < COMPRESSED_MIN {
         return answer;

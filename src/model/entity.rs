@@ -482,6 +482,12 @@ pub fn render(value: &FieldValue) -> String {
             text.push(']');
             text
         }
-        integer => integer.as_integer().unwrap_or_default().to_string(),
+        integer @ (FieldValue::I8(_)
+        | FieldValue::U8(_)
+        | FieldValue::I16(_)
+        | FieldValue::U16(_)
+        | FieldValue::I32(_)
+        | FieldValue::U32(_)
+        | FieldValue::I64(_)) => integer.as_integer().unwrap_or_default().to_string(),
     }
 }

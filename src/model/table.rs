@@ -153,17 +153,23 @@ impl FieldValue {
             Self::I32(v) => Some(v.into()),
             Self::U32(v) => Some(v.into()),
             Self::I64(v) => Some(v),
-            _ => None,
+            Self::Bool(_)
+            | Self::F32(_)
+            | Self::F64(_)
+            | Self::Decimal { .. }
+            | Self::LongString(_)
+            | Self::Binary(_)
+            | Self::Array(_)
+            | Self::Timestamp(_)
+            | Self::Table(_)
+            | Self::Void => None,
         }
     }
 
     /// The text of a long string, when it is UTF-8.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
-        match self {
-            Self::LongString(bytes) => std::str::from_utf8(bytes).ok(),
-            _ => None,
-        }
+        if let Self::LongString(bytes) = self { std::str::from_utf8(bytes).ok() } else { None }
     }
 
     /// Appends the type tag and the value.

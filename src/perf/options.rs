@@ -175,14 +175,15 @@ impl Options {
         if self.messages.is_some() && self.publishers + self.consumers == 0 {
             return fail("--messages needs publishers or consumers".to_owned());
         }
-        match (self.ack_every, self.prefetch) {
-            (Some(0), _) => return fail("--ack-every must be at least 1".to_owned()),
-            (Some(every), prefetch) if prefetch != 0 && every > u64::from(prefetch) => {
-                return fail(format!(
-                    "--ack-every {every} is more than --prefetch {prefetch}: no message would follow"
-                ));
-            }
-            _ => {}
+        if self.ack_every == Some(0) {
+            return fail("--ack-every must be at least 1".to_owned());
+        }
+        let prefetch = self.prefetch;
+        if let Some(every) = self.ack_every
+            && prefetch != 0
+            && every > u64::from(prefetch)
+        {
+            return fail(format!("--ack-every {every} is more than --prefetch {prefetch}: no message would follow"));
         }
         if self.bindings == Some(0) {
             return fail("--bindings must be at least 1".to_owned());

@@ -196,7 +196,7 @@ impl<'a> Publisher<'a> {
     fn wait(&self, for_room: bool, next: Next) -> Result<(), PerfError> {
         let nanoseconds = match next {
             Next::Due(at) => at.saturating_sub(self.shared.clock.now()).min(nanoseconds(WAIT)),
-            _ => nanoseconds(WAIT),
+            Next::Write | Next::Confirms | Next::Finished => nanoseconds(WAIT),
         };
         // At most a twentieth of a second.
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::try_from(nanoseconds).unwrap_or(0) };

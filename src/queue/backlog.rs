@@ -165,7 +165,7 @@ impl Backlog {
     pub(super) fn cold_front(&self) -> Option<&ColdBlock> {
         match self.blocks.front() {
             Some(Block::Cold(block)) => Some(block),
-            _ => None,
+            Some(Block::Hot(_)) | None => None,
         }
     }
 
@@ -200,7 +200,7 @@ impl Backlog {
             {
                 Standing::Cold
             }
-            _ => Standing::Gone,
+            Some(Block::Hot(_) | Block::Cold(_)) | None => Standing::Gone,
         }
     }
 
@@ -281,7 +281,7 @@ impl Backlog {
     fn next_block(&self) -> HotBlock {
         let before = match self.blocks.back() {
             Some(Block::Hot(block)) => block.slots.len(),
-            _ => BLOCK_SLOTS,
+            Some(Block::Cold(_)) | None => BLOCK_SLOTS,
         };
         HotBlock { slots: VecDeque::with_capacity(before.clamp(1, BLOCK_SLOTS)), ..HotBlock::default() }
     }

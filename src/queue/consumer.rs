@@ -238,7 +238,7 @@ impl Consumers {
         match holder.state {
             State::Full if holder.has_room() => self.make_ready(slot),
             State::Left => self.release_when_done(slot),
-            _ => {}
+            State::Ready | State::Full | State::Blocked | State::Waiting => {}
         }
     }
 

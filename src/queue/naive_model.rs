@@ -475,6 +475,27 @@ impl Model {
         Reply::Deleted(ready)
     }
 
+    /// What a queue answers that is gone.
+    fn reply_of_finished(command: Command, effects: &mut Vec<Effect>) -> Reply {
+        match command {
+            Command::Enqueue(Publish { origin: Origin::Channel { channel, sequence }, .. }) => {
+                effects.push(Effect::Confirm { channel, sequence, verdict: Verdict::Confirmed });
+                Reply::None
+            }
+            Command::Cancel(_) => Reply::Cancelled,
+            Command::Delete { .. } => Reply::Deleted(0),
+            Command::Subscribe(_) | Command::Get { .. } | Command::Purge | Command::Touch => Reply::NotFound,
+            Command::Enqueue(_)
+            | Command::Settle { .. }
+            | Command::ChannelDown(_)
+            | Command::ConnectionDown(_)
+            | Command::Resume(_)
+            | Command::Configure(_)
+            | Command::Tick
+            | Command::Loaded { .. } => Reply::None,
+        }
+    }
+
     pub(super) fn apply(
         &mut self,
         now: u64,
@@ -483,18 +504,7 @@ impl Model {
         effects: &mut Vec<Effect>,
     ) -> Reply {
         if self.finished {
-            match command {
-                Command::Enqueue(Publish { origin: Origin::Channel { channel, sequence }, .. }) => {
-                    effects.push(Effect::Confirm { channel, sequence, verdict: Verdict::Confirmed });
-                }
-                Command::Cancel(_) => return Reply::Cancelled,
-                Command::Delete { .. } => return Reply::Deleted(0),
-                Command::Subscribe(_) | Command::Get { .. } | Command::Purge | Command::Touch => {
-                    return Reply::NotFound;
-                }
-                _ => {}
-            }
-            return Reply::None;
+            return Self::reply_of_finished(command, effects);
         }
         self.expire(now, effects);
         if self.recovered {

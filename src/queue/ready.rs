@@ -286,7 +286,9 @@ impl Ready {
             match self.earliest() {
                 Some((expires, index, number, standing)) if expires <= now => match standing {
                     Standing::Cold => self.want(number, index),
-                    _ => return self.remove(number, index).map(|entry| (index, entry)),
+                    Standing::Hot | Standing::Gone => {
+                        return self.remove(number, index).map(|entry| (index, entry));
+                    }
                 },
                 earliest => {
                     self.next_expiry = earliest.map_or(NEVER, |(expires, ..)| expires);
@@ -316,7 +318,7 @@ impl Ready {
             let Some(Reverse((expires, index, number))) = self.notes.peek().copied() else { break None };
             match self.lanes.get(usize::from(number)).map_or(Standing::Gone, |lane| lane.standing(index, expires)) {
                 Standing::Gone => self.notes.pop(),
-                standing => break Some((expires, index, number, standing)),
+                standing @ (Standing::Hot | Standing::Cold) => break Some((expires, index, number, standing)),
             };
         };
         let heads = self.lanes.iter().enumerate().filter_map(|(number, lane)| {

@@ -9,7 +9,13 @@ pub fn check_binding(kind: ExchangeKind, binding: &Binding) -> Result<(), String
     match kind {
         ExchangeKind::Headers => check_match(&binding.arguments),
         ExchangeKind::ConsistentHash => check_weight(binding.key.as_bytes()),
-        _ => Ok(()),
+        ExchangeKind::Direct
+        | ExchangeKind::Fanout
+        | ExchangeKind::Topic
+        | ExchangeKind::ModulusHash
+        | ExchangeKind::Random
+        | ExchangeKind::LocalRandom
+        | ExchangeKind::RecentHistory => Ok(()),
     }
 }
 

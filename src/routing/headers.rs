@@ -236,7 +236,13 @@ impl Wanted {
             FieldValue::Table(table) => Self::Table(table.clone()),
             FieldValue::Array(values) => Self::Array(values.clone()),
             FieldValue::Timestamp(seconds) => i64::try_from(*seconds).map_or(Self::Unmatchable, Self::Integer),
-            integer => integer.as_integer().map_or(Self::Unmatchable, Self::Integer),
+            integer @ (FieldValue::I8(_)
+            | FieldValue::U8(_)
+            | FieldValue::I16(_)
+            | FieldValue::U16(_)
+            | FieldValue::I32(_)
+            | FieldValue::U32(_)
+            | FieldValue::I64(_)) => integer.as_integer().map_or(Self::Unmatchable, Self::Integer),
         }
     }
 

@@ -112,9 +112,10 @@ pub(super) fn start_local(
     let path = data_dir.join(SOCKET);
     let failed = |error| ServerError::ListenLocal { path: path.clone(), error };
     // The directory is locked for this process: a socket that is there has no listener any more.
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
+    if let Err(error) = std::fs::remove_file(&path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(failed(error));
     }
     let listener = UnixListener::bind(&path).map_err(failed)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;

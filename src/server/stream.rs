@@ -241,10 +241,13 @@ impl TlsStream {
     fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
             let taken = self.session.writer().write_vectored(slices)?;
-            match self.flush() {
-                Err(error) if taken == 0 || error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                _ if taken > 0 => return Ok(taken),
-                _ => {}
+            if let Err(error) = self.flush()
+                && (taken == 0 || error.kind() != io::ErrorKind::WouldBlock)
+            {
+                return Err(error);
+            }
+            if taken > 0 {
+                return Ok(taken);
             }
         }
     }

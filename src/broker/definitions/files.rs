@@ -85,9 +85,10 @@ pub(in crate::broker) fn store(disk: &dyn Storage, bytes: &[u8]) -> Result<Store
 /// Reads the newest snapshot that is whole.
 pub(in crate::broker) fn load(disk: &dyn Storage) -> Result<Loaded, FileError> {
     // A process that died may have left a name that a power failure would take away again.
-    match disk.sync_directory(DIRECTORY) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cannot("sync", DIRECTORY)(error)),
-        _ => {}
+    if let Err(error) = disk.sync_directory(DIRECTORY)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(cannot("sync", DIRECTORY)(error));
     }
     let mut damaged = Vec::new();
     let mut whole = Vec::new();

@@ -25,7 +25,7 @@ impl Session {
             Destination::Queue(name) if !snapshot.queues.contains_key(name) => {
                 return Err(Exception::no_queue(name, &vhost));
             }
-            _ => {}
+            Destination::Exchange(_) | Destination::Queue(_) => {}
         }
         let binding = binding_of(request);
         check_binding(source.kind, &binding).map_err(Exception::precondition_failed)?;

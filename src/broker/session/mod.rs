@@ -244,7 +244,14 @@ impl Session {
             Request::Publish(publish) => self.publish(publish, events),
             Request::Settle(settlement) => self.settle(settlement),
             Request::DeliveriesSent { bytes } => self.deliveries_sent(bytes),
-            other => self.rare(other, events),
+            Request::Login { mechanism } => self.log_in(&mechanism, events),
+            Request::OpenVhost(vhost) => events.push(self.open_vhost(vhost)),
+            Request::UpdateSecret(secret) => self.update_secret(&secret, events),
+            Request::CheckConsumer { consumer, tag, queue } => self.check_consumer(consumer, &tag, &queue),
+            Request::OpenChannel(channel) => self.open_channel(channel, events),
+            Request::Ask { channel, ask } => self.ask(channel, ask, events),
+            Request::CloseChannel(channel) => self.close_channel(channel, events),
+            Request::CloseConnection => self.close_connection(events),
         }
     }
 
@@ -288,20 +295,6 @@ impl Session {
             let mut events = Vec::new();
             self.close_connection(&mut events);
             self.flush(now);
-        }
-    }
-
-    fn rare(&mut self, request: Request, events: &mut Vec<Event>) {
-        match request {
-            Request::Login { mechanism } => self.log_in(&mechanism, events),
-            Request::OpenVhost(vhost) => events.push(self.open_vhost(vhost)),
-            Request::UpdateSecret(secret) => self.update_secret(&secret, events),
-            Request::CheckConsumer { consumer, tag, queue } => self.check_consumer(consumer, &tag, &queue),
-            Request::OpenChannel(channel) => self.open_channel(channel, events),
-            Request::Ask { channel, ask } => self.ask(channel, ask, events),
-            Request::CloseChannel(channel) => self.close_channel(channel, events),
-            Request::CloseConnection => self.close_connection(events),
-            Request::Publish(_) | Request::Settle(_) | Request::DeliveriesSent { .. } => {}
         }
     }
 

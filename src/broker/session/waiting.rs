@@ -223,7 +223,13 @@ impl Session {
             Request::Publish(publish) => Some(publish.channel),
             Request::Ask { channel, .. } => Some(*channel),
             Request::OpenVhost(_) | Request::CheckConsumer { .. } => None,
-            _ => return self.handle_known(request, events),
+            Request::Login { .. }
+            | Request::UpdateSecret(_)
+            | Request::OpenChannel(_)
+            | Request::Settle(_)
+            | Request::CloseChannel(_)
+            | Request::CloseConnection
+            | Request::DeliveriesSent { .. } => return self.handle_known(request, events),
         };
         let again = request.clone();
         let random = self.random.clone();

@@ -14,7 +14,7 @@ use super::super::stored;
 use super::super::topology::Topology;
 use super::effects::{join_confirm, touch};
 use super::letters::{Waits, owed_for};
-use super::{OwnedQueue, Shard, numbers};
+use super::{OwnedQueue, Shard, note_held, numbers};
 
 /// Memory of a queue's messages above which those that would have no record may get one, so that they can leave it; with a
 /// small budget, or with many queues that share it, less.
@@ -187,11 +187,12 @@ impl Shard {
 
     /// Takes the confirm out of the effects of the last publish.
     pub(super) fn take_confirm(&mut self) -> Option<(ChannelRef, u64, Verdict)> {
-        let at = self.effects.iter().position(|effect| matches!(effect, Effect::Confirm { .. }))?;
-        match self.effects.remove(at) {
-            Effect::Confirm { channel, sequence, verdict } => Some((channel, sequence, verdict)),
-            _ => None,
-        }
+        let (at, confirm) = self.effects.iter().enumerate().find_map(|(at, effect)| {
+            let Effect::Confirm { channel, sequence, verdict } = *effect else { return None };
+            Some((at, (channel, sequence, verdict)))
+        })?;
+        self.effects.remove(at);
+        Some(confirm)
     }
 
     /// Adds a verdict to the connection's events that wait for the log.
@@ -254,7 +255,7 @@ impl Shard {
         let Some(owned) = self.queues.get_mut(&queue) else { return 0 };
         let freed = owned.machine.page_out(wanted, reach);
         let held = owned.machine.memory();
-        self.held = self.held - owned.held + held;
+        note_held(&mut self.held, owned.held, held);
         owned.held = held;
         freed
     }
@@ -283,7 +284,7 @@ impl Shard {
                 }
             }
             let held = owned.machine.memory();
-            self.held = self.held - owned.held + held;
+            note_held(&mut self.held, owned.held, held);
             owned.held = held;
             numbers::publish(owned, now);
             let is_deep = self.held > self.memory_budget / 2 && held > recording_min || self.held > self.memory_budget;

@@ -28,8 +28,8 @@ use crate::model::names::{ConsumerTag, ExchangeName, UserName, VhostName};
 use crate::model::request::{Event, Internal};
 #[cfg(test)]
 use crate::queue::Counts;
-use crate::queue::{Command, DeathHistory, Effect, Fifo, IndexRange, Reply};
-use crate::routing::Targets;
+use crate::queue::{Command, DeathHistory, Effect, Fifo, IndexRange, Publish, Reply};
+use crate::routing::{QueueTarget, Targets};
 
 use super::envelope::{AskKind, Envelope, LoadRequest, Replayed};
 use super::events::Notice;
@@ -293,34 +293,57 @@ impl Shard {
             }
             Envelope::Resume(connection) => self.resume(connection, now, topology),
             Envelope::CancelConsumer(consumer) => _ = self.cancel(consumer, now, topology),
-            Envelope::ChannelDown(channel) => {
-                for queue in self.queues_of(channel.connection) {
-                    self.forget_waiting(queue, |asker| asker == channel);
-                    self.command(queue, Command::ChannelDown(channel), None, now, topology);
-                }
-                if let Some(link) = self.links.get_mut(&channel.connection) {
-                    link.set_limit(channel.number, None);
-                    link.consumers.retain(|consumer, _| consumer.channel != channel.number);
-                }
-                self.tell(channel.connection, Event::Internal(Internal::Joined { channel }));
-            }
-            Envelope::ConnectionDown(connection) => {
-                for queue in self.queues_of(connection) {
-                    self.forget_waiting(queue, |asker| asker.connection == connection);
-                    self.command(queue, Command::ConnectionDown(connection), None, now, topology);
-                }
-                self.tell(connection, Event::Internal(Internal::ShardDown));
-                self.hand_out();
-                self.links.remove(&connection);
-            }
+            Envelope::ChannelDown(channel) => self.channel_down(channel, now, topology),
+            Envelope::ConnectionDown(connection) => self.connection_down(connection, now, topology),
             Envelope::Join(channel) => {
                 self.tell(channel.connection, Event::Internal(Internal::Joined { channel }));
             }
             Envelope::JoinDurably(channel) => {
                 self.tell_durably(channel.connection, Event::Internal(Internal::Joined { channel }));
             }
-            other => self.handle_rare(other, now, topology),
+            Envelope::Adopt { queue, machine } => self.adopt(queue, *machine),
+            Envelope::Loaded { queue, first, last, entries } => {
+                self.output.loaded += 1;
+                self.command(queue, Command::Loaded { first, last, entries }, None, now, topology);
+                self.ask_again(queue, now, topology);
+                self.pageable.insert(queue);
+            }
+            Envelope::RevokeConsumer { consumer, tag } => self.revoke(consumer, tag, now, topology),
+            Envelope::LettersKept(numbers) => {
+                numbers.into_iter().for_each(|number| self.letter_kept(number, now, topology));
+            }
+            Envelope::Flushed(through) => self.flushed(&through),
+            Envelope::Configure(queue) => self.configure(queue, now, topology),
+            Envelope::ListConsumers { queues, outbox } => self.list_consumers(&queues, outbox),
+            Envelope::Remember { vhost, exchange, publish, length } => {
+                self.remember((vhost, exchange), publish, length)
+            }
+            Envelope::Replay { vhost, exchange, target } => self.begin_replay(&(vhost, exchange), target),
+            Envelope::Replayed(replayed) => self.replay(replayed, now, topology),
+            Envelope::Forget { vhost, exchange } => self.forget(&(vhost, exchange)),
         }
+    }
+
+    fn channel_down(&mut self, channel: ChannelRef, now: Timestamp, topology: &Topology) {
+        for queue in self.queues_of(channel.connection) {
+            self.forget_waiting(queue, |asker| asker == channel);
+            self.command(queue, Command::ChannelDown(channel), None, now, topology);
+        }
+        if let Some(link) = self.links.get_mut(&channel.connection) {
+            link.set_limit(channel.number, None);
+            link.consumers.retain(|consumer, _| consumer.channel != channel.number);
+        }
+        self.tell(channel.connection, Event::Internal(Internal::Joined { channel }));
+    }
+
+    fn connection_down(&mut self, connection: ConnectionId, now: Timestamp, topology: &Topology) {
+        for queue in self.queues_of(connection) {
+            self.forget_waiting(queue, |asker| asker.connection == connection);
+            self.command(queue, Command::ConnectionDown(connection), None, now, topology);
+        }
+        self.tell(connection, Event::Internal(Internal::ShardDown));
+        self.hand_out();
+        self.links.remove(&connection);
     }
 
     /// Ends a consumer, whichever queue it is on; whether there was one.
@@ -338,49 +361,37 @@ impl Shard {
         }
     }
 
-    fn handle_rare(&mut self, envelope: Envelope, now: Timestamp, topology: &Topology) {
-        match envelope {
-            Envelope::Adopt { queue, machine } => self.adopt(queue, *machine),
-            Envelope::Loaded { queue, first, last, entries } => {
-                self.output.loaded += 1;
-                self.command(queue, Command::Loaded { first, last, entries }, None, now, topology);
-                self.ask_again(queue, now, topology);
-                self.pageable.insert(queue);
-            }
-            Envelope::RevokeConsumer { consumer, tag } => self.revoke(consumer, tag, now, topology),
-            Envelope::LettersKept(numbers) => {
-                numbers.into_iter().for_each(|number| self.letter_kept(number, now, topology));
-            }
-            Envelope::Flushed(through) => self.flushed(&through),
-            Envelope::Configure(queue) => self.configure(queue, now, topology),
-            Envelope::ListConsumers { queues, outbox } => {
-                let consumers =
-                    queues.into_iter().filter_map(|queue| self.queues.get(&queue).map(|owned| (queue, owned)));
-                let views = |(queue, owned): (QueueId, &OwnedQueue)| {
-                    owned.machine.consumers().into_iter().map(move |view| (queue, view)).collect::<Vec<_>>()
-                };
-                let consumers = consumers.flat_map(views).collect();
-                self.output.events.push((outbox, vec![Event::Internal(Internal::Consumers { consumers })]));
-            }
-            Envelope::Remember { vhost, exchange, publish, length } => {
-                let history = self.histories.entry((vhost, exchange)).or_default();
-                let before = history.memory();
-                history.add(publish, length);
-                self.held = self.held - before + history.memory();
-            }
-            Envelope::Replay { vhost, exchange, target } => {
-                if let Some(history) = self.histories.get(&(vhost, exchange)) {
-                    let replayed = Replayed { queue: target.id, history: history.publishes(), done: 0 };
-                    self.forward(target.shard, Envelope::Replayed(replayed));
-                }
-            }
-            Envelope::Replayed(replayed) => self.replay(replayed, now, topology),
-            Envelope::Forget { vhost, exchange } => {
-                self.held -= self.histories.remove(&(vhost, exchange)).map_or(0, |history| history.memory());
-            }
-            // All others are handled before.
-            _ => {}
+    /// A recent-history exchange saw a message.
+    fn remember(&mut self, exchange: (VhostName, ExchangeName), publish: Publish, length: usize) {
+        let history = self.histories.entry(exchange).or_default();
+        let before = history.memory();
+        history.add(publish, length);
+        let after = history.memory();
+        note_held(&mut self.held, before, after);
+    }
+
+    /// A queue was bound to a recent-history exchange.
+    fn begin_replay(&mut self, exchange: &(VhostName, ExchangeName), target: QueueTarget) {
+        if let Some(history) = self.histories.get(exchange) {
+            let replayed = Replayed { queue: target.id, history: history.publishes(), done: 0 };
+            self.forward(target.shard, Envelope::Replayed(replayed));
         }
+    }
+
+    /// A recent-history exchange is gone.
+    fn forget(&mut self, exchange: &(VhostName, ExchangeName)) {
+        if let Some(history) = self.histories.remove(exchange) {
+            note_held(&mut self.held, history.memory(), 0);
+        }
+    }
+
+    fn list_consumers(&mut self, queues: &[QueueId], outbox: Arc<Outbox>) {
+        let consumers = queues.iter().filter_map(|queue| self.queues.get(queue).map(|owned| (*queue, owned)));
+        let views = |(queue, owned): (QueueId, &OwnedQueue)| {
+            owned.machine.consumers().into_iter().map(move |view| (queue, view)).collect::<Vec<_>>()
+        };
+        let consumers = consumers.flat_map(views).collect();
+        self.output.events.push((outbox, vec![Event::Internal(Internal::Consumers { consumers })]));
     }
 
     fn dirty_unless_last(&mut self, queue: QueueId) {
@@ -424,4 +435,11 @@ impl Shard {
             }
         }
     }
+}
+
+/// A queue or a history, whose memory is counted in `total`, takes other memory than before.
+fn note_held(total: &mut u64, before: u64, now: u64) {
+    let others =
+        total.checked_sub(before).expect("what a shard holds is the sum of what its queues and histories hold");
+    *total = others + now;
 }

@@ -14,7 +14,7 @@ use crate::queue::{Command, Counts, Durability, Fifo, Refusal, Reply};
 use super::super::envelope::AskKind;
 use super::super::link::{Link, LinkGate};
 use super::super::topology::Topology;
-use super::{Leaving, OwnedQueue, Removed, Shard, numbers, watch};
+use super::{Leaving, OwnedQueue, Removed, Shard, note_held, numbers, watch};
 
 impl Shard {
     pub(super) fn create(&mut self, queue: Arc<Queue>, ask: Option<ChannelRef>, now: Timestamp) {
@@ -64,7 +64,17 @@ impl Shard {
             Command::Subscribe(subscription) => note_consumer(&mut self.links, subscription.consumer, queue),
             Command::Get { holder, .. } => note_queue(&mut self.links, *holder, queue),
             Command::Settle { indexes, .. } => self.work += indexes.len().saturating_sub(1),
-            _ => {}
+            Command::Enqueue(_)
+            | Command::Cancel(_)
+            | Command::Purge
+            | Command::Delete { .. }
+            | Command::ChannelDown(_)
+            | Command::ConnectionDown(_)
+            | Command::Resume(_)
+            | Command::Touch
+            | Command::Configure(_)
+            | Command::Tick
+            | Command::Loaded { .. } => {}
         }
         let again = matches!(command, Command::Get { .. }).then(|| command.clone());
         let before = watch::changes_consumers(&command, topology).then(|| owned.machine.consumers());
@@ -128,7 +138,9 @@ impl Shard {
         let event = match kind {
             AskKind::Delete => Event::Answer { channel, answer: Answer::Messages(0) },
             // The session looks for the queue again and finds it gone.
-            _ => Event::Internal(Internal::DeclareAgain { channel }),
+            AskKind::Declare | AskKind::Inspect | AskKind::Consume | AskKind::Other => {
+                Event::Internal(Internal::DeclareAgain { channel })
+            }
         };
         self.tell(channel.connection, event);
     }
@@ -180,7 +192,7 @@ impl Shard {
         if let Some(at) = owned.alarm {
             self.alarms.remove(&(at, queue));
         }
-        self.held -= owned.held;
+        note_held(&mut self.held, owned.held, 0);
         // The sum over removed queues takes up what is to be seen now.
         numbers::publish_counters(&owned.definition, owned.machine.tally());
         self.output.removed.push(Removed { queue: owned.definition, user, recorded: owned.recorded });

@@ -226,7 +226,7 @@ fn compare_queues(sort: Sort, one: &Queue, other: &Queue) -> Ordering {
         Sort::Consumers => other.consumers.cmp(&one.consumers),
         Sort::Memory => other.memory.cmp(&one.memory),
         Sort::Trouble => trouble(one, other),
-        _ => one.name.cmp(&other.name),
+        Sort::Name | Sort::User | Sort::State | Sort::Channels | Sort::Traffic => one.name.cmp(&other.name),
     }
 }
 
@@ -248,7 +248,14 @@ fn compare_connections(sort: Sort, one: &Connection, other: &Connection) -> Orde
         Sort::State => one.state.cmp(&other.state),
         Sort::Channels => other.channels.cmp(&one.channels),
         Sort::Traffic => (other.received + other.sent).total_cmp(&(one.received + one.sent)),
-        _ => one.name.cmp(&other.name),
+        Sort::Name
+        | Sort::Trouble
+        | Sort::Ready
+        | Sort::Unacknowledged
+        | Sort::Incoming
+        | Sort::Outgoing
+        | Sort::Consumers
+        | Sort::Memory => one.name.cmp(&other.name),
     }
 }
 

@@ -238,7 +238,7 @@ fn rebuild_wal(disk: &dyn Storage, footer: &mut Footer, reports: &mut Vec<Report
     crate::log::wal::records_between(&file, 0..u64::MAX, &mut |record| match record.header.kind {
         Kind::Entry | Kind::Again if is_copied(&record.header) => lying.push(Lying::new(record, Fate::Copied)),
         Kind::Entry => lying.push(Lying::new(record, Fate::Stays)),
-        _ => {}
+        Kind::Again | Kind::Settled | Kind::Delivered | Kind::Dropped => {}
     })?;
     for (log, chunks) in Layout::of(lying, 0).staying {
         match footer.logs.iter_mut().find(|known| known.log == log) {

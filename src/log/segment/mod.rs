@@ -96,11 +96,10 @@ pub(super) fn wal_number_of(name: &str) -> Option<u64> {
 pub(super) fn keep_damaged(disk: &dyn Storage, number: u64) -> Result<(), LogError> {
     for path in [path(number), wal_path(number)] {
         let name = path.rsplit('/').next().unwrap_or_default();
-        match disk.rename(&path, &format!("{DAMAGED}/{name}")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(LogError::Io { path, action: "move", error });
-            }
-            _ => {}
+        if let Err(error) = disk.rename(&path, &format!("{DAMAGED}/{name}"))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(LogError::Io { path, action: "move", error });
         }
     }
     let synced = disk.sync_directory(DAMAGED).and_then(|()| disk.sync_directory(DIRECTORY));

@@ -155,7 +155,7 @@ impl BatchHeader {
         let sequence = u64_at(bytes, 8);
         match Self::read(bytes, offset, sequence, None) {
             Read::Valid(header) => usize::try_from(header.table_length()).ok(),
-            _ => None,
+            Read::Newer(_) | Read::Foreign | Read::Damaged => None,
         }
     }
 

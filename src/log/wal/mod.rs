@@ -132,7 +132,9 @@ impl WalFile {
         let block = |at| read_up_to(&*file.file, at, BATCH_HEADER);
         let found = match FileHeader::read(&block(0)?) {
             header::Read::Valid(header) => Some((header.sequence, Some(header.salt))),
-            _ => BatchHeader::sequence_of(&block(BLOCK)?, BLOCK).map(|sequence| (sequence, None)),
+            header::Read::Newer(_) | header::Read::Foreign | header::Read::Damaged => {
+                BatchHeader::sequence_of(&block(BLOCK)?, BLOCK).map(|sequence| (sequence, None))
+            }
         };
         let Some((sequence, salt)) = found else { return Ok(None) };
         (file.sequence, file.salt) = (sequence, salt);

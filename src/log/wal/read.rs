@@ -64,7 +64,7 @@ pub(in crate::log) fn records_of(
         let bytes = reader.bytes(place.offset, BATCH_HEADER)?;
         let header = match BatchHeader::read(&bytes, place.offset, file.sequence, file.salt) {
             Read::Valid(header) if header.number == place.number => header,
-            _ => {
+            Read::Valid(_) | Read::Newer(_) | Read::Foreign | Read::Damaged => {
                 reports.push(lost_batches(&path(file.sequence), place.offset, place.number, place.number));
                 continue;
             }
@@ -249,7 +249,7 @@ pub(super) fn read_batch(reader: &mut Reader<'_>, found: &Found) -> Result<Body,
             let (found, known) = (u32::from(found), u32::from(entry::VERSION));
             Err(LogError::Version { path: path(reader.sequence), found, known })
         }
-        _ => Ok(()),
+        RecordError::Short | RecordError::Length | RecordError::Checksum | RecordError::Kind(_) => Ok(()),
     };
     if is_table_good {
         for known in table.chunks_exact(TABLE_ENTRY) {

@@ -63,12 +63,10 @@ impl Plan {
             plan.read_vhosts(call, document)?;
             plan.read_users(call, document)?;
         }
-        let vhosts = plan.items.iter().filter_map(|item| match item {
-            Item::Vhost(name, metadata, limits) => {
-                let limit = limits.as_ref().map(|limits| limits.get("max-queues").and_then(Value::as_u64));
-                Some((name.clone(), Announced { default_queue_type: metadata.default_queue_type, max_queues: limit }))
-            }
-            _ => None,
+        let vhosts = plan.items.iter().filter_map(|item| {
+            let Item::Vhost(name, metadata, limits) = item else { return None };
+            let limit = limits.as_ref().map(|limits| limits.get("max-queues").and_then(Value::as_u64));
+            Some((name.clone(), Announced { default_queue_type: metadata.default_queue_type, max_queues: limit }))
         });
         let mut scope = Scope { call, only, announced: vhosts.collect() };
         if only.is_none() {

@@ -381,7 +381,9 @@ pub(crate) async fn change_members(call: Call) -> Result<Answer, Failure> {
     call.object_with(&["node"])?;
     match queue.queue_type() {
         QueueType::Quorum => Err(Failure::bad_request("Node is not a cluster member")),
-        other => Err(Failure::bad_request(format!("{}_queue_not_supported", other.name()))),
+        other @ (QueueType::Classic | QueueType::Stream) => {
+            Err(Failure::bad_request(format!("{}_queue_not_supported", other.name())))
+        }
     }
 }
 

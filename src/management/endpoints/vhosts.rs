@@ -104,13 +104,12 @@ pub(crate) fn read_metadata(object: &Map<String, Value>, current: VhostMetadata)
         metadata.tags = super::users::tags(tags)?;
     }
     let queue_type = object.get("default_queue_type").or_else(|| object.get("defaultqueuetype"));
-    match queue_type {
-        Some(Value::String(name)) if name != "undefined" => {
-            let known = QueueType::from_name(name);
-            let known = known.ok_or_else(|| Failure::bad_request(format!("{name} is not a valid queue type")))?;
-            metadata.default_queue_type = Some(known);
-        }
-        _ => {}
+    if let Some(Value::String(name)) = queue_type
+        && name != "undefined"
+    {
+        let known = QueueType::from_name(name);
+        let known = known.ok_or_else(|| Failure::bad_request(format!("{name} is not a valid queue type")))?;
+        metadata.default_queue_type = Some(known);
     }
     if let Some(protected) = object.get("protected_from_deletion") {
         metadata.protection = if boolean(protected)? { Protection::FromDeletion } else { Protection::None };

@@ -549,7 +549,17 @@ impl Channel {
                 self.pending = Some(Pending::Committed);
                 return self.finish_commit(turn);
             }
-            _ => {}
+            (Some(Pending::Purge { nowait: true } | Pending::DeleteQueue { nowait: true }), Answer::Messages(_)) => {}
+            (
+                pending @ (None
+                | Some(
+                    Pending::DeclareQueue { .. }
+                    | Pending::Purge { .. }
+                    | Pending::DeleteQueue { .. }
+                    | Pending::Committed,
+                )),
+                answer,
+            ) => unreachable!("the broker answers what was asked, once: {answer:?} for {pending:?}"),
         }
         Ok(())
     }

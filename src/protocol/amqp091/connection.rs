@@ -243,8 +243,17 @@ impl Connection {
             match self.state {
                 State::Silent | State::Closed | State::Ended => return &[],
                 State::LoggingIn | State::OpeningVhost => return input,
-                _ if requests.len() >= self.requests_max => return input,
-                _ => {}
+                State::Header
+                | State::Starting
+                | State::Tuning
+                | State::Opening
+                | State::Running
+                | State::Ending
+                | State::Closing => {
+                    if requests.len() >= self.requests_max {
+                        return input;
+                    }
+                }
             }
             if self.decoder.payload_max != 0 {
                 decoder.payload_max = self.decoder.payload_max;
@@ -416,7 +425,7 @@ impl Connection {
                 }
             }
             (Phase::Closing, Some(CHANNEL_CLOSE)) => self.send(number, &AMQPClass::Channel(close_ok())),
-            _ => {}
+            (Phase::Open | Phase::Ending | Phase::Closing, _) => {}
         }
     }
 
@@ -519,7 +528,15 @@ impl Connection {
             State::Tuning => "tuning",
             State::Opening => "opening",
             State::Running => "running",
-            _ => return self.close_silently("unexpected method before login".into(), now),
+            State::Header
+            | State::Starting
+            | State::LoggingIn
+            | State::OpeningVhost
+            | State::Ending
+            | State::Ended
+            | State::Closing
+            | State::Silent
+            | State::Closed => return self.close_silently("unexpected method before login".into(), now),
         };
         let text = format!("unexpected method in connection state {state}");
         self.fail(Exception::new(ReplyCode::ChannelError, text), ids, now, requests);
@@ -536,7 +553,15 @@ impl Connection {
         };
         match self.state {
             State::Closing | State::Ending | State::Starting => self.close_silently(text, now),
-            _ => {
+            State::Header
+            | State::LoggingIn
+            | State::Tuning
+            | State::Opening
+            | State::OpeningVhost
+            | State::Running
+            | State::Ended
+            | State::Silent
+            | State::Closed => {
                 self.fail(Exception::new(ReplyCode::FrameError, text), (0, 0), now, requests);
                 // What follows cannot be told apart into frames: the close-ok will not be understood.
                 self.state = State::Silent;
@@ -551,7 +576,19 @@ impl Connection {
             (State::Closing, (10, 51)) => return self.state = State::Closed,
             (State::Closing, (10, 50)) => return self.send(0, &connection_close_ok()),
             (State::Closing | State::Ending, _) => return,
-            _ => {}
+            (
+                State::Header
+                | State::Starting
+                | State::LoggingIn
+                | State::Tuning
+                | State::Opening
+                | State::OpeningVhost
+                | State::Running
+                | State::Ended
+                | State::Silent
+                | State::Closed,
+                _,
+            ) => {}
         }
         let decoded = match method::decode(payload) {
             Ok(decoded) => decoded,
@@ -752,7 +789,7 @@ impl Connection {
                 self.with_channel(number, now, requests, |channel, turn| channel.answer(turn, answer));
                 self.replay(number, now, requests);
             }
-            _ => {}
+            (Phase::Ending | Phase::Closing, _) => {}
         }
     }
 

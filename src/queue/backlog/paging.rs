@@ -103,7 +103,7 @@ impl Backlog {
         let blocks = self.blocks.range(self.block_of(range.first).min(self.blocks.len())..);
         let within = blocks.map_while(|block| match block {
             Block::Cold(block) if block.first <= range.last => Some(block.expires),
-            _ => None,
+            Block::Hot(_) | Block::Cold(_) => None,
         });
         within.min().unwrap_or(NEVER)
     }
@@ -116,7 +116,7 @@ impl Backlog {
             Some(Block::Cold(block)) if block.first == first => {
                 self.request(at, WINDOW_MEMORY, |block| block.state == ColdState::Wanted)
             }
-            _ => None,
+            Some(Block::Hot(_) | Block::Cold(_)) | None => None,
         }
     }
 

@@ -121,7 +121,7 @@ pub(super) fn read(settings: &config::Tls, section: &str) -> Result<ServerConfig
     let resolver = Arc::new(ByServerName(named));
     let authorities = match (settings.verify, &settings.ca_file) {
         (TlsVerify::Peer, Some(path)) => Some(read_authorities(&Source { key: "tls.ca_file".to_owned(), path })?),
-        _ => None,
+        (TlsVerify::Peer, None) | (TlsVerify::None, _) => None,
     };
     let versions = versions(settings);
     let build = |authorities: Option<RootCertStore>, sessions: Sessions| {
@@ -243,7 +243,9 @@ fn read_pair(pair: &Pair<'_>, provider: &CryptoProvider) -> Result<(Named, Serve
 fn own_names(said: &PeerCertificate) -> Vec<String> {
     let alternative = said.alternative_names.iter().filter_map(|name| match name {
         AlternativeName::Dns(name) => Some(name.clone()),
-        _ => None,
+        AlternativeName::Ip(_) | AlternativeName::Email(_) | AlternativeName::Uri(_) | AlternativeName::Other(_) => {
+            None
+        }
     });
     let names: Vec<String> = alternative.collect();
     if names.is_empty() { said.common_names.clone() } else { names }

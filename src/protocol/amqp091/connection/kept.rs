@@ -82,7 +82,9 @@ pub(super) fn keeps(channel: &Channel, frame: &Frame<'_>, blocked: bool) -> bool
     match *frame {
         Frame::Method { payload, .. } if SETTLEMENTS.contains(&method::ids(payload)) => false,
         Frame::Method { payload, .. } => !channel.kept.is_empty() || method::ids(payload) == PUBLISH,
-        _ => !channel.kept.is_empty(),
+        Frame::Header { .. } | Frame::Body { .. } | Frame::Heartbeat { .. } | Frame::Unknown { .. } => {
+            !channel.kept.is_empty()
+        }
     }
 }
 
