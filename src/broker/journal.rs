@@ -166,6 +166,7 @@ impl Journal {
 
     /// Takes what is pending; nothing taken before is left.
     pub(super) fn take(&self, writing: &mut Writing) {
+        assert!(writing.taken.is_empty(), "what was taken before is written before more is taken");
         let mut pending = self.pending.lock();
         mem::swap(&mut writing.taken, &mut pending.submissions);
         pending.writing_bytes = mem::take(&mut pending.bytes);
@@ -182,10 +183,9 @@ impl Journal {
 
     /// Lets go what waited for the first of the submissions, which is durable.
     pub(super) fn release(&self, writing: &mut Writing, tell: TellShard<'_>) {
-        if let Some(submission) = writing.taken.pop_front() {
-            submission.held.release(tell);
-            self.recycle(submission.batch);
-        }
+        let submission = writing.taken.pop_front().expect("what is durable was taken, and is released once");
+        submission.held.release(tell);
+        self.recycle(submission.batch);
     }
 
     /// Syncs what was written without a sync.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use crate::model::hash::IdMap;
 use crate::model::ids::{ConnectionId, ConsumerId, QueueId};
+use crate::model::narrow::narrow;
 use crate::model::request::Event;
 use crate::model::statistics::ConnectionRecord;
 use crate::queue::{AckMode, Gate};
@@ -129,7 +130,7 @@ impl Gate for LinkGate<'_> {
             return;
         }
         if let Some(limit) = link.limits.get(&consumer.channel) {
-            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            let count: i64 = narrow(count, "as many as there are deliveries in memory");
             let before = limit.unacked.fetch_sub(count, Ordering::AcqRel);
             // Deliveries from before the limit was set are not in the count.
             if before < count {

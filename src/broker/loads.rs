@@ -59,8 +59,7 @@ impl Loads {
     /// Shards have taken that many answers.
     pub(super) fn taken(&self, count: usize) {
         let mut state = self.state.lock();
-        debug_assert!(state.under_way >= count, "every answer was asked for");
-        state.under_way = state.under_way.saturating_sub(count);
+        state.under_way = state.under_way.checked_sub(count).expect("every answer was asked for");
         drop(state);
         for _ in 0..count {
             self.changed.notify_one();

@@ -23,7 +23,7 @@ impl<T> Mailbox<T> {
 
     /// Moves everything into `inbox`, which must be empty.
     pub(super) fn take_all(&self, inbox: &mut VecDeque<T>) {
-        debug_assert!(inbox.is_empty());
+        assert!(inbox.is_empty(), "what was taken before is done before more is taken");
         mem::swap(&mut *self.0.lock(), inbox);
     }
 

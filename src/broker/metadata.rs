@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::model::entity::{Binding, Destination, Exchange, ExchangeKind, Queue};
 use crate::model::ids::{ConnectionId, QueueId};
 use crate::model::names::{ExchangeName, QueueName, VhostName};
+use crate::model::narrow::narrow;
 use crate::model::table::FieldTable;
 use crate::model::vhost::VhostMetadata;
 use crate::routing::QueueTarget;
@@ -581,7 +582,7 @@ impl BindingKey {
 
 /// The shard that owns a queue.
 pub(super) fn shard_of(queue: QueueId, shards: u16) -> u16 {
-    u16::try_from(queue.0 % u64::from(shards)).unwrap_or(0)
+    narrow(queue.0 % u64::from(shards), "a rest is smaller than the number of shards")
 }
 
 fn take<K: Ord, V>(index: &mut BTreeMap<K, BTreeMap<BindingKey, V>>, at: &K, key: &BindingKey) -> Option<V> {

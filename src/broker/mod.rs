@@ -66,6 +66,7 @@ pub use crate::routing::{check_binding, check_exchange_arguments};
 use crate::log::{Batch, CommitError, Log, LogError, METADATA, Report, Severity, Storage};
 use crate::model::ids::{ConnectionId, MessageIndex, QueueId, Timestamp};
 use crate::model::names::{UserName, VhostName};
+use crate::model::narrow::narrow;
 use crate::model::statistics::{ChurnNumber, LogNumber, LogStatistics};
 use crate::model::vhost::VhostMetadata;
 
@@ -240,7 +241,7 @@ impl Broker {
 
     #[must_use]
     pub fn shard_count(&self) -> u16 {
-        u16::try_from(self.shards.len()).unwrap_or(u16::MAX)
+        narrow(self.shards.len(), "the number of shards is set in 16 bits")
     }
 
     /// Bytes of memory that messages take, where they stay: in queues and histories, ready or unacknowledged; on their way
@@ -300,7 +301,7 @@ impl Broker {
     /// Runs turns of a shard, unless somebody else does, until its mailbox is empty or the bound is reached; then the
     /// shard's own task goes on.
     pub fn drive(&self, shard: u16, now: Timestamp) {
-        let Some(cell) = self.shards.get(usize::from(shard)) else { return };
+        let cell = &self.shards[usize::from(shard)];
         let mut done = 0;
         for _ in 0..INLINE_TURNS {
             // Whoever holds the lock looks at the mailbox again after releasing it.

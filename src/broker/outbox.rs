@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::model::ids::QueueId;
+use crate::model::narrow::narrow;
 use crate::model::request::{Delivery, Event};
 
 /// Bytes of direct replies that may wait for a requester that does not read; more are dropped (they are at-most-once).
@@ -27,6 +28,8 @@ pub struct Outbox {
     publish_credit: AtomicI64,
     /// Bytes of deliveries the connection can take before it has sent some; may go below zero by one message a shard.
     delivery_credit: AtomicI64,
+    /// What both were at first, and never exceed.
+    given: [i64; 2],
     /// Some shard has refused this connection a delivery for want of credit.
     starved: AtomicBool,
     /// Bytes of direct replies in `events`.
@@ -36,12 +39,14 @@ pub struct Outbox {
 impl Outbox {
     #[must_use]
     pub fn new(publish_credit: u64, delivery_credit: u64) -> Self {
-        let signed = |credit| AtomicI64::new(i64::try_from(credit).unwrap_or(i64::MAX));
+        // As configured, and that may be any number.
+        let given = [publish_credit, delivery_credit].map(|credit| i64::try_from(credit).unwrap_or(i64::MAX));
         Self {
             events: Mutex::default(),
             notify: Notify::new(),
-            publish_credit: signed(publish_credit),
-            delivery_credit: signed(delivery_credit),
+            publish_credit: AtomicI64::new(given[0]),
+            delivery_credit: AtomicI64::new(given[1]),
+            given,
             starved: AtomicBool::new(false),
             replies: AtomicUsize::new(0),
         }
@@ -78,7 +83,7 @@ impl Outbox {
 
     /// Takes everything in exchange for an empty list.
     pub fn take(&self, events: &mut Vec<Event>) {
-        debug_assert!(events.is_empty());
+        assert!(events.is_empty(), "what was taken before is handled before more is taken");
         mem::swap(&mut *self.events.lock(), events);
         if self.replies.load(Ordering::Relaxed) != 0 {
             self.replies.store(0, Ordering::Relaxed);
@@ -104,16 +109,17 @@ impl Outbox {
     /// Whether the connection may publish more, having published `gathered` bytes that are not spent yet.
     #[must_use]
     pub(super) fn has_publish_credit(&self, gathered: usize) -> bool {
-        self.publish_credit.load(Ordering::Acquire) > i64::try_from(gathered).unwrap_or(i64::MAX)
+        self.publish_credit.load(Ordering::Acquire) > signed(gathered)
     }
 
     pub(super) fn spend_publish_credit(&self, bytes: usize) {
-        self.publish_credit.fetch_sub(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::AcqRel);
+        self.publish_credit.fetch_sub(signed(bytes), Ordering::AcqRel);
     }
 
     pub(super) fn return_publish_credit(&self, bytes: usize) {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let bytes = signed(bytes);
         let before = self.publish_credit.fetch_add(bytes, Ordering::AcqRel);
+        assert!(bytes <= self.given[0] - before, "no more publish credit comes back than was spent");
         if before <= 0 && before + bytes > 0 {
             self.notify.notify_one();
         }
@@ -130,12 +136,19 @@ impl Outbox {
     }
 
     pub(super) fn spend_delivery_credit(&self, bytes: usize) {
-        self.delivery_credit.fetch_sub(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::SeqCst);
+        self.delivery_credit.fetch_sub(signed(bytes), Ordering::SeqCst);
     }
 
     /// Whether shards must be told.
     pub(super) fn return_delivery_credit(&self, bytes: usize) -> bool {
-        self.delivery_credit.fetch_add(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::SeqCst);
+        let bytes = signed(bytes);
+        let before = self.delivery_credit.fetch_add(bytes, Ordering::SeqCst);
+        assert!(bytes <= self.given[1] - before, "no more delivery credit comes back than was spent");
         self.starved.swap(false, Ordering::SeqCst)
     }
+}
+
+/// Bytes of what is in memory, as credit counts them.
+fn signed(bytes: usize) -> i64 {
+    narrow(bytes, "what is in memory is far below 2^63 bytes")
 }

@@ -257,18 +257,24 @@ pub(super) fn options_of(
     options.expires_ms = smaller(options.expires_ms, "expires");
     options.max_length = smaller(options.max_length, "max-length");
     options.max_length_bytes = smaller(options.max_length_bytes, "max-length-bytes");
-    let key = text("dead-letter-routing-key").map(|key| RoutingKey::new(key.as_bytes()));
-    match &mut options.dead_letter {
-        Some(target) => target.routing_key = target.routing_key.take().or(key),
-        None => {
-            options.dead_letter = text("dead-letter-exchange")
-                .map(|exchange| DeadLetterTarget { exchange: exchange.into(), routing_key: key });
-        }
-    }
+    add_dead_letter(&mut options.dead_letter, definition);
     if arguments.find("x-overflow").is_none() {
         options.overflow = text("overflow").map_or(Overflow::DropHead, Overflow::from_name);
     }
     options
+}
+
+/// Where dead letters go by policy, if the queue's arguments do not say. What no short string can hold is no name and no key.
+fn add_dead_letter(target: &mut Option<DeadLetterTarget>, definition: &Map<String, Value>) {
+    let short = |key: &str| definition.get(key).and_then(Value::as_str).filter(|text| text.len() <= 255);
+    let routing_key = short("dead-letter-routing-key").map(|key| RoutingKey::new(key.as_bytes()));
+    match target {
+        Some(target) => target.routing_key = target.routing_key.take().or(routing_key),
+        None => {
+            *target = short("dead-letter-exchange")
+                .map(|exchange| DeadLetterTarget { exchange: exchange.into(), routing_key });
+        }
+    }
 }
 
 /// A key of policies: what it may hold, and the sentence about what it may not.
@@ -446,6 +452,20 @@ mod tests {
         );
         let bad = json!({"pattern": "", "definition": {"max-length": 1}, "priority": "3"});
         assert_eq!(refusal(Regular, bad), "priority should be a number, actually was <<\"3\">>");
+    }
+
+    #[test]
+    fn what_no_short_string_holds_is_no_part_of_a_letter() {
+        let options = |exchange: usize, key: usize| {
+            let text = |length: usize| Value::String("x".repeat(length));
+            let definition = [("dead-letter-exchange", text(exchange)), ("dead-letter-routing-key", text(key))];
+            let mut target = None;
+            add_dead_letter(&mut target, &definition.map(|(key, value)| (key.to_owned(), value)).into_iter().collect());
+            target
+        };
+        assert_eq!(options(255, 255).unwrap().routing_key.unwrap().as_bytes().len(), 255);
+        assert_eq!(options(255, 256).unwrap().routing_key, None);
+        assert_eq!(options(256, 255), None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::log::{
 };
 use crate::model::entity::Queue;
 use crate::model::ids::Timestamp;
+use crate::model::narrow::narrow;
 use crate::model::statistics::LogStatistics;
 use crate::queue::{ColdChunk, Fifo, IndexRange, Members, RecoveredQueue};
 
@@ -267,7 +268,7 @@ fn head(index: u64, length: usize) -> Head {
         index,
         time: 0,
         deadline: u64::MAX,
-        cost: u32::try_from(length).unwrap_or(u32::MAX),
+        cost: narrow(length, "a definition comes in a frame or a body below 4 GiB"),
         class: 0,
         transient: false,
     }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::log::{Batch, Head, Stored};
 use crate::model::ids::{MessageIndex, Timestamp};
 use crate::model::message::{Body, Envelope, INLINE_BODY_MAX, Message, Properties, PropertiesError};
+use crate::model::narrow::narrow;
 use crate::queue::dead_letter::RecordError;
 use crate::queue::{DeathHistory, Loaded};
 
@@ -42,8 +43,8 @@ pub(super) fn append(batch: &mut Batch, head: &Head, message: &Message, deaths: 
     let (contents, [key_start, properties_start, body_start]) = message.head();
     let mut prefix = [0; PREFIX_LENGTH];
     prefix[0] = VERSION;
-    prefix[1] = u8::try_from(key_start).unwrap_or(u8::MAX);
-    prefix[2] = u8::try_from(properties_start - key_start).unwrap_or(u8::MAX);
+    prefix[1] = narrow(key_start, "the name of an exchange is a short string");
+    prefix[2] = narrow(properties_start - key_start, "a routing key is a short string");
     prefix[4..8].copy_from_slice(&length_bytes(body_start - properties_start));
     prefix[8..12].copy_from_slice(&length_bytes(history.len()));
     let large = match message.body() {
@@ -86,5 +87,5 @@ pub(super) fn read(stored: &Stored, scratch: &mut Vec<u8>) -> Result<Loaded, Sto
 }
 
 fn length_bytes(length: usize) -> [u8; 4] {
-    u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes()
+    narrow::<_, u32>(length, "a message and its history are below 4 GiB").to_le_bytes()
 }

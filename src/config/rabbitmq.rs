@@ -158,11 +158,8 @@ impl<'a> Translator<'a> {
     }
 
     fn set(&mut self, path: &'static str, origin: Origin, value: RawValue) {
-        let key = Key::find(path);
-        debug_assert!(key.is_some(), "there is no key {path}");
-        if let Some(key) = key {
-            self.settings.push((key, Raw { origin, value }));
-        }
+        let key = Key::find(path).expect("what RabbitMQ's keys come to is in the schema");
+        self.settings.push((key, Raw { origin, value }));
     }
 
     /// A list of texts; its place is that of the first.

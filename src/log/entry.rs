@@ -23,6 +23,8 @@
 
 use bytes::Bytes;
 
+use crate::model::narrow::narrow;
+
 /// Bytes of a record's header.
 pub const HEADER_LENGTH: usize = 64;
 /// The version of records this code writes, and the newest it reads.
@@ -114,7 +116,7 @@ pub enum RecordError {
 
 /// Writes a record's header into its first bytes, except for the checksum, which [`seal`] adds once the payload is known.
 pub(crate) fn put_header(out: &mut Vec<u8>, kind: Kind, head: &Head, payload_length: usize, back: u32) {
-    let length = u32::try_from(HEADER_LENGTH + payload_length).unwrap_or(u32::MAX);
+    let length: u32 = narrow(HEADER_LENGTH + payload_length, "messages and definitions are below 4 GiB");
     let mut header = [0; HEADER_LENGTH];
     header[4..8].copy_from_slice(&length.to_le_bytes());
     header[8] = VERSION;

@@ -11,6 +11,7 @@ use super::state::{Appended, Full, Shared};
 use super::wal::{self, BatchPlace, Record, WalFile};
 use super::{CommitError, Keeping, LogError, Report, Severity};
 use crate::model::hash::IdMap;
+use crate::model::narrow::narrow;
 
 /// Logs looked at while the lock is held.
 const LOGS_AT_ONCE: usize = 256;
@@ -255,10 +256,15 @@ impl Gathered {
         if !has_room {
             self.blocks.push(Vec::with_capacity(length.max(BLOCK)));
         }
-        let number = self.blocks.len().saturating_sub(1);
-        let Some(block) = self.blocks.last_mut() else { return };
+        let number = self.blocks.len() - 1;
+        let block = &mut self.blocks[number];
         let (log, index) = (head.log, head.index);
-        self.entries.push(GatheredEntry { log, index, block: number as u32, offset: block.len() as u32 });
+        self.entries.push(GatheredEntry {
+            log,
+            index,
+            block: narrow(number, "a WAL file has up to 1 GiB, or one batch"),
+            offset: narrow(block.len(), "a block has room for 1 MiB, or one record"),
+        });
         put_entry(block, head, payload);
     }
 
@@ -278,11 +284,9 @@ impl Gathered {
             {
                 writer.refer(log, chunk)?;
             }
-            let block = self.blocks.get(entry.block as usize).map(Vec::as_slice).unwrap_or_default();
-            let record = block.get(entry.offset as usize..).unwrap_or_default();
-            if let Ok(header) = entry::read_header(record) {
-                writer.push(&header.head, record.get(..header.length).unwrap_or_default())?;
-            }
+            let record = &self.blocks[entry.block as usize][entry.offset as usize..];
+            let header = entry::read_header(record).expect("it was written here when it was gathered");
+            writer.push(&header.head, &record[..header.length])?;
         }
         for (log, chunk) in staying {
             writer.refer(log, chunk)?;

@@ -194,7 +194,7 @@ impl Index {
     pub(super) fn apply(&mut self, change: &Change) {
         match *change {
             Change::Appended { log, range, .. } => {
-                debug_assert!(
+                assert!(
                     self.logs.get(&log).is_none_or(|state| range.first >= state.next_index),
                     "index {} of {log:?} comes twice",
                     range.first
@@ -230,7 +230,7 @@ impl Index {
         }
         let start = state.runs.partition_point(|run| run.last < range.first);
         let mut emptied = false;
-        for run in state.runs.get_mut(start..).unwrap_or_default() {
+        for run in &mut state.runs[start..] {
             if run.first > last {
                 break;
             }
@@ -305,11 +305,11 @@ impl Index {
     pub(super) fn extents(&self, log: LogId, first: u64, last: u64) -> Vec<Extent> {
         let Some(state) = self.logs.get(&log) else { return Vec::new() };
         let start = state.runs.partition_point(|run| run.last < first);
-        let runs = state.runs.get(start..).unwrap_or_default().iter().take_while(|run| run.first <= last);
+        let runs = state.runs[start..].iter().take_while(|run| run.first <= last);
         let mut extents = Vec::new();
         for run in runs {
             let start = run.places.partition_point(|place| place.last < first);
-            let places = run.places.get(start..).unwrap_or_default().iter().take_while(|place| place.first <= last);
+            let places = run.places[start..].iter().take_while(|place| place.first <= last);
             extents.extend(places.map(|place| Extent { segment: run.segment, place: *place }));
         }
         extents
@@ -516,5 +516,5 @@ fn survivors(live: &RoaringTreemap, first: u64, last: u64) -> Survivors {
     let mut indexes = live.iter();
     indexes.advance_to(first);
     let set = RoaringTreemap::from_sorted_iter(indexes.take(usize::try_from(count).unwrap_or(usize::MAX)));
-    Survivors { first, last, set: Some(set.unwrap_or_default()) }
+    Survivors { first, last, set: Some(set.expect("a set is read in ascending order")) }
 }

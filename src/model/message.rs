@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::ids::Timestamp;
+use super::narrow::narrow;
 use super::table::{FieldTable, TableError};
 
 /// Bodies up to this many bytes are kept in the message's own allocation; larger ones stay as slices.
@@ -92,11 +93,9 @@ impl Message {
         inline: &[u8],
         slices: Option<Vec<Bytes>>,
     ) -> Self {
-        debug_assert!(envelope.exchange.len() <= 255 && envelope.routing_key.len() <= 255);
         scratch.clear();
         scratch.extend_from_slice(envelope.exchange);
         scratch.extend_from_slice(envelope.routing_key);
-        let properties_start = scratch.len();
         scratch.extend_from_slice(properties.raw);
         let body_start = scratch.len();
         scratch.extend_from_slice(inline);
@@ -104,12 +103,12 @@ impl Message {
         Self {
             head: Arc::from(scratch.as_slice()),
             large_body: slices.map(Arc::new),
-            key_start: u8::try_from(envelope.exchange.len()).unwrap_or(u8::MAX),
+            key_start: narrow(envelope.exchange.len(), "the name of an exchange is a short string"),
             persistent: properties.delivery_mode == Some(2),
             priority: properties.priority.unwrap_or(0),
-            key_length: u8::try_from(properties_start - envelope.exchange.len()).unwrap_or(u8::MAX),
-            body_start: u32::try_from(body_start).unwrap_or(u32::MAX),
-            body_length: u32::try_from(body_length).unwrap_or(u32::MAX),
+            key_length: narrow(envelope.routing_key.len(), "a routing key is a short string"),
+            body_start: narrow(body_start, "properties are as long as a frame at most"),
+            body_length: narrow(body_length, "max_message_size is below 4 GiB"),
             arrived: 0,
         }
     }
@@ -164,7 +163,7 @@ impl Message {
     /// The properties, decoded; they were checked when the message was made.
     #[must_use]
     pub fn properties(&self) -> Properties<'_> {
-        Properties::parse(self.raw_properties()).unwrap_or_default()
+        Properties::parse(self.raw_properties()).expect("properties are read before a message is made of them")
     }
 
     #[must_use]
@@ -238,8 +237,9 @@ pub struct Envelope<'a> {
 
 /// The basic properties, borrowed from the bytes of a content header: flags and values. Short strings need not be UTF-8;
 /// `headers` is the table's content without its length, not decoded yet.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Properties<'a> {
+    /// The bytes that were read, or that `encode` wrote.
     pub raw: &'a [u8],
     pub content_type: Option<&'a [u8]>,
     pub content_encoding: Option<&'a [u8]>,
@@ -262,6 +262,29 @@ pub struct Properties<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed content header properties")]
 pub struct PropertiesError;
+
+impl Default for Properties<'_> {
+    /// None of them.
+    fn default() -> Self {
+        Self {
+            raw: &[0, 0],
+            content_type: None,
+            content_encoding: None,
+            headers: None,
+            delivery_mode: None,
+            priority: None,
+            correlation_id: None,
+            reply_to: None,
+            expiration: None,
+            message_id: None,
+            timestamp: None,
+            kind: None,
+            user_id: None,
+            app_id: None,
+            cluster_id: None,
+        }
+    }
+}
 
 impl<'a> Properties<'a> {
     /// Reads flags and values; nothing may be left over.

@@ -9,6 +9,7 @@ pub mod hash;
 pub mod ids;
 pub mod message;
 pub mod names;
+pub mod narrow;
 pub mod plugin;
 pub mod policy;
 pub mod random;

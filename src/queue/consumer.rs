@@ -15,7 +15,11 @@ use crate::model::consumer::ConsumerView;
 use crate::model::hash::IdMap;
 use crate::model::ids::{ConnectionId, ConsumerId};
 use crate::model::names::ConsumerTag;
+use crate::model::narrow::narrow;
 use crate::model::table::FieldTable;
+
+/// Why a slot in a ring, or with the turn, has a holder.
+const HELD: &str = "a consumer leaves the rings before its slot is emptied";
 
 /// Whether the queue serves one consumer at a time or all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +187,7 @@ impl Consumers {
             State::Full | State::Waiting => {}
         }
         self.rings.retain(|ring| !ring.ready.is_empty());
-        self.consumers -= 1;
+        self.consumers = self.consumers.checked_sub(1).expect("a consumer leaves once");
         if self.active == Some(slot) {
             self.active = None;
             self.promote();
@@ -198,7 +202,7 @@ impl Consumers {
     pub(super) fn pick(&mut self, gate: &mut impl Gate) -> Option<Turn> {
         for (at, ring) in self.rings.iter_mut().enumerate() {
             while let Some(&slot) = ring.ready.front() {
-                let holder = self.slots[slot as usize].as_mut()?;
+                let holder = self.slots[slot as usize].as_mut().expect(HELD);
                 if gate.admits(holder.id) {
                     return Some(Turn { ring: at, slot });
                 }
@@ -220,7 +224,7 @@ impl Consumers {
     #[inline]
     pub(super) fn served(&mut self, turn: Turn) {
         let ring = &mut self.rings[turn.ring].ready;
-        let Some(holder) = self.slots[turn.slot as usize].as_mut() else { return };
+        let holder = self.slots[turn.slot as usize].as_mut().expect(HELD);
         if holder.has_room() {
             if ring.len() > 1 {
                 ring.rotate_left(1);
@@ -234,7 +238,7 @@ impl Consumers {
     /// Counts settled deliveries of a holder, which may be ready again or, when it left, be forgotten.
     pub(super) fn settled(&mut self, slot: u32, count: usize) {
         let Some(holder) = self.holder_mut(slot) else { return };
-        holder.unacked -= count;
+        holder.unacked = holder.unacked.checked_sub(count).expect("a delivery is settled once");
         match holder.state {
             State::Full if holder.has_room() => self.make_ready(slot),
             State::Left => self.release_when_done(slot),
@@ -319,7 +323,7 @@ impl Consumers {
         self.next_order += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
-            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+            narrow(self.slots.len() - 1, "a queue has fewer than 2^32 consumers")
         });
         self.by_id.insert(holder.id, slot);
         self.slots[slot as usize] = Some(holder);
@@ -359,7 +363,7 @@ impl Consumers {
     }
 
     fn make_ready(&mut self, slot: u32) {
-        let Some(holder) = self.slots[slot as usize].as_mut() else { return };
+        let holder = self.slots[slot as usize].as_mut().expect(HELD);
         holder.state = State::Ready;
         let priority = holder.priority;
         let at = self.rings.partition_point(|ring| ring.priority > priority);

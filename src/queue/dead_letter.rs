@@ -15,6 +15,7 @@ use crate::model::entity::DeadLetterTarget;
 use crate::model::ids::Timestamp;
 use crate::model::message::{Envelope, Message, Properties};
 use crate::model::names::{QueueName, RoutingKey};
+use crate::model::narrow::narrow;
 use crate::model::table::{FieldTable, FieldValue};
 
 pub use record::RecordError;
@@ -206,7 +207,7 @@ impl DeathHistory {
         headers.0[..behind].iter().for_each(|(key, value)| put_pair(key, value, out));
         put_key(DEATHS, out);
         out.push(b'A');
-        out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(&narrow::<_, u32>(length, "a history of deaths is a header, below 4 GiB").to_be_bytes());
         self.deaths.iter().for_each(|death| out.extend_from_slice(&death.encoded));
         headers.0[behind..].iter().for_each(|(key, value)| put_pair(key, value, out));
     }
@@ -248,8 +249,8 @@ fn put_pair(key: &str, value: &FieldValue, out: &mut Vec<u8>) {
 }
 
 fn put_key(key: &str, out: &mut Vec<u8>) {
-    out.push(u8::try_from(key.len()).unwrap_or(u8::MAX));
-    out.extend_from_slice(&key.as_bytes()[..key.len().min(255)]);
+    out.push(narrow(key.len(), "the name of a header is a short string"));
+    out.extend_from_slice(key.as_bytes());
 }
 
 /// The keys a message was published with: its routing key and those of its CC header. BCC was removed at publish.

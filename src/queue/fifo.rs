@@ -510,14 +510,14 @@ impl Fifo {
             }
             let Some(turn) = self.consumers.pick(gate) else { return };
             self.head_needed = ForHead::Needed;
-            let Some(taken) = self.ready.pop() else { return };
+            let taken = self.ready.pop().expect("there are messages, and the first is in memory");
             self.hand_out(now, turn, taken, gate, effects);
         }
     }
 
     #[inline]
     fn hand_out(&mut self, now: Timestamp, turn: Turn, taken: Taken, gate: &mut impl Gate, effects: &mut Vec<Effect>) {
-        let Some(holder) = self.consumers.holder(turn.slot) else { return };
+        let holder = self.consumers.holder(turn.slot).expect("whose turn it is has not left");
         let Taken { index, redelivered, entry, .. } = taken;
         let consumer = holder.id;
         let no_ack = holder.no_ack;

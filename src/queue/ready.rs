@@ -21,6 +21,7 @@ use super::record::{Durability, IndexRange, Settled};
 use super::weight::Weight;
 use crate::model::ids::Timestamp;
 use crate::model::message::{Arrival, Message};
+use crate::model::narrow::narrow;
 pub(super) use loads::ForHead;
 use loads::Loads;
 
@@ -173,7 +174,7 @@ impl Ready {
             ExpiryRule::HeadOnly => self.take_expired_head(now),
             ExpiryRule::Anywhere => self.take_earliest(now),
         };
-        debug_assert!(taken.is_some() || self.next_expiry > now);
+        assert!(taken.is_some() || self.next_expiry > now, "nothing that is in memory stays when it has expired");
         taken
     }
 
@@ -230,7 +231,7 @@ impl Ready {
 
     /// Counts out a message that was removed from its lane.
     fn left(&mut self, number: u8, entry: &Entry) {
-        self.len -= 1;
+        self.len = self.len.checked_sub(1).expect("a ready message leaves once");
         self.weight -= Weight::of(entry);
         self.fewer(number);
         self.sweep_notes();
@@ -323,7 +324,7 @@ impl Ready {
         };
         let heads = self.lanes.iter().enumerate().filter_map(|(number, lane)| {
             let (index, entry) = lane.backlog.front()?;
-            let number = u8::try_from(number).unwrap_or(u8::MAX);
+            let number = narrow(number, "a lane has the number of a priority, which is a byte");
             (entry.expires != NEVER).then_some((entry.expires, index, number, Standing::Hot))
         });
         heads.chain(noted).min_by_key(|(expires, index, ..)| (*expires, *index))

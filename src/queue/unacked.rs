@@ -85,7 +85,7 @@ impl UnackedMap {
         let Unacked { entry, delivered, .. } = match slot.and_then(|at| self.window.get_mut(at)) {
             Some(slot) if slot.as_ref().is_some_and(|unacked| unacked.holder == holder) => {
                 let unacked = slot.take()?;
-                self.in_window -= 1;
+                self.in_window = self.in_window.checked_sub(1).expect("a message in the window leaves it once");
                 self.tidy();
                 unacked
             }
@@ -124,7 +124,7 @@ impl UnackedMap {
 
     /// Puts a message into an empty slot of the window; a full one would be another message of this index.
     fn place(&mut self, at: usize, index: u64, unacked: Unacked) {
-        debug_assert!(self.window[at].is_none(), "index {index} is unacknowledged twice");
+        assert!(self.window[at].is_none(), "index {index} is unacknowledged twice");
         self.window[at] = Some(unacked);
         self.in_window += 1;
     }

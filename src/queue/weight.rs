@@ -35,7 +35,9 @@ impl Sub for Weight {
 
     #[inline]
     fn sub(self, other: Self) -> Self {
-        Self { bytes: self.bytes - other.bytes, memory: self.memory - other.memory }
+        const WHOLE: &str = "a part weighs no more than the whole";
+        let bytes = self.bytes.checked_sub(other.bytes).expect(WHOLE);
+        Self { bytes, memory: self.memory.checked_sub(other.memory).expect(WHOLE) }
     }
 }
 

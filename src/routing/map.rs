@@ -4,6 +4,8 @@
 //! Hashes are fixed by this file: tables built from the same commands are equal on every node and in every run.
 
 use std::borrow::Borrow;
+
+use crate::model::narrow::narrow;
 use std::hash::{BuildHasher, Hash, Hasher};
 
 use rpds::HashTrieMapSync;
@@ -40,7 +42,7 @@ impl FixedHasher {
 
 /// Both halves of a product, so that the low bits depend on the high ones.
 fn fold(product: u128) -> u64 {
-    let [low, high] = [product, product >> 64].map(|half| u64::try_from(half & u128::from(u64::MAX)).unwrap_or(0));
+    let [low, high] = [product, product >> 64].map(|half| narrow::<_, u64>(half & u128::from(u64::MAX), "masked"));
     low ^ high
 }
 
@@ -53,7 +55,7 @@ impl Hasher for FixedHasher {
         if !tail.is_empty() {
             let mut last = [0; 8];
             last[..tail.len()].copy_from_slice(tail);
-            last[7] = u8::try_from(tail.len()).unwrap_or(0);
+            last[7] = narrow(tail.len(), "a tail is shorter than a word");
             self.mix(u64::from_le_bytes(last));
         }
     }

@@ -13,6 +13,7 @@ use super::targets::QueueTarget;
 use super::visit::Visit;
 use crate::model::entity::{Binding, Destination};
 use crate::model::names::RoutingKey;
+use crate::model::narrow::narrow;
 
 /// Bindings sorted by destination, so that the pick by hash does not depend on the order in which they were made.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +39,7 @@ impl PickOne {
     /// `random` is uniform over all values; the pick is uniform over the bindings.
     pub(super) fn route_random<'t>(&'t self, random: u64, visit: &mut Visit<'t, '_>) {
         let scaled = (u128::from(random) * u128::from(self.0.total())) >> 64;
-        self.pick(u64::try_from(scaled).unwrap_or(0), visit);
+        self.pick(narrow(scaled, "below the total, which is a u64"), visit);
     }
 
     pub(super) fn route_modulus<'t>(&'t self, visit: &mut Visit<'t, '_>) {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::model::entity::{Binding, Destination, Exchange, ExchangeKind, QueueType};
 use crate::model::ids::QueueId;
 use crate::model::names::{ExchangeName, QueueName, RoutingKey, UserName, VhostName};
+use crate::model::narrow::narrow;
 use crate::model::table::{FieldTable, TableError};
 use crate::model::vhost::{Protection, VhostMetadata};
 
@@ -294,7 +295,7 @@ fn put_nested(out: &mut Vec<u8>, field: &Field, value: impl FnOnce(&mut Vec<u8>)
     out.extend_from_slice(&[0; 4]);
     let start = out.len();
     value(out);
-    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    let length: u32 = narrow(out.len() - start, "a definition comes in a frame or a body below 4 GiB");
     out[start - 4..start].copy_from_slice(&length.to_le_bytes());
 }
 

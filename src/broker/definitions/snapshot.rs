@@ -13,6 +13,7 @@
 //! Magic, checksum and length stay where they are in all versions, so that a damaged file is never taken for a new one.
 
 use super::{Change, DecodeError};
+use crate::model::narrow::narrow;
 
 const MAGIC: [u8; 8] = *b"WARRNDEF";
 /// The version of snapshots this code writes, and the newest it reads.
@@ -65,7 +66,7 @@ pub fn encode_snapshot(changes: &[Change], through: u64) -> Vec<u8> {
         let start = out.len();
         out.extend_from_slice(&[0; 4]);
         change.encode(&mut out);
-        let length = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
+        let length: u32 = narrow(out.len() - start - 4, "a definition comes in a frame or a body below 4 GiB");
         out[start..start + 4].copy_from_slice(&length.to_le_bytes());
     }
     let length = out.len() as u64;

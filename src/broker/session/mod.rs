@@ -438,7 +438,7 @@ impl Session {
 
     fn shard_down(&mut self, events: &mut Vec<Event>) {
         if let Some(left) = &mut self.closing {
-            *left = left.saturating_sub(1);
+            *left = left.checked_sub(1).expect("a shard ends a connection once");
             if *left == 0 {
                 events.push(Event::ConnectionClosed);
             }

@@ -9,6 +9,7 @@ use crate::model::exception::{Exception, ReplyCode};
 use crate::model::ids::ChannelRef;
 use crate::model::message::{Envelope as Address, Message, Properties};
 use crate::model::names::RoutingKey;
+use crate::model::narrow::narrow;
 use crate::model::request::{Event, PublishRequest};
 use crate::model::statistics::{ChannelNumber, ExchangeNumber, ExchangeStatistics};
 use crate::model::table::{FieldTable, FieldValue};
@@ -351,7 +352,7 @@ impl Session {
         if !others.is_empty()
             && let Origin::Channel { sequence, .. } = publish.origin
         {
-            let verdicts = u32::try_from(recipients.len()).unwrap_or(u32::MAX);
+            let verdicts = narrow(recipients.len(), "a verdict for each shard at most");
             events.push(Event::Routed { channel, sequence, verdicts });
         }
         for recipients in others {

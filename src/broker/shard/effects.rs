@@ -88,7 +88,7 @@ impl Shard {
         if shard == self.index {
             self.unfinished.push_back(envelope);
         } else {
-            debug_assert!(shard < self.shards);
+            assert!(shard < self.shards, "there is a shard {shard}");
             self.output.remote[usize::from(shard)].push(envelope);
         }
     }
@@ -114,7 +114,7 @@ impl Shard {
     /// Gives every connection its events, as one batch.
     pub(super) fn hand_out(&mut self) {
         for connection in self.touched.drain(..) {
-            let Some(link) = self.links.get_mut(&connection) else { continue };
+            let link = self.links.get_mut(&connection).expect("a link leaves after its last events");
             if !link.events.is_empty() {
                 let spare = self.output.spare.pop().unwrap_or_default();
                 let events = mem::replace(&mut link.events, spare);

@@ -59,7 +59,8 @@ mod tests {
         (0..30).for_each(|size| history.add(publish(size), 20));
         let sizes: Vec<usize> = history.publishes().iter().map(|publish| publish.message.body_length()).collect();
         assert_eq!(sizes, (10..30).collect::<Vec<_>>());
-        assert_eq!(history.memory(), (10..30).map(|size| (MESSAGE_OVERHEAD + size) as u64).sum::<u64>());
+        // Two bytes are the flags of the properties.
+        assert_eq!(history.memory(), (10..30).map(|size| (MESSAGE_OVERHEAD + 2 + size) as u64).sum::<u64>());
         (0..MESSAGES_MAX + 5).for_each(|_| history.add(publish(0), usize::MAX));
         assert_eq!(history.publishes().len(), MESSAGES_MAX);
         history.add(publish(0), 0);

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::log::{Head, LogId, Range};
 use crate::model::ids::{ChannelRef, MessageIndex, QueueId, Timestamp};
 use crate::model::message::Message;
+use crate::model::narrow::narrow;
 use crate::queue::{Command, DeathHistory, Effect, Origin, Publish, Reach, Reply, Verdict};
 
 use super::super::envelope::{Arrival, Envelope, FanOut, Replayed, Ticket};
@@ -142,7 +143,7 @@ impl Shard {
                 index: index.0,
                 time: now.0,
                 deadline: expires.map_or(u64::MAX, |at| at.0),
-                cost: u32::try_from(message.body_length()).unwrap_or(u32::MAX),
+                cost: narrow(message.body_length(), "max_message_size is below 4 GiB"),
                 class: owned.machine.lane_of(&message),
                 transient: !durably,
             };

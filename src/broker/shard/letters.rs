@@ -247,7 +247,7 @@ impl Shard {
     fn died_for_good(&mut self, queue: QueueId, index: MessageIndex, now: Timestamp, topology: &Topology) {
         let owned = self.queues.get_mut(&queue).expect("a queue stays until nothing in it is dying");
         owned.machine.letters_kept(index);
-        owned.dying -= 1;
+        owned.dying = owned.dying.checked_sub(1).expect("a message that died for good was dying");
         let leaving = if owned.dying == 0 { owned.leaving.take() } else { None };
         let definition = Arc::clone(&owned.definition);
         self.dirty.push(queue);

@@ -164,7 +164,7 @@ impl Shard {
                 Err(Exception::precondition_failed(format!("queue '{name}' in vhost '{vhost}' not empty")))
             }
             Reply::Counts(Counts { ready, consumers, .. }) => {
-                debug_assert!(matches!(kind, AskKind::Declare | AskKind::Inspect));
+                assert!(matches!(kind, AskKind::Declare | AskKind::Inspect), "who declares is told of the queue");
                 Ok(Answer::QueueDeclared { queue: name.clone(), ready, consumers })
             }
         };

@@ -21,6 +21,7 @@ use super::{
     Part, Place, TRAILER, TRAILER_MAGIC, VERSION,
 };
 use crate::log::entry::{HEADER_LENGTH, LogId};
+use crate::model::narrow::narrow;
 
 const CHECKPOINT: u8 = 1;
 const DROPPED: u8 = 2;
@@ -49,13 +50,16 @@ pub(super) struct Trailer {
     version: u32,
 }
 
+/// What a footer's counts and lengths are bounded by.
+const FEW: &str = "a segment has fewer than 2^32 logs, chunks and predecessors";
+
 pub(super) fn put_header(out: &mut Vec<u8>, identity: &Identity) {
     let start = out.len();
     out.extend_from_slice(HEADER_MAGIC);
     out.extend_from_slice(&version(identity).to_le_bytes());
     out.extend_from_slice(&[0; 8]);
     put_identity(out, identity);
-    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    let length: u32 = narrow(out.len() - start, "a header has a few numbers");
     out[start + 12..start + 16].copy_from_slice(&length.to_le_bytes());
     let checksum = header_checksum(&out[start..]);
     out[start + 16..start + 20].copy_from_slice(&checksum.to_le_bytes());
@@ -88,7 +92,7 @@ pub(super) fn header_length(bytes: &[u8]) -> Option<usize> {
 pub(super) fn put_footer(out: &mut Vec<u8>, identity: &Identity, logs: &[LogFooter], offset: u64) {
     let start = out.len();
     put_identity(out, identity);
-    out.extend_from_slice(&u32::try_from(logs.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(&narrow::<_, u32>(logs.len(), FEW).to_le_bytes());
     for log in logs {
         put_log(out, log);
     }
@@ -151,7 +155,7 @@ fn put_identity(out: &mut Vec<u8>, identity: &Identity) {
     out.extend_from_slice(&identity.wal.to_le_bytes());
     out.extend_from_slice(&identity.flushed.to_le_bytes());
     out.extend_from_slice(&identity.salt.to_le_bytes());
-    out.extend_from_slice(&u32::try_from(identity.replaces.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(&narrow::<_, u32>(identity.replaces.len(), FEW).to_le_bytes());
     for number in &identity.replaces {
         out.extend_from_slice(&number.to_le_bytes());
     }
@@ -184,10 +188,10 @@ fn put_log(out: &mut Vec<u8>, log: &LogFooter) {
             // Writing to memory does not fail.
             let _ = checkpoint.live.serialize_into(&mut *out);
         }
-        let length = u32::try_from(out.len() - at - 4).unwrap_or(u32::MAX);
+        let length: u32 = narrow(out.len() - at - 4, "the set of a log's live entries is far below 4 GiB");
         out[at..at + 4].copy_from_slice(&length.to_le_bytes());
     }
-    out.extend_from_slice(&u32::try_from(log.chunks.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(&narrow::<_, u32>(log.chunks.len(), FEW).to_le_bytes());
     for chunk in &log.chunks {
         put_chunk(out, chunk);
     }

@@ -103,8 +103,8 @@ impl Layout {
 
     fn close(&mut self, stretch: Option<Stretch>, entries: &[Lying], least: u64) {
         let Some(stretch) = stretch else { return };
-        let entries = entries.get(stretch.from..=stretch.to).unwrap_or_default();
-        let Some(log) = entries.first().map(|entry| entry.log) else { return };
+        let entries = &entries[stretch.from..=stretch.to];
+        let log = entries[0].log;
         if stretch.bytes >= least {
             self.bytes += stretch.bytes;
             self.staying.entry(log).or_default().push(stretch.summary());

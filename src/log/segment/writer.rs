@@ -14,11 +14,15 @@ use super::{
 use crate::log::entry::{HEADER_LENGTH, Head, Kind, LogId, put_header as put_record_header};
 use crate::log::storage::{File, Storage};
 use crate::log::{CommitError, LogError, io_failed};
+use crate::model::narrow::narrow;
 
 /// Bytes gathered before they are written.
 const BUFFER: usize = 1 << 20;
 /// So many entries of one class are not worth mixing with others.
 const CLASS_ENTRIES: usize = 16;
+
+/// What the length of a chunk is bounded by.
+const CHUNK: &str = "a chunk has up to 256 KiB, or one record";
 
 /// What a log has to have in a footer besides its chunks.
 #[derive(Debug)]
@@ -94,7 +98,7 @@ impl OpenChunk {
         front.extend_from_slice(&self.first.to_le_bytes());
         front.extend_from_slice(&self.last.to_le_bytes());
         front.extend_from_slice(&(self.count() as u32).to_le_bytes());
-        front.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+        front.extend_from_slice(&narrow::<_, u32>(length, CHUNK).to_le_bytes());
         front.extend_from_slice(&crc32c::crc32c(&self.table).to_le_bytes());
         let checksum = crc32c::crc32c(&front);
         front.extend_from_slice(&checksum.to_le_bytes());
@@ -107,7 +111,7 @@ impl OpenChunk {
             first: self.first,
             last: self.last,
             offset,
-            length: u32::try_from(length).unwrap_or(u32::MAX),
+            length: narrow(length, CHUNK),
             count: self.count() as u16,
             part: Part::Own,
         };
@@ -185,7 +189,7 @@ impl<'a> SegmentWriter<'a> {
     /// Adds a chunk that stays in the WAL file, behind all that were added by (log, index).
     pub(in crate::log) fn refer(&mut self, log: LogId, chunk: ChunkSummary) -> Result<(), CommitError> {
         self.end_chunk()?;
-        debug_assert!(self.identity.keeps_wal && chunk.place.part == Part::Wal, "the segment keeps a WAL file");
+        assert!(self.identity.keeps_wal && chunk.place.part == Part::Wal, "the segment keeps a WAL file");
         match self.logs.last_mut().filter(|last| last.log == log) {
             Some(last) => last.chunks.push(chunk),
             None => self.logs.push(LogFooter { chunks: vec![chunk], ..LogFooter::new(log) }),

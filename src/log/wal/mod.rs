@@ -22,6 +22,7 @@ pub(super) use self::replay::{Replay, replay};
 use super::batch::{Batch, Run, TABLE_ENTRY};
 use super::storage::{File, Storage, is_shortage};
 use super::{CommitError, LogError};
+use crate::model::narrow::narrow;
 
 /// The directory of WAL files.
 pub(super) const DIRECTORY: &str = "wal";
@@ -211,7 +212,7 @@ impl WalWriter {
             number: self.next,
             synced: self.synced,
             length,
-            records: u32::try_from(table_length / TABLE_ENTRY).unwrap_or(u32::MAX),
+            records: narrow(table_length / TABLE_ENTRY, "a group of batches has fewer than 2^32 records"),
             ordinal: self.ordinal,
             salt: self.file.salt.unwrap_or(0),
             back: self
@@ -285,7 +286,7 @@ impl WalWriter {
     /// Goes on in the next file, one with a higher sequence number, and returns the full one. Whoever reads that one needs
     /// to have called `sync` before.
     pub(super) fn roll(&mut self, next: WalFile) -> WalFile {
-        debug_assert!(next.sequence > self.file.sequence, "files are written in the order of their numbers");
+        assert!(next.sequence > self.file.sequence, "files are written in the order of their numbers");
         if self.ordinal > 0 {
             self.previous = self.file.sequence;
         }

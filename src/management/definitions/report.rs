@@ -62,7 +62,7 @@ impl Report {
 
     /// Adds what became of the definition of this name.
     pub(super) fn add(&mut self, kind: &str, name: String, outcome: Outcome) {
-        let Some(kind) = self.kind(kind) else { return };
+        let kind = self.kind(kind);
         match outcome {
             Outcome::Made => kind.made.push(name),
             Outcome::Changed => kind.changed.push(name),
@@ -73,15 +73,12 @@ impl Report {
 
     /// Adds that a part of a definition was left out.
     pub(super) fn add_part(&mut self, kind: &str, remark: Remark) {
-        if let Some(kind) = self.kind(kind) {
-            kind.partly.push(remark);
-        }
+        self.kind(kind).partly.push(remark);
     }
 
-    fn kind(&mut self, kind: &str) -> Option<&mut Outcomes> {
-        let at = KINDS.iter().position(|known| *known == kind);
-        debug_assert!(at.is_some(), "{kind} is no kind of definition");
-        self.kinds.get_mut(at?)
+    fn kind(&mut self, kind: &str) -> &mut Outcomes {
+        let at = KINDS.iter().position(|known| *known == kind).expect("an item is of a kind of definition");
+        &mut self.kinds[at]
     }
 
     fn present(&self) -> impl Iterator<Item = (&'static str, &Outcomes)> {

@@ -69,11 +69,11 @@ impl Confirms {
         for sequence in first..=last {
             let Some(entry) = self.entry(sequence) else { continue };
             let Entry::Waiting { verdicts, rejected } = entry else { continue };
-            *verdicts -= 1;
+            *verdicts = verdicts.checked_sub(1).expect("no more verdicts come than were told of");
             *rejected |= !confirmed;
             if *verdicts == 0 {
                 *entry = Entry::Settled { rejected: *rejected };
-                self.waiting -= 1;
+                self.waiting = self.waiting.checked_sub(1).expect("a publish that waits is settled once");
                 self.settled.push(sequence);
             }
         }

@@ -18,6 +18,7 @@ use super::{Settings, login, method};
 use crate::model::exception::{Exception, ReplyCode};
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
 use crate::model::names::{ConsumerTag, UserName, VhostName};
+use crate::model::narrow::narrow;
 use crate::model::random::Random;
 use crate::model::request::{Answer, Delivery, Event, Request};
 use crate::model::statistics::{ConnectionRecord, ConnectionState};
@@ -646,7 +647,7 @@ impl Connection {
                 let mut facts = self.record.facts.lock();
                 facts.channel_max = tuned.channel_max;
                 facts.frame_max = tuned.frame_max;
-                facts.heartbeat = u16::try_from(tuned.heartbeat_ms / 1000).unwrap_or(u16::MAX);
+                facts.heartbeat = narrow(tuned.heartbeat_ms / 1000, "a heartbeat is tuned in 16 bits of seconds");
                 facts.state = ConnectionState::Opening;
                 drop(facts);
                 self.heartbeats = Heartbeats::every(tuned.heartbeat_ms, now);

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::codec::{BODY, CONTENT_HEADER_SIZE, FRAME_END, FRAME_OVERHEAD, HEADER, HEADER_SIZE, METHOD, Output};
 use super::method::end_frame;
 use crate::model::message::{Body, Envelope, Message, Properties};
+use crate::model::narrow::narrow;
 
 pub(super) const BASIC_PUBLISH: [u8; 4] = [0, 60, 0, 40];
 pub(super) const BASIC_QOS: [u8; 4] = [0, 60, 0, 10];
@@ -332,7 +333,8 @@ fn content(output: &mut Output, channel: u16, message: &Message, limit: PayloadM
                     output.append(|out| {
                         begin_frame(out, BODY, channel);
                         let at = out.len() - 4;
-                        let size = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+                        let size: u32 =
+                            narrow(piece.len(), "a piece of a body is at most a frame, and a body below 4 GiB");
                         out[at..].copy_from_slice(&size.to_be_bytes());
                     });
                     output.append_shared(&piece);
@@ -354,6 +356,6 @@ fn begin_method(out: &mut Vec<u8>, channel: u16, ids: [u8; 4]) {
 }
 
 fn push_short(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.push(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
-    out.extend_from_slice(&bytes[..bytes.len().min(255)]);
+    out.push(narrow(bytes.len(), "names, keys and consumer tags are short strings"));
+    out.extend_from_slice(bytes);
 }

@@ -8,6 +8,7 @@ use amq_protocol::protocol::{AMQPClass, gen_class, parse_class};
 
 use super::codec::{FRAME_END, HEADER_SIZE, METHOD, METHOD_IDS_SIZE};
 use crate::model::exception::{Exception, ReplyCode};
+use crate::model::narrow::narrow;
 use crate::model::table::FieldTable;
 
 /// Told of a short string that is not UTF-8.
@@ -76,7 +77,7 @@ pub(super) fn encode(out: &mut Vec<u8>, channel: u16, class: &AMQPClass) {
 
 /// Writes the size into the frame header at `start` and appends the end octet.
 pub(super) fn end_frame(out: &mut Vec<u8>, start: usize) {
-    let size = u32::try_from(out.len() - start - HEADER_SIZE).unwrap_or(u32::MAX);
+    let size: u32 = narrow(out.len() - start - HEADER_SIZE, "a frame is below 4 GiB");
     out[start + 3..start + HEADER_SIZE].copy_from_slice(&size.to_be_bytes());
     out.push(FRAME_END);
 }

@@ -6,6 +6,7 @@ use super::Settings;
 use super::codec::METHOD;
 use super::method::end_frame;
 use crate::model::exception::Exception;
+use crate::model::narrow::narrow;
 use crate::model::table::{FieldTable, FieldValue};
 
 /// The header a client must open with.
@@ -62,7 +63,7 @@ pub(super) fn start(out: &mut Vec<u8>, settings: &Settings, mechanisms: &[&str])
     out.extend_from_slice(&[0, 10, 0, 10, 0, 9]);
     properties.encode(out);
     for text in [mechanisms.join(" ").as_str(), "en_US"] {
-        out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(&narrow::<_, u32>(text.len(), "the mechanisms are few").to_be_bytes());
         out.extend_from_slice(text.as_bytes());
     }
     end_frame(out, start);

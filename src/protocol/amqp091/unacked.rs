@@ -6,6 +6,9 @@ use crate::model::exception::Exception;
 use crate::model::ids::{ConsumerId, MessageIndex, QueueId};
 use crate::model::request::{SettleOutcome, Settlement};
 
+/// Why the count of outstanding deliveries does not go below zero.
+const OUTSTANDING: &str = "a delivery is settled once";
+
 /// A delivery the client has not settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unacked {
@@ -61,11 +64,11 @@ impl UnackedWindow {
         if multiple {
             for (tag, delivery) in self.window.drain(..=position) {
                 let Some(delivery) = delivery else { continue };
-                self.outstanding -= 1;
+                self.outstanding = self.outstanding.checked_sub(1).expect(OUTSTANDING);
                 take(tag, delivery);
             }
         } else if let Some(delivery) = self.window[position].1.take() {
-            self.outstanding -= 1;
+            self.outstanding = self.outstanding.checked_sub(1).expect(OUTSTANDING);
             take(tag, delivery);
         }
         self.squeeze();

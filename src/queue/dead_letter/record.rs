@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{Death, DeathHistory, FirstDeath};
 use crate::model::names::{QueueName, RoutingKey};
+use crate::model::narrow::narrow;
 use crate::queue::Reason;
 
 /// The version this code writes, and the newest it reads.
@@ -101,7 +102,7 @@ fn reason_of(number: u8) -> Result<Reason, RecordError> {
 }
 
 fn put_length(out: &mut Vec<u8>, length: usize) {
-    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(&narrow::<_, u32>(length, "a history of deaths is below 4 GiB").to_le_bytes());
 }
 
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {

@@ -9,6 +9,7 @@ use super::super::limits::ExpiryRule;
 use super::super::record::{ColdChunk, IndexRange, Loaded, Reach, Records};
 use super::{Lane, Ready, recovered};
 use crate::model::ids::Timestamp;
+use crate::model::narrow::narrow;
 
 /// Loads under way, at most.
 const LOADS_MAX: usize = 4;
@@ -103,7 +104,7 @@ impl Ready {
             let mut window = Window::of(reach);
             let requested = lanes.iter_mut().enumerate().rev().find_map(|(number, lane)| {
                 let (range, memory) = lane.backlog.request_ahead(&mut window)?;
-                Some((u8::try_from(number).unwrap_or(u8::MAX), range, memory))
+                Some((narrow(number, "a lane has the number of a priority, which is a byte"), range, memory))
             });
             let Some((number, range, memory)) = requested else { break };
             loads.under_way.push((number, range));
