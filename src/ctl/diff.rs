@@ -24,7 +24,7 @@ pub(crate) const VERB: Verb = Verb::new(
 );
 
 /// One kind of definition.
-pub(crate) struct Kind {
+pub(crate) struct DefinitionKind {
     /// In the document.
     pub(crate) field: &'static str,
     /// Of one.
@@ -40,12 +40,12 @@ const fn kind(
     name: &'static str,
     key: &'static [&'static str],
     fields: &'static [&'static str],
-) -> Kind {
-    Kind { field, name, key, fields }
+) -> DefinitionKind {
+    DefinitionKind { field, name, key, fields }
 }
 
 /// In the order of the output.
-pub(crate) const KINDS: [Kind; 10] = [
+pub(crate) const KINDS: [DefinitionKind; 10] = [
     kind(
         "vhosts",
         "vhost",
@@ -89,7 +89,7 @@ impl Own {
     }
 
     /// Whether a broker has this without being told.
-    fn has(&self, kind: &Kind, object: &Map<String, Value>, vhost: Option<&str>) -> bool {
+    fn has(&self, kind: &DefinitionKind, object: &Map<String, Value>, vhost: Option<&str>) -> bool {
         let field = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
         let is_own = |vhost: &str| self.vhosts.iter().any(|own| own == vhost);
         match kind.field {
@@ -249,7 +249,7 @@ fn digest_of(algorithm: &str, salt: &[u8], password: &[u8]) -> Vec<u8> {
 }
 
 /// The definitions of a kind, normalised, by their names.
-fn by_name(document: &Value, kind: &Kind, vhost: Option<&str>) -> BTreeMap<String, Map<String, Value>> {
+fn by_name(document: &Value, kind: &DefinitionKind, vhost: Option<&str>) -> BTreeMap<String, Map<String, Value>> {
     let items = document[kind.field].as_array().into_iter().flatten();
     let items = items.filter_map(|item| {
         let object = normalised(kind, item.as_object()?.clone())?;
@@ -289,7 +289,7 @@ fn binding_name(binding: &Map<String, Value>) -> String {
 
 /// One spelling for what can be spelled in several ways, with the defaults that an import takes where nothing is said. None
 /// for what means nothing.
-fn normalised(kind: &Kind, mut object: Map<String, Value>) -> Option<Map<String, Value>> {
+fn normalised(kind: &DefinitionKind, mut object: Map<String, Value>) -> Option<Map<String, Value>> {
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let defaults = match kind.field {
         "vhosts" => {

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::entry::{HEADER_LENGTH, Head, Kind, LogId, put_header};
+use super::entry::{HEADER_LENGTH, Head, LogId, RecordKind, put_header};
 
 /// Payload pieces from this size on are not copied into the batch but written from where they are.
 const SLICE_MIN: usize = 16 * 1024;
@@ -154,7 +154,7 @@ impl Batch {
         self.last_entry = Some(self.record_bytes() as u64);
         let length = parts.iter().map(|part| part.len()).sum::<usize>() + large.iter().map(Bytes::len).sum::<usize>();
         self.bytes.reserve(HEADER_LENGTH + length.min(SLICE_MIN));
-        put_header(&mut self.bytes, Kind::Entry, head, length, 0);
+        put_header(&mut self.bytes, RecordKind::Entry, head, length, 0);
         for part in parts {
             self.bytes.extend_from_slice(part);
         }
@@ -176,7 +176,7 @@ impl Batch {
     pub fn append_again(&mut self, head: &Head) -> bool {
         let back = self.last_entry.and_then(|at| u32::try_from(self.record_bytes() as u64 - at).ok());
         let Some(back) = back else { return false };
-        self.plain(Kind::Again, head, &[], back);
+        self.plain(RecordKind::Again, head, &[], back);
         self.has_distances = true;
         self.note_appended(head, HEADER_LENGTH);
         true
@@ -193,18 +193,18 @@ impl Batch {
             payload.extend_from_slice(&range.last.to_le_bytes());
             self.changes.push(Change::Settled { log, range: *range });
         }
-        self.plain(Kind::Settled, &control(log, 0), &payload, 0);
+        self.plain(RecordKind::Settled, &control(log, 0), &payload, 0);
     }
 
     /// Notes the highest index of the log that was handed to anybody.
     pub fn delivered(&mut self, log: LogId, index: u64) {
-        self.plain(Kind::Delivered, &control(log, index), &[], 0);
+        self.plain(RecordKind::Delivered, &control(log, index), &[], 0);
         self.changes.push(Change::Delivered { log, index });
     }
 
     /// Notes that a log is gone.
     pub fn drop_log(&mut self, log: LogId) {
-        self.plain(Kind::Dropped, &control(log, 0), &[], 0);
+        self.plain(RecordKind::Dropped, &control(log, 0), &[], 0);
         self.changes.push(Change::Dropped { log });
     }
 
@@ -234,7 +234,7 @@ impl Batch {
         }
     }
 
-    fn plain(&mut self, kind: Kind, head: &Head, payload: &[u8], back: u32) {
+    fn plain(&mut self, kind: RecordKind, head: &Head, payload: &[u8], back: u32) {
         self.note_start(head.log);
         let start = self.bytes.len();
         put_header(&mut self.bytes, kind, head, payload.len(), back);

@@ -42,7 +42,7 @@ pub const METADATA: LogId = LogId(1);
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum RecordKind {
     /// An entry with its payload.
     Entry = 1,
     /// An entry whose payload is that of an earlier record of the same batch. In the WAL only.
@@ -55,7 +55,7 @@ pub enum Kind {
     Dropped = 5,
 }
 
-impl Kind {
+impl RecordKind {
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         [Self::Entry, Self::Again, Self::Settled, Self::Delivered, Self::Dropped]
@@ -83,7 +83,7 @@ pub struct Head {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     pub head: Head,
-    pub kind: Kind,
+    pub kind: RecordKind,
     /// Of the whole record, in bytes.
     pub length: usize,
     /// Bytes before the payload: header and fields.
@@ -115,7 +115,7 @@ pub enum RecordError {
 }
 
 /// Writes a record's header into its first bytes, except for the checksum, which [`seal`] adds once the payload is known.
-pub(crate) fn put_header(out: &mut Vec<u8>, kind: Kind, head: &Head, payload_length: usize, back: u32) {
+pub(crate) fn put_header(out: &mut Vec<u8>, kind: RecordKind, head: &Head, payload_length: usize, back: u32) {
     let length: u32 = narrow(HEADER_LENGTH + payload_length, "messages and definitions are below 4 GiB");
     let mut header = [0; HEADER_LENGTH];
     header[4..8].copy_from_slice(&length.to_le_bytes());
@@ -161,7 +161,7 @@ pub fn read_header(bytes: &[u8]) -> Result<Header, RecordError> {
     if header[8] != VERSION {
         return Err(RecordError::Version(header[8]));
     }
-    let kind = Kind::from_number(header[9]).ok_or(RecordError::Kind(header[9]))?;
+    let kind = RecordKind::from_number(header[9]).ok_or(RecordError::Kind(header[9]))?;
     let head = Head {
         log: LogId(u64_at(16)),
         index: u64_at(24),

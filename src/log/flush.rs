@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::batch::Range;
-use super::entry::{self, Header, Kind, LogId};
+use super::entry::{self, Header, LogId, RecordKind};
 use super::index::Survivors;
 use super::segment::{self, Fate, Footer, Identity, Layout, Lying, Reading, SegmentWriter, Written, put_entry};
 use super::state::{Appended, Full, Shared};
@@ -100,11 +100,11 @@ fn layout(
         let head = &record.header.head;
         let alive = survivors.get(&head.log).is_some_and(|alive| alive.contains(head.index));
         let fate = match record.header.kind {
-            Kind::Entry if alive => Fate::Stays,
-            Kind::Entry => Fate::Dead,
+            RecordKind::Entry if alive => Fate::Stays,
+            RecordKind::Entry => Fate::Dead,
             // Its payload is elsewhere.
-            Kind::Again if alive => Fate::Copied,
-            Kind::Again | Kind::Settled | Kind::Delivered | Kind::Dropped => return,
+            RecordKind::Again if alive => Fate::Copied,
+            RecordKind::Again | RecordKind::Settled | RecordKind::Delivered | RecordKind::Dropped => return,
         };
         lying.push(Lying::new(record, fate));
     })?;
@@ -247,7 +247,7 @@ impl Gathered {
 
     fn take(&mut self, header: &Header, payload: &[u8]) {
         let head = &header.head;
-        let is_entry = matches!(header.kind, Kind::Entry | Kind::Again);
+        let is_entry = matches!(header.kind, RecordKind::Entry | RecordKind::Again);
         if !is_entry || !self.survivors.get(&head.log).is_some_and(|alive| alive.contains(head.index)) {
             return;
         }

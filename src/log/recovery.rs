@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::adopt::{self, Summaries};
 use super::batch::Range;
 use super::chunks;
-use super::entry::{Header, Kind, LogId};
+use super::entry::{Header, LogId, RecordKind};
 use super::flush::{self, Source};
 use super::handles::Handles;
 use super::index::Index;
@@ -106,7 +106,7 @@ fn apply(index: &mut Index, header: &Header, payload: &[u8]) -> Option<Report> {
     let head = &header.head;
     let entry = Range { first: head.index, last: head.index };
     match header.kind {
-        Kind::Entry | Kind::Again => {
+        RecordKind::Entry | RecordKind::Again => {
             let through = index.logs.get(&head.log).map_or(0, |state| state.through);
             if head.index <= through {
                 let (log, index) = (head.log.0, head.index);
@@ -118,15 +118,15 @@ fn apply(index: &mut Index, header: &Header, payload: &[u8]) -> Option<Report> {
                 index.settle(head.log, entry);
             }
         }
-        Kind::Settled => {
+        RecordKind::Settled => {
             for pair in payload.chunks_exact(16) {
                 let number = |half: &[u8]| half.try_into().map_or(0, u64::from_le_bytes);
                 let (first, last) = pair.split_at(8);
                 index.settle(head.log, Range { first: number(first), last: number(last) });
             }
         }
-        Kind::Delivered => index.deliver(head.log, head.index),
-        Kind::Dropped => {
+        RecordKind::Delivered => index.deliver(head.log, head.index),
+        RecordKind::Dropped => {
             index.drop_log(head.log);
         }
     }

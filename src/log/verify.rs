@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
-use super::entry::{Header, Kind, LogId};
+use super::entry::{Header, LogId, RecordKind};
 use super::segment::Part;
 use super::storage::{File, Storage};
 use super::{LogError, Report, Severity, segment, wal};
@@ -41,11 +41,11 @@ pub fn dump(disk: &Arc<dyn Storage>, line: &mut dyn FnMut(&str)) -> Result<Verif
     read(disk, &mut |path, header| {
         let head = &header.head;
         let kind = match header.kind {
-            Kind::Entry => "entry",
-            Kind::Again => "entry (shared payload)",
-            Kind::Settled => "settled",
-            Kind::Delivered => "delivered",
-            Kind::Dropped => "dropped",
+            RecordKind::Entry => "entry",
+            RecordKind::Again => "entry (shared payload)",
+            RecordKind::Settled => "settled",
+            RecordKind::Delivered => "delivered",
+            RecordKind::Dropped => "dropped",
         };
         let transient = if head.transient { " transient" } else { "" };
         let deadline = if head.deadline == u64::MAX { String::new() } else { format!(" deadline={}", head.deadline) };
@@ -94,8 +94,8 @@ struct Contents {
 
 fn settle(contents: &mut BTreeMap<LogId, Contents>, header: &Header, payload: &[u8]) {
     match header.kind {
-        Kind::Dropped => _ = contents.remove(&header.head.log),
-        Kind::Settled => {
+        RecordKind::Dropped => _ = contents.remove(&header.head.log),
+        RecordKind::Settled => {
             let Some(log) = contents.get_mut(&header.head.log) else { return };
             for pair in payload.chunks_exact(16) {
                 let number = |half: &[u8]| half.try_into().map_or(0, u64::from_le_bytes);
@@ -103,7 +103,7 @@ fn settle(contents: &mut BTreeMap<LogId, Contents>, header: &Header, payload: &[
                 log.expected.remove_range(number(first)..=number(last));
             }
         }
-        Kind::Entry | Kind::Again | Kind::Delivered => {}
+        RecordKind::Entry | RecordKind::Again | RecordKind::Delivered => {}
     }
 }
 

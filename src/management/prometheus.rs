@@ -39,7 +39,7 @@ use super::routes::accepts_gzip;
 use body::{Coding, Lines};
 use plan::Writer;
 use scrape::{Endpoint, Scrape};
-use text::Kind::Summary;
+use text::FamilyKind::Summary;
 use text::Text;
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4";

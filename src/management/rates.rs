@@ -18,14 +18,14 @@ use super::node::NodeFacts;
 
 /// Which parameters of the query ask for samples of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum SampleKind {
     Lengths,
     MessageRates,
     DataRates,
     NodeStats,
 }
 
-impl Kind {
+impl SampleKind {
     fn parameters(self) -> (&'static str, &'static str) {
         match self {
             Self::Lengths => ("lengths_age", "lengths_incr"),
@@ -37,9 +37,9 @@ impl Kind {
 }
 
 /// The fields of a subject's history, in order: JSON key, and kind.
-pub(crate) type Fields = &'static [(&'static str, Kind)];
+pub(crate) type Fields = &'static [(&'static str, SampleKind)];
 
-use Kind::{DataRates, Lengths, MessageRates, NodeStats};
+use SampleKind::{DataRates, Lengths, MessageRates, NodeStats};
 
 pub(crate) const QUEUE: Fields = &[
     ("messages", Lengths),
@@ -228,7 +228,7 @@ pub(crate) const DELIVERING: &[&str] =
 impl<'a> Rates<'a> {
     /// An error when the query asks for samples of an impossible range.
     pub(crate) fn new(history: &'a History, query: &Query, now: Timestamp) -> Result<Self, Failure> {
-        let range = |kind: Kind| {
+        let range = |kind: SampleKind| {
             let (age, increment) = kind.parameters();
             let (Some(age), Some(increment)) = (query.number(age), query.number(increment)) else { return Ok(None) };
             let rounding = if kind == Lengths { Rounding::Up } else { Rounding::Down };
@@ -271,7 +271,7 @@ impl<'a> Rates<'a> {
         stats
     }
 
-    fn details(&self, subject: Subject<'_>, field: usize, kind: Kind, rate: f64) -> Value {
+    fn details(&self, subject: Subject<'_>, field: usize, kind: SampleKind, rate: f64) -> Value {
         let mut details = Map::new();
         details.insert("rate".to_owned(), rate.into());
         let Some(range) = &self.ranges[kind as usize] else { return Value::Object(details) };

@@ -31,9 +31,9 @@ pub enum Pending {
 }
 
 /// What came of it; for `Session::resume`.
-pub struct Verdict(Kind);
+pub struct Verdict(VerdictKind);
 
-enum Kind {
+enum VerdictKind {
     Login(Result<Identity, AuthError>),
     Refused,
     Secret(Result<Identity, AuthError>),
@@ -88,17 +88,17 @@ impl Session {
         self.refresh();
         self.waiting.is_waiting = false;
         match verdict.0 {
-            Kind::Login(Ok(identity)) => {
+            VerdictKind::Login(Ok(identity)) => {
                 self.user = Some(identity.user);
                 self.authority = identity.authority;
                 self.expires = identity.expires;
                 events.push(Event::LoggedIn);
             }
-            Kind::Login(Err(_)) => self.refuse_login(events),
-            Kind::Refused => events.push(Event::LoginRefused),
-            Kind::Secret(outcome) => self.new_secret(outcome, events),
-            Kind::Renewed(identity, may_stay) => events.push(self.renew(identity, may_stay)),
-            Kind::Access(question, allowed) => self.waiting.answers.push((question, allowed)),
+            VerdictKind::Login(Err(_)) => self.refuse_login(events),
+            VerdictKind::Refused => events.push(Event::LoginRefused),
+            VerdictKind::Secret(outcome) => self.new_secret(outcome, events),
+            VerdictKind::Renewed(identity, may_stay) => events.push(self.renew(identity, may_stay)),
+            VerdictKind::Access(question, allowed) => self.waiting.answers.push((question, allowed)),
         }
         let mut held = std::mem::take(&mut self.waiting.requests);
         while !self.waiting.is_waiting
@@ -131,7 +131,7 @@ impl Session {
             if let Err(error) = &outcome {
                 tracing::warn!(user = name.as_str(), %peer, reason = %error, "login refused");
             }
-            Verdict(Kind::Login(outcome))
+            Verdict(VerdictKind::Login(outcome))
         })));
     }
 
@@ -139,7 +139,7 @@ impl Session {
     pub(super) fn ask_whose(&mut self, user: &UserName, secret: &[u8]) {
         let credentials = Credentials { user: user.clone(), secret: secret.to_vec(), peer: self.peer };
         let answer = self.broker.authenticate(Occasion::Connection(PROTOCOL), credentials, self.now);
-        self.begin(Pending::Answer(Box::pin(async move { Verdict(Kind::Secret(answer.await)) })));
+        self.begin(Pending::Answer(Box::pin(async move { Verdict(VerdictKind::Secret(answer.await)) })));
     }
 
     /// Counts a login that was checked here.
@@ -152,7 +152,7 @@ impl Session {
     pub(super) fn refuse_login(&mut self, events: &mut Vec<Event>) {
         match self.broker.login_attempts.pause_ms(self.peer) {
             0 => events.push(Event::LoginRefused),
-            ms => self.begin(Pending::Pause { ms, then: Verdict(Kind::Refused) }),
+            ms => self.begin(Pending::Pause { ms, then: Verdict(VerdictKind::Refused) }),
         }
     }
 
@@ -186,7 +186,7 @@ impl Session {
         let may_enter = identity.may_enter(&vhost, self.peer);
         self.begin(Pending::Answer(Box::pin(async move {
             let may_stay = may_enter.await.unwrap_or(false);
-            Verdict(Kind::Renewed(identity, may_stay))
+            Verdict(VerdictKind::Renewed(identity, may_stay))
         })));
     }
 
@@ -244,9 +244,9 @@ impl Session {
         }
         self.waiting.requests.push_front(again);
         let answer = service.ask(question.clone());
-        self.begin(Pending::Answer(Box::pin(
-            async move { Verdict(Kind::Access(question, answer.await.unwrap_or(false))) },
-        )));
+        self.begin(Pending::Answer(Box::pin(async move {
+            Verdict(VerdictKind::Access(question, answer.await.unwrap_or(false)))
+        })));
     }
 
     /// Whether the resource may be used so. While a service has to be asked the answer is no, and the request is handled

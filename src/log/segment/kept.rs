@@ -4,7 +4,7 @@
 use super::scan::{Damage, Visit, own_records};
 use super::{Part, Place, wal_path};
 use crate::log::LogError;
-use crate::log::entry::{Header, Kind, LogId};
+use crate::log::entry::{Header, LogId, RecordKind};
 use crate::log::storage::Storage;
 use crate::log::wal::{self, WalFile};
 
@@ -33,7 +33,7 @@ fn kept_records(
     visit: &mut Visit<'_>,
 ) -> Result<Option<Damage>, LogError> {
     let is_ours = |header: &Header, least: u64| {
-        header.kind == Kind::Entry && header.head.log == log && (least..=place.last).contains(&header.head.index)
+        header.kind == RecordKind::Entry && header.head.log == log && (least..=place.last).contains(&header.head.index)
     };
     let mut found = Vec::with_capacity(usize::from(place.count));
     let mut least = place.first;

@@ -11,7 +11,7 @@ use super::{
     CHUNK_BYTES, CHUNK_ENTRIES, ChunkSummary, Footer, Identity, LogFooter, Part, Place, TRAILER, VERSION, part_path,
     path, wal_path,
 };
-use crate::log::entry::{Head, Header, Kind, LogId};
+use crate::log::entry::{Head, Header, LogId, RecordKind};
 use crate::log::storage::{File, Storage};
 use crate::log::{LogError, Report, Severity};
 
@@ -236,9 +236,11 @@ fn rebuild_wal(disk: &dyn Storage, footer: &mut Footer, reports: &mut Vec<Report
     };
     let mut lying = Vec::new();
     crate::log::wal::records_between(&file, 0..u64::MAX, &mut |record| match record.header.kind {
-        Kind::Entry | Kind::Again if is_copied(&record.header) => lying.push(Lying::new(record, Fate::Copied)),
-        Kind::Entry => lying.push(Lying::new(record, Fate::Stays)),
-        Kind::Again | Kind::Settled | Kind::Delivered | Kind::Dropped => {}
+        RecordKind::Entry | RecordKind::Again if is_copied(&record.header) => {
+            lying.push(Lying::new(record, Fate::Copied))
+        }
+        RecordKind::Entry => lying.push(Lying::new(record, Fate::Stays)),
+        RecordKind::Again | RecordKind::Settled | RecordKind::Delivered | RecordKind::Dropped => {}
     })?;
     for (log, chunks) in Layout::of(lying, 0).staying {
         match footer.logs.iter_mut().find(|known| known.log == log) {
@@ -275,7 +277,7 @@ fn add_chunk(logs: &mut BTreeMap<LogId, Vec<ChunkSummary>>, log: LogId, place: P
 /// Adds records that lie where no chunk's head was found, each as a chunk of its own.
 fn loose_records(bytes: &[u8], range: std::ops::Range<usize>, logs: &mut BTreeMap<LogId, Vec<ChunkSummary>>) {
     for (header, record) in search(&bytes[..range.end], range.start) {
-        if header.kind != Kind::Entry {
+        if header.kind != RecordKind::Entry {
             continue;
         }
         let index = header.head.index;

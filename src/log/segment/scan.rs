@@ -4,7 +4,7 @@ use std::ops;
 
 use super::footer::{u32_at, u64_at};
 use super::{CHUNK_HEAD, CHUNK_MAGIC, Place, TABLE_ENTRY};
-use crate::log::entry::{self, HEADER_LENGTH, Header, Kind, LogId};
+use crate::log::entry::{self, HEADER_LENGTH, Header, LogId, RecordKind};
 
 /// A chunk's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub(super) fn own_records(bytes: &[u8], log: LogId, place: &Place, visit: &mut V
     let mut damage = head.is_none().then_some(0).or_else(|| table.is_none().then_some(CHUNK_HEAD));
     let mut found = 0;
     let is_ours = |header: &Header, least: u64| {
-        header.kind == Kind::Entry && header.head.log == log && (least..=place.last).contains(&header.head.index)
+        header.kind == RecordKind::Entry && header.head.log == log && (least..=place.last).contains(&header.head.index)
     };
     let mut at = CHUNK_HEAD + usize::from(place.count) * TABLE_ENTRY;
     let mut least = place.first;
@@ -121,7 +121,7 @@ pub(super) fn record_at(bytes: &[u8]) -> Option<Header> {
 /// Whether it is worth to compute a checksum.
 fn may_begin(bytes: &[u8]) -> bool {
     bytes.get(8) == Some(&entry::VERSION)
-        && bytes.get(9) == Some(&(Kind::Entry as u8))
+        && bytes.get(9) == Some(&(RecordKind::Entry as u8))
         && bytes.get(14..16) == Some(&[0, 0])
         && u32_at(bytes, 4).is_some_and(|length| length as usize <= bytes.len())
 }

@@ -11,7 +11,7 @@ use super::{
     CHUNK_BYTES, CHUNK_ENTRIES, CHUNK_HEAD, CHUNK_MAGIC, Checkpoint, ChunkSummary, DIRECTORY, Footer, Identity,
     LogFooter, Part, Place, TABLE_ENTRY, path, temporary_path, wal_path,
 };
-use crate::log::entry::{HEADER_LENGTH, Head, Kind, LogId, put_header as put_record_header};
+use crate::log::entry::{HEADER_LENGTH, Head, LogId, RecordKind, put_header as put_record_header};
 use crate::log::storage::{File, Storage};
 use crate::log::{CommitError, LogError, io_failed};
 use crate::model::narrow::narrow;
@@ -302,7 +302,7 @@ impl Drop for SegmentWriter<'_> {
 pub(in crate::log) fn put_entry(out: &mut Vec<u8>, head: &Head, payload: &[u8]) {
     let start = out.len();
     out.reserve(HEADER_LENGTH + payload.len());
-    put_record_header(out, Kind::Entry, head, payload.len(), 0);
+    put_record_header(out, RecordKind::Entry, head, payload.len(), 0);
     out.extend_from_slice(payload);
     let checksum = crc32c::crc32c(&out[start + 4..]);
     out[start..start + 4].copy_from_slice(&checksum.to_le_bytes());

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::header::{BATCH_HEADER, BLOCK, BatchHeader, Read, VERSION, round_up};
 use super::{BatchPlace, WalFile, path};
 use crate::log::batch::TABLE_ENTRY;
-use crate::log::entry::{self, Header, Kind, RecordError};
+use crate::log::entry::{self, Header, RecordError, RecordKind};
 use crate::log::storage::File;
 use crate::log::{LogError, Report, Severity};
 
@@ -211,7 +211,7 @@ impl Body {
     fn take(&mut self, bytes: &Bytes, at: usize, batch: u64) -> Result<Header, RecordError> {
         let header = entry::read(bytes.get(at..).unwrap_or_default())?;
         let mut payload = at + header.payload_start..at + header.length;
-        if header.kind == Kind::Again {
+        if header.kind == RecordKind::Again {
             let source = at.checked_sub(header.back as usize);
             let source =
                 source.and_then(|source| self.payloads.binary_search_by_key(&source, |(start, _)| *start).ok());
@@ -220,7 +220,7 @@ impl Body {
                 return Err(RecordError::Short);
             };
             payload = found.clone();
-        } else if header.kind == Kind::Entry {
+        } else if header.kind == RecordKind::Entry {
             self.payloads.push((at, payload.clone()));
         }
         self.records.push(Record { at: batch + at as u64, header, payload: bytes.slice(payload) });

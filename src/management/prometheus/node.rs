@@ -7,7 +7,7 @@ use crate::model::statistics::{
 
 use super::super::memory::Memory;
 use super::scrape::Scrape;
-use super::text::Kind::{Counter, Gauge, Histogram, Untyped};
+use super::text::FamilyKind::{Counter, Gauge, Histogram, Untyped};
 use super::text::Text;
 
 /// The one protocol.

@@ -14,7 +14,7 @@ use super::rows::{
     QUEUE_EXCHANGE, QUEUE_METRICS, QueueRow,
 };
 use super::scrape::{Chosen, Endpoint, ExchangeItem, Scrape};
-use super::text::Kind::{Gauge, Histogram};
+use super::text::FamilyKind::{Gauge, Histogram};
 use super::text::{Number, Text};
 
 /// Bytes of text after which a piece ends.
@@ -340,7 +340,7 @@ impl<R> Of<R> {
 
 /// Writes the objects from this place on until the piece is full. Where to go on.
 fn each<T>(
-    ((name, help), kind): ((&str, &str), super::text::Kind),
+    ((name, help), kind): ((&str, &str), super::text::FamilyKind),
     items: &[T],
     from: usize,
     text: &mut Text,

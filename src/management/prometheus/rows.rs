@@ -7,12 +7,12 @@ use crate::model::statistics::{
     TrafficStatistics,
 };
 
-use super::text::{Kind, Number};
+use super::text::{FamilyKind, Number};
 
 /// A family of some kind of object.
 pub(super) struct Family<R> {
     pub(super) name: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: FamilyKind,
     pub(super) help: &'static str,
     /// None when there is nothing to tell of this object.
     pub(super) value: fn(&R) -> Option<Number>,
@@ -89,7 +89,7 @@ impl QueueRow {
 macro_rules! families {
     ($name:ident: $row:ty { $($kind:ident $family:literal $help:literal $value:expr;)* }) => {
         pub(super) static $name: &[Family<$row>] = &[
-            $(Family { name: $family, kind: Kind::$kind, help: $help, value: |row| $value(row).map(Into::into) }),*
+            $(Family { name: $family, kind: FamilyKind::$kind, help: $help, value: |row| $value(row).map(Into::into) }),*
         ];
     };
 }

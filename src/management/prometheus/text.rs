@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 /// What a family's numbers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FamilyKind {
     Counter,
     Gauge,
     Histogram,
@@ -28,7 +28,7 @@ pub(super) struct Text {
     family: String,
 }
 
-impl Kind {
+impl FamilyKind {
     fn name(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -65,7 +65,7 @@ impl Text {
     }
 
     /// Begins a family. All its samples have to follow before the next one begins.
-    pub(super) fn family(&mut self, name: &str, kind: Kind, help: &str) {
+    pub(super) fn family(&mut self, name: &str, kind: FamilyKind, help: &str) {
         self.family.clear();
         self.family.push_str(self.prefix);
         self.family.push_str(name);
@@ -79,7 +79,7 @@ impl Text {
     }
 
     /// A family of one sample without labels.
-    pub(super) fn single(&mut self, name: &str, kind: Kind, help: &str, number: impl Into<Number>) {
+    pub(super) fn single(&mut self, name: &str, kind: FamilyKind, help: &str, number: impl Into<Number>) {
         self.family(name, kind, help);
         self.sample(&[], number);
     }
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_family_has_a_head_and_its_samples() {
         let text = written(|text| {
-            text.family("queues", Kind::Gauge, "Queues available");
+            text.family("queues", FamilyKind::Gauge, "Queues available");
             text.sample(&[], 7);
             text.sample(&[("vhost", "/"), ("queue", "jobs")], 0.5);
         });
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn label_values_are_escaped_and_keep_everything_else() {
         let text = written(|text| {
-            text.family("x", Kind::Gauge, "X");
+            text.family("x", FamilyKind::Gauge, "X");
             text.sample(&[("queue", "a\"b\\c\nd\té{},=")], 1);
         });
         assert!(text.ends_with("rabbitmq_x{queue=\"a\\\"b\\\\c\\nd\té{},=\"} 1\n"), "{text}");
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn buckets_are_summed_up_and_end_with_infinity() {
         let text = written(|text| {
-            text.family("message_size_bytes", Kind::Histogram, "Sizes");
+            text.family("message_size_bytes", FamilyKind::Histogram, "Sizes");
             text.histogram(&[("protocol", "amqp091")], [100, 1_000_000], &[2, 0, 1], 12_345);
         });
         let lines: Vec<&str> = text.lines().skip(2).collect();
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn bounds_in_seconds_are_short() {
         let text = written(|text| {
-            text.family("t", Kind::Histogram, "T");
+            text.family("t", FamilyKind::Histogram, "T");
             text.histogram(&[], [0.001, 1.024, 1048.576], &[1, 1, 1, 1], 0.25);
         });
         for bound in
@@ -222,6 +222,9 @@ mod tests {
         {
             assert!(text.contains(bound), "{bound}: {text}");
         }
-        assert_eq!(written(|text| text.single("n", Kind::Gauge, "N", f64::NAN)).lines().last(), Some("rabbitmq_n NaN"));
+        assert_eq!(
+            written(|text| text.single("n", FamilyKind::Gauge, "N", f64::NAN)).lines().last(),
+            Some("rabbitmq_n NaN")
+        );
     }
 }

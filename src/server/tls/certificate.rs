@@ -87,13 +87,13 @@ pub(super) fn read(der: &CertificateDer<'_>) -> Option<PeerCertificate> {
 
 /// The `index`th alternative name of one kind.
 pub(super) fn alternative_name(peer: &PeerCertificate, kind: config::AlternativeName, index: usize) -> Option<String> {
-    use config::AlternativeName as Kind;
+    use config::AlternativeName as NameKind;
     let mut of_kind = peer.alternative_names.iter().filter_map(|name| match (kind, name) {
-        (Kind::Dns, AlternativeName::Dns(text))
-        | (Kind::Ip, AlternativeName::Ip(text))
-        | (Kind::Email, AlternativeName::Email(text))
-        | (Kind::Uri, AlternativeName::Uri(text))
-        | (Kind::OtherName, AlternativeName::Other(text)) => Some(text),
+        (NameKind::Dns, AlternativeName::Dns(text))
+        | (NameKind::Ip, AlternativeName::Ip(text))
+        | (NameKind::Email, AlternativeName::Email(text))
+        | (NameKind::Uri, AlternativeName::Uri(text))
+        | (NameKind::OtherName, AlternativeName::Other(text)) => Some(text),
         _ => None,
     });
     of_kind.nth(index).cloned()

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsConnector;
 
 use super::*;
-use crate::config::{AlternativeName as Kind, Config};
+use crate::config::{AlternativeName as NameKind, Config};
 use crate::model::tls::AlternativeName;
 
 /// RabbitMQ 4.3.6 was asked what it makes of this certificate.
@@ -128,7 +128,7 @@ fn a_certificate_is_a_login() {
     assert_eq!(login(third, &facts), Some(Err(missing)));
     let uri = |tls: &mut config::Tls| {
         tls.login_from = LoginFrom::AlternativeName;
-        tls.login_san_type = Kind::Uri;
+        tls.login_san_type = NameKind::Uri;
     };
     assert_eq!(login(uri, &facts), named("spiffe://x/y"));
     let nobody = TlsFacts { peer: None, ..facts.clone() };

@@ -139,7 +139,8 @@ fn every_flipped_bit_is_survived() {
                     let in_records = byte >= batch.offset + batch.length - records_length(batch);
                     if in_records && !is_last && !is_whole && byte < batch.offset + batch.length {
                         // At least all but one record, and those that have its payload.
-                        let again = batch.records.iter().filter(|record| record.kind == crate::log::entry::Kind::Again);
+                        let again =
+                            batch.records.iter().filter(|record| record.kind == crate::log::entry::RecordKind::Again);
                         assert!(outcome.found.len() + 1 + again.count() >= all.len(), "{}", context());
                     }
                 }

@@ -9,7 +9,7 @@ use super::super::{CommitError, PrepareError, WalFile, WalWriter, path};
 use super::{Expected, Fresh, Records, has_loss, head, read_back, replayed};
 use crate::log::LogError;
 use crate::log::batch::{Batch, TABLE_ENTRY};
-use crate::log::entry::{self, Kind, RecordError};
+use crate::log::entry::{self, RecordError, RecordKind};
 use crate::log::memory::{MemoryDisk, Operation};
 use crate::log::storage::Storage;
 use crate::model::random::Random;
@@ -59,7 +59,7 @@ fn batches_given_together_are_one_write_of_whole_blocks() {
     let (_, found) = replayed(&disk, 0).unwrap();
     let payload = [b"in pieces", &large[..], b" small", &large].concat();
     let kinds: Vec<_> = found.iter().map(|(_, record)| (record.kind, record.head.index)).collect();
-    assert_eq!(kinds, [(Kind::Entry, 1), (Kind::Entry, 2), (Kind::Again, 9), (Kind::Entry, 3)]);
+    assert_eq!(kinds, [(RecordKind::Entry, 1), (RecordKind::Entry, 2), (RecordKind::Again, 9), (RecordKind::Entry, 3)]);
     assert!(found[1].1.payload == payload && found[2].1.payload == payload);
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{Fresh, Replay, WalFile, records, replay};
 use crate::log::batch::{Batch, Range};
-use crate::log::entry::{Head, Header, Kind, LogId};
+use crate::log::entry::{Head, Header, LogId, RecordKind};
 use crate::log::memory::MemoryDisk;
 use crate::log::{LogError, Report, Severity};
 use crate::model::random::Random;
@@ -16,7 +16,7 @@ use crate::model::random::Random;
 /// A record as it should come back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Expected {
-    kind: Kind,
+    kind: RecordKind,
     head: Head,
     payload: Vec<u8>,
 }
@@ -100,21 +100,21 @@ impl Records {
                     batch.settle(head.log, &ranges);
                     let numbers = ranges.iter().flat_map(|range| [range.first, range.last]);
                     let payload = numbers.flat_map(u64::to_le_bytes).collect();
-                    expected.push(Expected { kind: Kind::Settled, head: plain, payload });
+                    expected.push(Expected { kind: RecordKind::Settled, head: plain, payload });
                 }
                 1 => {
                     batch.delivered(head.log, head.index);
                     let head = Head { index: head.index, ..plain };
-                    expected.push(Expected { kind: Kind::Delivered, head, payload: Vec::new() });
+                    expected.push(Expected { kind: RecordKind::Delivered, head, payload: Vec::new() });
                 }
                 2 if below(&mut self.random, 10) == 0 => {
                     batch.drop_log(head.log);
-                    expected.push(Expected { kind: Kind::Dropped, head: plain, payload: Vec::new() });
+                    expected.push(Expected { kind: RecordKind::Dropped, head: plain, payload: Vec::new() });
                 }
                 3 | 4 if batch.append_again(&head) => {
                     let payload =
-                        expected.iter().rev().find(|record| record.kind == Kind::Entry).unwrap().payload.clone();
-                    expected.push(Expected { kind: Kind::Again, head, payload });
+                        expected.iter().rev().find(|record| record.kind == RecordKind::Entry).unwrap().payload.clone();
+                    expected.push(Expected { kind: RecordKind::Again, head, payload });
                 }
                 _ => {
                     let payload = self.payload();
@@ -122,7 +122,7 @@ impl Records {
                     let (parts, slices) =
                         ([&front[..front.len() / 2], &front[front.len() / 2..]], [Bytes::copy_from_slice(back)]);
                     batch.append(&head, &parts, &slices);
-                    expected.push(Expected { kind: Kind::Entry, head, payload });
+                    expected.push(Expected { kind: RecordKind::Entry, head, payload });
                 }
             }
         }
