@@ -24,12 +24,12 @@ pub(crate) enum RawValue {
     /// A number with a fraction, a date or an integer past 64 bits: no key takes one.
     Unusable(String),
     List(Vec<Raw>),
-    Table(Vec<Entry>),
+    Table(Vec<RawEntry>),
 }
 
 /// A key and its value inside a table.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct RawEntry {
     pub(crate) name: String,
     /// The place of the name, not of the value.
     pub(crate) origin: Origin,
@@ -119,7 +119,7 @@ impl Raw {
 
     /// The entries of a table. Outside a file a table is written `a=b,c=d` or, where values have
     /// commas, as in TOML: `{ a = "b", c = "d" }`.
-    pub(crate) fn table(&self) -> Option<Vec<Entry>> {
+    pub(crate) fn table(&self) -> Option<Vec<RawEntry>> {
         match &self.value {
             RawValue::Table(entries) => Some(entries.clone()),
             RawValue::Plain(text) if text.trim().is_empty() => Some(Vec::new()),
@@ -141,10 +141,10 @@ impl Raw {
         }
     }
 
-    fn pair(&self, part: &str) -> Option<Entry> {
+    fn pair(&self, part: &str) -> Option<RawEntry> {
         let (name, value) = part.split_once('=')?;
         let value = Self::plain(self.origin.clone(), value.trim());
-        Some(Entry { name: name.trim().to_owned(), origin: self.origin.clone(), value })
+        Some(RawEntry { name: name.trim().to_owned(), origin: self.origin.clone(), value })
     }
 
     /// Reads TOML given outside a file: every part of it has the origin of the whole.
@@ -158,7 +158,7 @@ impl Raw {
 ///
 /// A syntax error makes nonsense of what follows it, so then each section is read by itself: the
 /// first error of each is told, and sections without one are still checked.
-pub(crate) fn parse_file(file: &str, text: &str, problems: &mut Problems) -> Vec<Entry> {
+pub(crate) fn parse_file(file: &str, text: &str, problems: &mut Problems) -> Vec<RawEntry> {
     let file: Arc<str> = Arc::from(file);
     let place = |offset: usize| {
         let before = text.as_bytes().iter().take(offset);
@@ -207,10 +207,10 @@ fn section_starts(text: &str) -> Vec<usize> {
     starts
 }
 
-fn entries(table: &DeTable<'_>, place: &impl Fn(usize) -> Origin) -> Vec<Entry> {
+fn entries(table: &DeTable<'_>, place: &impl Fn(usize) -> Origin) -> Vec<RawEntry> {
     let entry = |(name, value): (&Spanned<_>, &Spanned<_>)| {
         let name: (&std::borrow::Cow<'_, str>, usize) = (name.get_ref(), name.span().start);
-        Entry { name: name.0.to_string(), origin: place(name.1), value: spanned(value, place) }
+        RawEntry { name: name.0.to_string(), origin: place(name.1), value: spanned(value, place) }
     };
     table.iter().map(entry).collect()
 }

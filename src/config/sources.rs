@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::nearest::nearest;
 use super::origin::{Origin, Problems};
 use super::rabbitmq;
-use super::raw::{Entry, Raw, RawValue, parse_file};
+use super::raw::{Raw, RawEntry, RawValue, parse_file};
 use super::schema::{KEYS, Key, SECTIONS};
 
 /// What a broker is started with.
@@ -134,7 +134,7 @@ pub(crate) fn text_settings(file: &str, text: &str, problems: &mut Problems) -> 
     settings
 }
 
-fn section_settings(section: Entry, settings: &mut Vec<Setting>, problems: &mut Problems) {
+fn section_settings(section: RawEntry, settings: &mut Vec<Setting>, problems: &mut Problems) {
     let RawValue::Table(entries) = section.value.value else {
         let name = section.name;
         let message = format!("expected a section ([{name}]), got {}", section.value.quoted());
@@ -157,7 +157,7 @@ fn section_settings(section: Entry, settings: &mut Vec<Setting>, problems: &mut 
 }
 
 /// Something at the top of the file that is neither a section nor a key.
-fn unknown_entry(entry: &Entry, problems: &mut Problems) {
+fn unknown_entry(entry: &RawEntry, problems: &mut Problems) {
     let name = &entry.name;
     let message = match (&entry.value.value, leaf_of_rabbitmq(name, entry)) {
         (_, Some(message)) => message,
@@ -177,7 +177,7 @@ fn unknown_entry(entry: &Entry, problems: &mut Problems) {
 }
 
 /// The message for a key of rabbitmq.conf, which may lie in a table made by its dots.
-fn leaf_of_rabbitmq(path: &str, entry: &Entry) -> Option<String> {
+fn leaf_of_rabbitmq(path: &str, entry: &RawEntry) -> Option<String> {
     if let Some(key) = KEYS.iter().find(|key| key.rabbitmq.contains(&path)) {
         return Some(format!("{path} is {} here", key.path));
     }
@@ -185,7 +185,7 @@ fn leaf_of_rabbitmq(path: &str, entry: &Entry) -> Option<String> {
 }
 
 /// The same of what is below it.
-fn leaf_below(path: &str, entry: &Entry) -> Option<String> {
+fn leaf_below(path: &str, entry: &RawEntry) -> Option<String> {
     let RawValue::Table(entries) = &entry.value.value else {
         return None;
     };

@@ -3,7 +3,7 @@
 use super::kind::{Expression, Kind, List, OptionalFile, Password, Secrets, Text};
 use super::nearest::nearest;
 use super::origin::Problems;
-use super::raw::{Entry, Raw};
+use super::raw::{Raw, RawEntry};
 use super::types::{Permission, User};
 
 /// One user.
@@ -24,7 +24,7 @@ const MOST_TAGS: usize = 32;
 pub(super) struct Fields<'a> {
     key: &'a str,
     raw: &'a Raw,
-    entries: Vec<Entry>,
+    entries: Vec<RawEntry>,
 }
 
 impl<'a> Fields<'a> {

@@ -161,15 +161,15 @@ impl Headers {
     }
 
     /// The entries among `entries` where the binding is.
-    fn places(&self, identity: &Identity, entries: &[Entry]) -> Vec<Entry> {
+    fn places(&self, identity: &Identity, entries: &[IndexKey]) -> Vec<IndexKey> {
         let is_here =
-            |entry: &&Entry| self.index.get(&entry.hash).is_some_and(|bucket| bucket.find(identity).is_some());
+            |entry: &&IndexKey| self.index.get(&entry.hash).is_some_and(|bucket| bucket.find(identity).is_some());
         entries.iter().filter(is_here).copied().collect()
     }
 
     /// The entry that so far leads to the fewest bindings, preferring a pair to a key alone.
-    fn rarest(&self, entries: Vec<Entry>) -> Vec<Entry> {
-        let crowd = |entry: &Entry| (entry.key_alone, self.index.get(&entry.hash).map_or(0, Bucket::len));
+    fn rarest(&self, entries: Vec<IndexKey>) -> Vec<IndexKey> {
+        let crowd = |entry: &IndexKey| (entry.key_alone, self.index.get(&entry.hash).map_or(0, Bucket::len));
         entries.into_iter().min_by_key(crowd).into_iter().collect()
     }
 }
@@ -180,7 +180,7 @@ fn identity(binding: &Binding, arguments: &ArgumentBytes) -> Identity {
 
 /// A place in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
+struct IndexKey {
     hash: u64,
     key_alone: bool,
 }
@@ -209,12 +209,12 @@ impl Condition {
     }
 
     /// The index entries of all that is wanted, each once.
-    fn entries(&self) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = Vec::with_capacity(self.wanted.len());
+    fn entries(&self) -> Vec<IndexKey> {
+        let mut entries: Vec<IndexKey> = Vec::with_capacity(self.wanted.len());
         for (key, wanted) in &self.wanted {
             let pair = wanted.plain().and_then(|value| pair_hash(key.as_bytes(), &value));
             let hash = pair.unwrap_or_else(|| key_hash(key.as_bytes()));
-            let entry = Entry { hash, key_alone: pair.is_none() };
+            let entry = IndexKey { hash, key_alone: pair.is_none() };
             if !entries.iter().any(|known| known.hash == hash) {
                 entries.push(entry);
             }

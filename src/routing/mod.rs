@@ -51,7 +51,7 @@ use crate::model::names::{ExchangeName, QueueName};
 /// copies only the path to what it changes.
 #[derive(Clone, Debug)]
 pub struct RoutingTable {
-    exchanges: TrieMap<ExchangeName, Arc<Entry>>,
+    exchanges: TrieMap<ExchangeName, Arc<ExchangeEntry>>,
     queues: TrieMap<QueueName, QueueEntry>,
     /// Queues that were removed while bindings led to them: those bindings still hold these numbers.
     stale: TrieMap<QueueId, QueueName>,
@@ -60,7 +60,7 @@ pub struct RoutingTable {
 
 /// An exchange and what is bound to it.
 #[derive(Clone, Debug)]
-struct Entry {
+struct ExchangeEntry {
     name: ExchangeName,
     /// Distinguishes the exchanges of one table.
     serial: u64,
@@ -141,7 +141,7 @@ impl RoutingTable {
             Arc::make_mut(known).alternate.clone_from(&exchange.alternate);
             return;
         }
-        let entry = Entry {
+        let entry = ExchangeEntry {
             name: exchange.name.clone(),
             serial: self.next_serial,
             kind: exchange.kind,

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::hash::mix;
 use super::header_table::{Pairs, Value, find, read_pairs};
 use super::targets::{QueueTarget, Seen, Targets};
-use super::{Bindings, Entry, RoutingTable};
+use super::{Bindings, ExchangeEntry, RoutingTable};
 use crate::model::entity::Destination;
 use crate::model::message::Properties;
 use crate::model::names::ExchangeName;
@@ -44,7 +44,7 @@ pub(super) struct Visit<'t, 'm> {
     targets: &'m mut Targets,
     headers: Option<Pairs<'m>>,
     /// Every exchange entered, in that order; those from `done` on are still to be routed through.
-    entered: SmallVec<[&'t Entry; 8]>,
+    entered: SmallVec<[&'t ExchangeEntry; 8]>,
     done: usize,
     seen: Seen,
     /// Whether the exchange being routed through led anywhere, be it to something that no longer exists.
@@ -72,7 +72,7 @@ impl<'t, 'm> Visit<'t, 'm> {
     }
 
     /// Routes through `first` and all that follows from it.
-    pub(super) fn run(mut self, first: &'t Entry) {
+    pub(super) fn run(mut self, first: &'t ExchangeEntry) {
         self.entered.push(first);
         while let Some(entry) = self.entered.get(self.done).copied() {
             self.done += 1;
@@ -84,7 +84,7 @@ impl<'t, 'm> Visit<'t, 'm> {
         }
     }
 
-    fn pass(&mut self, entry: &'t Entry) {
+    fn pass(&mut self, entry: &'t ExchangeEntry) {
         match &entry.bindings {
             Bindings::Direct(direct) => direct.route(self),
             Bindings::Fanout(fanout) => fanout.route(self),

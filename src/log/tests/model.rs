@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use crate::log::{Head, LogId, Range};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct ModelEntry {
     pub(super) head: Head,
     pub(super) payload: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    Append(Entry),
+    Append(ModelEntry),
     Settle(LogId, Range),
     Deliver(LogId, u64),
     Drop(LogId),
@@ -20,7 +20,7 @@ pub(super) enum Step {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ModelLog {
-    pub(super) live: BTreeMap<u64, Entry>,
+    pub(super) live: BTreeMap<u64, ModelEntry>,
     pub(super) next_index: u64,
     pub(super) delivered: u64,
 }

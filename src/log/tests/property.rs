@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::model::{Entry, Model, ModelLog, Step};
+use super::model::{Model, ModelEntry, ModelLog, Step};
 use super::*;
 use crate::log::memory::Operation;
 use crate::log::{LogError, Range, RecoveredLog};
@@ -323,7 +323,7 @@ impl Run {
                     payload
                 }
             };
-            let entry = Entry { head, payload };
+            let entry = ModelEntry { head, payload };
             self.history.apply(&Step::Append(entry.clone()));
             steps.push(Step::Append(entry));
             index += 1;
@@ -418,7 +418,7 @@ fn found(log: &Log, logs: &[RecoveredLog]) -> Model {
             assert_eq!(entries.iter().map(|entry| entry.head.deadline).min(), Some(chunk.deadline));
             for entry in entries {
                 assert_eq!((entry.head.class, entry.head.transient), (chunk.class, false));
-                let entry = Entry { head: entry.head, payload: entry.payload.to_vec() };
+                let entry = ModelEntry { head: entry.head, payload: entry.payload.to_vec() };
                 assert!(found.live.insert(entry.head.index, entry).is_none(), "an entry is in two chunks");
             }
         }

@@ -9,10 +9,10 @@ use super::varint;
 pub(super) type Timelines = [Timeline; TIERS];
 
 /// Bytes of an entry besides what it points to: itself, its place in the map, and what the allocator adds.
-const FIXED_BYTES: usize = size_of::<Entry>() + 48;
+const FIXED_BYTES: usize = size_of::<HistoryEntry>() + 48;
 
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct HistoryEntry {
     pub(super) key: Box<[u8]>,
     /// The newest values, while nothing changed for longer than the history reaches back.
     packed: Box<[u8]>,
@@ -43,7 +43,7 @@ pub(super) struct Active {
     settled: [u32; TIERS],
 }
 
-impl Entry {
+impl HistoryEntry {
     pub(super) fn new(key: &[u8], values: &[u64], born_ms: u64, round: u32, id: u32) -> Self {
         Self {
             key: key.into(),

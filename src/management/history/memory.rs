@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-use super::entry::{Entry, Timelines};
+use super::entry::{HistoryEntry, Timelines};
 use super::subject::{self, Subject};
 use super::timeline::{Moment, SPAN_MS, STEP_MS, TIERS, Timeline};
 
@@ -20,7 +20,7 @@ pub(super) struct Memory {
     /// By the hash of the key: the key itself lies in the entry. Of two keys with one hash the later is not kept, which
     /// with 64 bits and a secret seed does not happen.
     places: HashMap<u64, u32>,
-    entries: Vec<Option<Entry>>,
+    entries: Vec<Option<HistoryEntry>>,
     free: Vec<u32>,
     pub(super) timelines: Timelines,
     /// How far the history's own clock, which never goes back, is ahead of the time it is given.
@@ -119,7 +119,7 @@ impl Memory {
 
     fn create(&mut self, hash: u64, key: &[u8], values: &[u64], round: u32) {
         let born_ms = self.timelines[0].get(round).map_or(0, |moment| moment.at_ms);
-        let mut entry = Entry::new(key, values, born_ms, round, 0);
+        let mut entry = HistoryEntry::new(key, values, born_ms, round, 0);
         // What is found after a round that lacked something may be as old as the broker.
         entry.is_new = self.incomplete_through + 1 < round;
         if self.used_bytes + entry.bytes() > self.budget_bytes && !is_essential(key) {
@@ -134,7 +134,7 @@ impl Memory {
         self.insert(hash, entry);
     }
 
-    fn insert(&mut self, hash: u64, entry: Entry) -> u32 {
+    fn insert(&mut self, hash: u64, entry: HistoryEntry) -> u32 {
         self.used_bytes += entry.bytes();
         let place = self.free.pop().unwrap_or(self.entries.len() as u32);
         if place as usize == self.entries.len() {
@@ -146,7 +146,7 @@ impl Memory {
     }
 
     /// Adds a subject read from the disk and returns its place; none if it is there already.
-    pub(super) fn restore(&mut self, entry: Entry) -> Option<u32> {
+    pub(super) fn restore(&mut self, entry: HistoryEntry) -> Option<u32> {
         let hash = self.hasher.hash_one(&*entry.key);
         (!self.places.contains_key(&hash)).then(|| self.insert(hash, entry))
     }
@@ -158,18 +158,18 @@ impl Memory {
         for entry in self.entries.iter_mut().flatten() {
             entry.restored(&self.timelines);
         }
-        self.used_bytes = self.entries.iter().flatten().map(Entry::bytes).sum();
+        self.used_bytes = self.entries.iter().flatten().map(HistoryEntry::bytes).sum();
         self.lack();
         self.shed();
     }
 
     /// The entry at a place, with the timelines to read it.
-    pub(super) fn at(&mut self, place: u32) -> Option<(&mut Entry, &Timelines)> {
+    pub(super) fn at(&mut self, place: u32) -> Option<(&mut HistoryEntry, &Timelines)> {
         let entry = self.entries.get_mut(place as usize)?.as_mut()?;
         Some((entry, &self.timelines))
     }
 
-    pub(super) fn find(&mut self, subject: Subject<'_>) -> Option<(&mut Entry, &Timelines)> {
+    pub(super) fn find(&mut self, subject: Subject<'_>) -> Option<(&mut HistoryEntry, &Timelines)> {
         let place = self.place(&subject.key())?;
         self.at(place)
     }

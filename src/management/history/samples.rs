@@ -1,6 +1,6 @@
 //! Samples at regular steps, as the charts ask for them.
 
-use super::entry::{Active, Entry, Timelines};
+use super::entry::{Active, HistoryEntry, Timelines};
 use super::timeline::{STALE_MS, TIERS};
 
 /// Most samples of one request.
@@ -72,7 +72,13 @@ pub struct FieldSamples {
 }
 
 /// Samples a subject whose coarser tiers are settled.
-pub(super) fn sample(entry: &Entry, timelines: &Timelines, ahead_ms: u64, fields: &[usize], range: &Range) -> Samples {
+pub(super) fn sample(
+    entry: &HistoryEntry,
+    timelines: &Timelines,
+    ahead_ms: u64,
+    fields: &[usize],
+    range: &Range,
+) -> Samples {
     let mut samples = Samples { at_ms: Vec::new(), fields: vec![FieldSamples::default(); fields.len()] };
     let mut walkers = Walker::of_tiers(entry, timelines, fields);
     for at_ms in range.moments_ms() {
@@ -106,7 +112,7 @@ impl FieldSamples {
 }
 
 /// The tier and the round that tell the values of a moment: of the finest tier that reaches back to it.
-fn round_at(entry: &Entry, timelines: &Timelines, own_ms: u64) -> Option<(usize, u32)> {
+fn round_at(entry: &HistoryEntry, timelines: &Timelines, own_ms: u64) -> Option<(usize, u32)> {
     for tier in 0..entry.tiers() {
         let known_from = entry.active().map_or(0, |active| active.rows[tier].known_from());
         let round = timelines[tier].at_or_before(own_ms).filter(|round| *round >= known_from);
@@ -129,7 +135,7 @@ struct Walker {
 }
 
 impl Walker {
-    fn of_tiers(entry: &Entry, timelines: &Timelines, fields: &[usize]) -> [Self; TIERS] {
+    fn of_tiers(entry: &HistoryEntry, timelines: &Timelines, fields: &[usize]) -> [Self; TIERS] {
         let last = entry.last();
         let mut values: Vec<u64> = fields.iter().map(|field| last.get(*field).copied().unwrap_or(0)).collect();
         std::array::from_fn(|tier| {

@@ -12,7 +12,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::entry::Entry;
+use super::entry::HistoryEntry;
 use super::memory::Memory;
 use super::rows::{FIELDS_MAX, Rows};
 use super::timeline::{Moment, TIERS, Timeline};
@@ -106,7 +106,7 @@ impl Gathered {
         }
     }
 
-    fn gather_rows(&mut self, entry: &Entry, values: &[u64]) {
+    fn gather_rows(&mut self, entry: &HistoryEntry, values: &[u64]) {
         for (tier, rows) in entry.active().into_iter().flat_map(|active| active.rows.iter().enumerate()) {
             if rows.newest() <= self.since[tier] {
                 continue;
@@ -159,7 +159,7 @@ impl Gathered {
 }
 
 /// The values of a subject at a round of the finest tier, none of whose later rows has been dropped.
-fn values_at(entry: &Entry, round: u32) -> Vec<u64> {
+fn values_at(entry: &HistoryEntry, round: u32) -> Vec<u64> {
     let mut values = entry.last()[..entry.fields()].to_vec();
     let Some(active) = entry.active().filter(|active| active.rows[0].newest() > round) else { return values };
     for row in active.rows[0].iter().filter(|row| row.round > round) {
@@ -213,7 +213,7 @@ fn timeline_value(moments: &[Moment]) -> Vec<u8> {
     finish_value(value)
 }
 
-fn subject_value(entry: &Entry, round: u32, values: &[u64]) -> Vec<u8> {
+fn subject_value(entry: &HistoryEntry, round: u32, values: &[u64]) -> Vec<u8> {
     let mut value = begin_value();
     varint::put(&mut value, entry.key.len() as u64);
     value.extend_from_slice(&entry.key);
@@ -309,7 +309,7 @@ impl Restoring {
         }
         let values = read_values(content, &mut at)?;
         (id > 0 && id < self.meta.next_id && at == content.len()).then_some(())?;
-        let mut entry = Entry::new(name, &values, born_ms, self.meta.last[0], id);
+        let mut entry = HistoryEntry::new(name, &values, born_ms, self.meta.last[0], id);
         entry.is_stored = true;
         entry.is_anchored = true;
         let place = self.memory.restore(entry)?;

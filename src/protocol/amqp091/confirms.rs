@@ -15,7 +15,7 @@ pub(super) struct Acknowledgement {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Entry {
+enum PublishState {
     Waiting {
         verdicts: u32,
         rejected: bool,
@@ -32,7 +32,7 @@ enum Entry {
 pub(super) struct Confirms {
     next: u64,
     base: u64,
-    window: VecDeque<Entry>,
+    window: VecDeque<PublishState>,
     /// Sequences settled out of order since the last flush.
     settled: Vec<u64>,
     waiting: usize,
@@ -50,7 +50,7 @@ impl Confirms {
         let sequence = self.next;
         self.next += 1;
         self.waiting += 1;
-        self.window.push_back(Entry::Waiting { verdicts: 1, rejected: false });
+        self.window.push_back(PublishState::Waiting { verdicts: 1, rejected: false });
         sequence
     }
 
@@ -59,7 +59,7 @@ impl Confirms {
         if verdicts == 0 {
             return self.settle(sequence, sequence, true);
         }
-        if let Some(Entry::Waiting { verdicts: waiting, .. }) = self.entry(sequence) {
+        if let Some(PublishState::Waiting { verdicts: waiting, .. }) = self.entry(sequence) {
             *waiting = verdicts;
         }
     }
@@ -68,11 +68,11 @@ impl Confirms {
     pub(super) fn settle(&mut self, first: u64, last: u64, confirmed: bool) {
         for sequence in first..=last {
             let Some(entry) = self.entry(sequence) else { continue };
-            let Entry::Waiting { verdicts, rejected } = entry else { continue };
+            let PublishState::Waiting { verdicts, rejected } = entry else { continue };
             *verdicts = verdicts.checked_sub(1).expect("no more verdicts come than were told of");
             *rejected |= !confirmed;
             if *verdicts == 0 {
-                *entry = Entry::Settled { rejected: *rejected };
+                *entry = PublishState::Settled { rejected: *rejected };
                 self.waiting = self.waiting.checked_sub(1).expect("a publish that waits is settled once");
                 self.settled.push(sequence);
             }
@@ -94,9 +94,9 @@ impl Confirms {
         let mut run: Option<Acknowledgement> = None;
         while let Some(entry) = self.window.front() {
             let told = match *entry {
-                Entry::Waiting { .. } => break,
-                Entry::Told => None,
-                Entry::Settled { rejected } => Some(!rejected),
+                PublishState::Waiting { .. } => break,
+                PublishState::Told => None,
+                PublishState::Settled { rejected } => Some(!rejected),
             };
             let sequence = self.base;
             self.base += 1;
@@ -123,8 +123,8 @@ impl Confirms {
         let mut settled = std::mem::take(&mut self.settled);
         for sequence in settled.drain(..) {
             let Some(entry) = self.entry(sequence) else { continue };
-            if let Entry::Settled { rejected } = *entry {
-                *entry = Entry::Told;
+            if let PublishState::Settled { rejected } = *entry {
+                *entry = PublishState::Told;
                 *any_rejected |= rejected;
                 tell(Acknowledgement { sequence, multiple: false, confirmed: !rejected });
             }
@@ -136,7 +136,7 @@ impl Confirms {
         }
     }
 
-    fn entry(&mut self, sequence: u64) -> Option<&mut Entry> {
+    fn entry(&mut self, sequence: u64) -> Option<&mut PublishState> {
         self.window.get_mut(usize::try_from(sequence.checked_sub(self.base)?).ok()?)
     }
 }

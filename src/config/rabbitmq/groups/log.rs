@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::super::machine::host_name;
 use super::super::super::origin::Origin;
-use super::super::super::raw::{Entry, Raw, RawValue};
+use super::super::super::raw::{Raw, RawEntry, RawValue};
 use super::super::Translator;
 use super::super::conf::Line;
 use super::super::value::level;
@@ -155,7 +155,7 @@ fn categories(translator: &mut Translator<'_>) {
                 .no_effect(line, "lines about that have no level of their own: log.levels has one for each module");
             continue;
         };
-        levels.extend(modules.iter().map(|module| Entry {
+        levels.extend(modules.iter().map(|module| RawEntry {
             name: (*module).to_owned(),
             origin: line.origin.clone(),
             value: Raw { origin: line.origin.clone(), value: RawValue::Text(level.to_owned()) },

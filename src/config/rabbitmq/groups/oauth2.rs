@@ -1,7 +1,7 @@
 //! Tokens: `auth_oauth2.*`, its providers and its further resource servers.
 
 use super::super::super::origin::Origin;
-use super::super::super::raw::{Entry, Raw, RawValue};
+use super::super::super::raw::{Raw, RawEntry, RawValue};
 use super::super::conf::Line;
 use super::super::value::boolean;
 use super::super::{Translator, Unit};
@@ -71,7 +71,7 @@ fn provider(translator: &mut Translator<'_>, place: &str) {
     }
     let depth = place.split('.').count() + 1;
     let keys = translator.list(&format!("{place}.signing_keys"));
-    let entries: Vec<Entry> =
+    let entries: Vec<RawEntry> =
         keys.into_iter().map(|(line, text)| entry(line, line.part(depth), RawValue::Text(text))).collect();
     if let Some(origin) = entries.first().map(|entry| entry.origin.clone()) {
         translator.set("oauth2.signing_keys", origin, RawValue::Table(entries));
@@ -123,7 +123,7 @@ fn resource_servers(translator: &mut Translator<'_>) {
             },
             None => name,
         };
-        servers.push(Entry {
+        servers.push(RawEntry {
             name: id,
             origin: first.origin.clone(),
             value: Raw { origin: first.origin.clone(), value: RawValue::Table(resource_server(translator, &place)) },
@@ -134,7 +134,7 @@ fn resource_servers(translator: &mut Translator<'_>) {
     }
 }
 
-fn resource_server(translator: &mut Translator<'_>, place: &str) -> Vec<Entry> {
+fn resource_server(translator: &mut Translator<'_>, place: &str) -> Vec<RawEntry> {
     let conf = translator.conf;
     let mut entries = Vec::new();
     for name in ["scope_prefix", "resource_server_type"] {
@@ -157,7 +157,7 @@ fn resource_server(translator: &mut Translator<'_>, place: &str) -> Vec<Entry> {
         ("issuers", issuer_of(translator, place)),
     ];
     for (name, group) in groups {
-        entries.extend(group.map(|(origin, value)| Entry {
+        entries.extend(group.map(|(origin, value)| RawEntry {
             name: name.to_owned(),
             origin: origin.clone(),
             value: Raw { origin, value },
@@ -196,7 +196,7 @@ fn scope_aliases(translator: &mut Translator<'_>, place: &str) -> Option<(Origin
     let depth = place.split('.').count() + 1;
     let key = format!("{place}.scope_aliases");
     let named = translator.list(&key);
-    let mut entries: Vec<Entry> =
+    let mut entries: Vec<RawEntry> =
         named.into_iter().map(|(line, text)| entry(line, line.part(depth), RawValue::Text(text))).collect();
     for index in conf.names_under(&key) {
         let part = |name: &str| conf.get(&format!("{key}.{index}.{name}"));
@@ -229,6 +229,6 @@ fn claims(translator: &mut Translator<'_>, place: &str) -> Option<(Origin, RawVa
     Some((origin, RawValue::List(names)))
 }
 
-fn entry(line: &Line, name: &str, value: RawValue) -> Entry {
-    Entry { name: name.to_owned(), origin: line.origin.clone(), value: Raw { origin: line.origin.clone(), value } }
+fn entry(line: &Line, name: &str, value: RawValue) -> RawEntry {
+    RawEntry { name: name.to_owned(), origin: line.origin.clone(), value: Raw { origin: line.origin.clone(), value } }
 }

@@ -1,6 +1,6 @@
 //! What new virtual hosts get: `default_policies.operator.NAME.*` and `default_limits.vhosts.NAME.*`.
 
-use super::super::super::raw::{Entry, Raw, RawValue};
+use super::super::super::raw::{Raw, RawEntry, RawValue};
 use super::super::Translator;
 use super::super::conf::Line;
 use super::super::value::{binary_size, milliseconds};
@@ -16,7 +16,7 @@ fn policies(translator: &mut Translator<'_>) {
     let mut policies = Vec::new();
     for name in conf.names_under(place) {
         if let Some(value) = table(translator, &conf.under(&format!("{place}.{name}"))) {
-            policies.push(Entry { name, origin: value.origin.clone(), value });
+            policies.push(RawEntry { name, origin: value.origin.clone(), value });
         }
     }
     if let Some(origin) = policies.first().map(|entry| entry.origin.clone()) {
@@ -55,7 +55,7 @@ fn table(translator: &mut Translator<'_>, lines: &[&Line]) -> Option<Raw> {
             _ => Ok(RawValue::Text(text)),
         };
         match value {
-            Ok(value) => entries.push(Entry {
+            Ok(value) => entries.push(RawEntry {
                 name: field,
                 origin: line.origin.clone(),
                 value: Raw { origin: line.origin.clone(), value },
