@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::entry::{LogId, Stored};
-use super::flush::Source;
+use super::flush::FlushSource;
 use super::index::{Extent, LogState};
 use super::segment;
 use super::state::{Maintenance, Shared};
@@ -235,7 +235,7 @@ impl Shared {
         let Some(full) = self.state.lock().wal.full.front().cloned() else { return Ok(None) };
         let number = maintenance.next_segment;
         maintenance.next_segment += 1;
-        let done = flush::flush(self, number, Some(Source::of(&full)), &full.touched)?;
+        let done = flush::flush(self, number, Some(FlushSource::of(&full)), &full.touched)?;
         let is_damaged = full.file.damaged || !done.reports.is_empty();
         let mut state = self.state.lock();
         state.wal.full.pop_front();

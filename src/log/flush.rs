@@ -31,7 +31,7 @@ pub(super) struct Flushed {
 
 /// A WAL file, and what there is to read in it.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Source<'a> {
+pub(super) enum FlushSource<'a> {
     /// What recovery found, or one with more runs of entries than could be remembered. It is copied: where a sync had failed
     /// before the process died, what is read here may never get to the disk.
     All(&'a WalFile),
@@ -39,7 +39,7 @@ pub(super) enum Source<'a> {
     Appended(&'a WalFile, &'a [Appended]),
 }
 
-impl<'a> Source<'a> {
+impl<'a> FlushSource<'a> {
     pub(super) fn of(full: &'a Full) -> Self {
         match &full.appended {
             Some(appended) => Self::Appended(&full.file, appended),
@@ -88,7 +88,7 @@ impl<'a> Source<'a> {
 
 /// Looks where a file's entries lie; none when the file is to be copied.
 fn layout(
-    source: Source<'_>,
+    source: FlushSource<'_>,
     survivors: &IdMap<LogId, Survivors>,
     keeping: Keeping,
 ) -> Result<Option<Layout>, LogError> {
@@ -123,7 +123,7 @@ fn layout(
 pub(super) fn flush(
     shared: &Shared,
     number: u64,
-    source: Option<Source<'_>>,
+    source: Option<FlushSource<'_>>,
     touched: &IdMap<LogId, u64>,
 ) -> Result<Flushed, CommitError> {
     let mut touched: Vec<(LogId, u64)> = touched.iter().map(|(log, last)| (*log, *last)).collect();

@@ -127,7 +127,7 @@ pub(super) struct Extent {
 
 /// Where to find entries of a log, with those alive.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct SegmentSource {
     pub(super) segment: u64,
     pub(super) places: Vec<Place>,
     /// Another segment has entries between this source and the one before.
@@ -316,13 +316,13 @@ impl Index {
     }
 
     /// The runs of a log in some segments, ascending.
-    pub(super) fn sources(&self, log: LogId, segments: &[u64]) -> Vec<Source> {
+    pub(super) fn sources(&self, log: LogId, segments: &[u64]) -> Vec<SegmentSource> {
         let Some(state) = self.logs.get(&log) else { return Vec::new() };
         let mut sources = Vec::new();
         let mut apart = false;
         for run in &state.runs {
             if segments.contains(&run.segment) {
-                sources.push(Source { segment: run.segment, places: run.places.to_vec(), apart });
+                sources.push(SegmentSource { segment: run.segment, places: run.places.to_vec(), apart });
                 apart = false;
             } else {
                 apart = true;

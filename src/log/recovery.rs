@@ -10,7 +10,7 @@ use super::adopt::{self, Summaries};
 use super::batch::Range;
 use super::chunks;
 use super::entry::{Header, LogId, RecordKind};
-use super::flush::{self, Source};
+use super::flush::{self, FlushSource};
 use super::handles::Handles;
 use super::index::Index;
 use super::segment;
@@ -154,7 +154,7 @@ fn flush_all(
             touched.entry(log).or_insert(last);
         }
         let done = loop {
-            match flush::flush(shared, maintenance.next_segment, Some(Source::All(&file)), &touched) {
+            match flush::flush(shared, maintenance.next_segment, Some(FlushSource::All(&file)), &touched) {
                 Ok(done) => break done,
                 // On a full disk the files whose content is not needed any more are the space there is.
                 Err(CommitError::NoSpace { .. }) if give_up_spare(shared, &mut spare)? => {}
