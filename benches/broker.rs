@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use warren::broker::{Broker, Limits, Outbox, PasswordHash, Permission, Session, Settings, User, VhostDefaults};
+use warren::broker::{Broker, BrokerSettings, Limits, Outbox, PasswordHash, Permission, Session, User, VhostDefaults};
 use warren::log::memory::MemoryDisk;
 use warren::log::{Keeping, Options, SyncMode};
 use warren::model::entity::QueueType;
@@ -66,7 +66,7 @@ fn between_connections(size: usize) {
 }
 
 fn broker() -> Arc<Broker> {
-    let settings = Settings {
+    let settings = BrokerSettings {
         shards: 1,
         default_queue_type: QueueType::Classic,
         consumer_timeout_ms: None,

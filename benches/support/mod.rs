@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use warren::protocol::amqp091::Settings;
+use warren::protocol::amqp091::AmqpSettings;
 
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
@@ -33,8 +33,8 @@ pub fn measure(name: &str, messages: usize, mut step: impl FnMut()) {
     println!("{:8.1} ns/message  {name}", start.elapsed().as_nanos() as f64 / (steps * messages) as f64);
 }
 
-pub fn settings() -> Settings {
-    Settings {
+pub fn settings() -> AmqpSettings {
+    AmqpSettings {
         frame_max: 131_072,
         channel_max: 2047,
         heartbeat: 0,

@@ -9,7 +9,7 @@ use warren::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, Que
 use warren::model::message::{Body, Envelope, Message, Properties};
 use warren::model::names::QueueName;
 use warren::model::request::{Answer, Ask, ConsumeRequest, Delivery, Event, PublishRequest, Request};
-use warren::protocol::amqp091::{Connection, Settings, Status};
+use warren::protocol::amqp091::{AmqpSettings, Connection, Status};
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 /// What the handshake agrees on; small, so that inputs reach the limit.
@@ -47,7 +47,7 @@ impl Peer {
     /// A connection that has seen nothing. `mischief` picks which requests are answered out of turn; 0 is none.
     #[must_use]
     pub fn new(answers: Answers, mischief: u64) -> Self {
-        let settings = Settings {
+        let settings = AmqpSettings {
             frame_max: FRAME_MAX,
             channel_max: 7,
             heartbeat: 0,

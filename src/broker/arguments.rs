@@ -4,10 +4,10 @@ use crate::model::entity::QueueOptions;
 use crate::model::names::ExchangeName;
 use crate::model::table::{FieldTable, FieldValue};
 
-use super::Settings;
+use super::BrokerSettings;
 
 /// What a queue with these checked arguments does.
-pub(super) fn queue_options(arguments: &FieldTable, auto_delete: bool, settings: &Settings) -> QueueOptions {
+pub(super) fn queue_options(arguments: &FieldTable, auto_delete: bool, settings: &BrokerSettings) -> QueueOptions {
     QueueOptions {
         auto_delete,
         consumer_timeout_ms: settings.consumer_timeout_ms,

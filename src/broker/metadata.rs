@@ -20,7 +20,7 @@ use crate::model::table::FieldTable;
 use crate::model::vhost::VhostMetadata;
 use crate::routing::QueueTarget;
 
-use super::Settings;
+use super::BrokerSettings;
 use super::definitions::{Change, FIRST_QUEUE, QueueDefinition, ReplayError, survives};
 use super::described;
 use super::events::{EVENT_EXCHANGE, EVENT_VHOST, News, Notice};
@@ -65,7 +65,7 @@ pub(super) struct Metadata {
     next_queue: u64,
     /// Queue ids below this are reserved durably.
     reserved_queues: u64,
-    settings: Settings,
+    settings: BrokerSettings,
 }
 
 /// How many queue ids are reserved at once. Those that are not given out before a restart are lost.
@@ -91,7 +91,7 @@ pub fn is_predeclared(exchange: &str) -> bool {
 }
 
 impl Metadata {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &BrokerSettings) -> Self {
         Self {
             topology: Topology { news: Arc::new(News::new(&settings.node_name)), ..Topology::default() },
             indexes: BTreeMap::new(),

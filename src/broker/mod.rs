@@ -91,7 +91,7 @@ const INLINE_WORK: usize = 16 * 1024;
 
 /// What the broker is made with; from the configuration.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct BrokerSettings {
     pub shards: u16,
     /// Used when a declaration has no `x-queue-type`.
     pub default_queue_type: crate::model::entity::QueueType,
@@ -151,7 +151,7 @@ struct ShardCell {
 /// The broker. Sessions and the server share it.
 pub struct Broker {
     /// But for what `set_limits` and `set_vhost_defaults` change.
-    settings: Settings,
+    settings: BrokerSettings,
     limits: ArcSwap<Limits>,
     vhost_defaults: ArcSwap<VhostDefaults>,
     shards: Vec<ShardCell>,

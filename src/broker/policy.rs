@@ -15,7 +15,7 @@ use crate::model::expression::PatternFault;
 use crate::model::names::RoutingKey;
 use crate::model::policy::AppliedPolicy;
 
-use super::Settings;
+use super::BrokerSettings;
 use super::arguments::queue_options;
 use crate::model::table::FieldTable;
 
@@ -246,7 +246,7 @@ pub(super) fn options_of(
     arguments: &FieldTable,
     auto_delete: bool,
     applied: Option<&AppliedPolicy>,
-    settings: &Settings,
+    settings: &BrokerSettings,
 ) -> QueueOptions {
     let mut options = queue_options(arguments, auto_delete, settings);
     let Some(AppliedPolicy { definition, .. }) = applied else { return options };

@@ -32,7 +32,7 @@ use super::registry::Registry;
 use super::replies::ReplyRegistry;
 use super::shard::Shard;
 use super::topology::Topology;
-use super::{Broker, Settings, ShardCell, tell};
+use super::{Broker, BrokerSettings, ShardCell, tell};
 
 /// Changes in the log after which the next snapshot is due, at least; it is more when there is much to write.
 const SNAPSHOT_CHANGES_MIN: u64 = 1000;
@@ -80,7 +80,7 @@ pub(super) struct DefinitionsLog {
 impl Broker {
     /// Opens the data directory, and brings back what is durable.
     pub fn open(
-        settings: Settings,
+        settings: BrokerSettings,
         disk: Arc<dyn Storage>,
         options: log::Options,
         now: Timestamp,

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use super::{Broker, Limits, PasswordHash, Permission, Settings, User, VhostDefaults};
+use super::{Broker, BrokerSettings, Limits, PasswordHash, Permission, User, VhostDefaults};
 use crate::log::memory::MemoryDisk;
 use crate::log::{Keeping, Options, SyncMode};
 use crate::model::entity::QueueType;
@@ -25,13 +25,13 @@ const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A broker with the vhost `/` and the user guest, on a disk of its own.
 fn broker(shards: u16, limits: Limits) -> Arc<Broker> {
-    let broker = empty_broker(Settings { limits, ..settings(shards) });
+    let broker = empty_broker(BrokerSettings { limits, ..settings(shards) });
     define_guest(&broker);
     broker
 }
 
 /// A broker without definitions, on a disk of its own.
-fn empty_broker(settings: Settings) -> Arc<Broker> {
+fn empty_broker(settings: BrokerSettings) -> Arc<Broker> {
     let options = Options {
         sync: SyncMode::Always,
         wal_file_bytes: 64 * 1024,
@@ -41,8 +41,8 @@ fn empty_broker(settings: Settings) -> Arc<Broker> {
     Broker::open(settings, Arc::new(MemoryDisk::default()), options, NOW).unwrap()
 }
 
-fn settings(shards: u16) -> Settings {
-    Settings {
+fn settings(shards: u16) -> BrokerSettings {
+    BrokerSettings {
         shards,
         default_queue_type: QueueType::Classic,
         consumer_timeout_ms: None,

@@ -44,7 +44,7 @@ use history::History;
 
 /// What the API is made with; from the configuration.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ManagementSettings {
     /// What clients take the broker for.
     pub product: String,
     /// RabbitMQ's version that clients take it for.
@@ -67,7 +67,7 @@ pub struct Settings {
 /// See the module's documentation.
 pub struct Management {
     pub broker: Arc<Broker>,
-    pub settings: Settings,
+    pub settings: ManagementSettings,
     pub node: Arc<dyn Node>,
     pub history: Arc<History>,
     /// What scraping itself has cost.

@@ -41,7 +41,7 @@ const NAME_MAX: usize = 255;
 
 /// What tokens are held to.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct VerifierSettings {
     /// At least one. A token is for the one that its audience names.
     pub resource_servers: Vec<ResourceServer>,
     /// Issuers whose tokens are checked with their own keys alone; the tokens of others, with the shared ones.
@@ -160,7 +160,7 @@ pub enum TokenError {
 /// Checks tokens against the keys of the moment. Shared by all connections.
 #[derive(Debug)]
 pub struct Verifier {
-    settings: Settings,
+    settings: VerifierSettings,
     shared: ArcSwap<KeySet>,
     /// The keys of issuers that have their own, by `plain` name.
     separate: BTreeMap<String, Separate>,
@@ -176,7 +176,7 @@ struct Separate {
 impl Verifier {
     /// `shared` are the first keys of issuers without their own; the others have none until `set_keys`.
     #[must_use]
-    pub fn new(settings: Settings, shared: KeySet) -> Self {
+    pub fn new(settings: VerifierSettings, shared: KeySet) -> Self {
         let separate = |issuer: &String| {
             let owner = KeyOwner::Issuer(issuer.as_str().into());
             (plain(issuer).to_owned(), Separate { owner, keys: ArcSwap::default() })

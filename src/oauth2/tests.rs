@@ -41,8 +41,8 @@ fn keys() -> KeySet {
     keys
 }
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> VerifierSettings {
+    VerifierSettings {
         resource_servers: vec![ResourceServer {
             issuers: vec!["https://issuer/".into()],
             ..ResourceServer::new("rabbitmq")
@@ -70,7 +70,7 @@ fn claims(changes: Value) -> Value {
     claims
 }
 
-fn verify_with(settings: Settings, claims: &Value) -> Result<Grant, TokenError> {
+fn verify_with(settings: VerifierSettings, claims: &Value) -> Result<Grant, TokenError> {
     Verifier::new(settings, keys()).verify(token(Algorithm::ES256, claims).as_bytes(), NOW)
 }
 
@@ -183,7 +183,7 @@ fn a_token_without_key_name_takes_the_default() {
     let token =
         jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims(json!({})), &signing_key(Algorithm::ES256));
     let token = token.unwrap();
-    let with_default = Settings { default_key: Some("ES256".into()), ..settings() };
+    let with_default = VerifierSettings { default_key: Some("ES256".into()), ..settings() };
     assert!(Verifier::new(with_default, keys()).verify(token.as_bytes(), NOW).is_ok());
     let mut only = KeySet::default();
     only.add_pem("any", include_bytes!("tests/ec.pub.pem")).unwrap();
@@ -311,7 +311,7 @@ fn scopes_are_found_in_other_claims() {
     server.additional_scopes_keys = ["roles", "realm.access.roles", "https://x.y/roles"].map(str::to_owned).to_vec();
     server.scope_aliases.insert("dev".into(), vec!["rabbitmq.read:dev/*".into(), "rabbitmq.tag:management".into()]);
     server.kind = "rabbit".into();
-    let settings = Settings { resource_servers: vec![server], ..settings() };
+    let settings = VerifierSettings { resource_servers: vec![server], ..settings() };
     let allows = |changes: Value, vhost: &str| {
         let changes = [("scope".to_owned(), Value::Null)].into_iter().chain(changes.as_object().cloned().unwrap());
         verify_with(settings.clone(), &claims(changes.collect())).unwrap().allows(vhost, Action::Read, "q")
@@ -337,7 +337,7 @@ fn scopes_are_found_in_other_claims() {
 fn the_audience_chooses_the_resource_server() {
     let mut settings = settings();
     settings.resource_servers.push(ResourceServer { scope_prefix: "api://".into(), ..ResourceServer::new("other") });
-    let verify = |settings: &Settings, aud: Value, scope: &str| {
+    let verify = |settings: &VerifierSettings, aud: Value, scope: &str| {
         let grant = verify_with(settings.clone(), &claims(json!({ "aud": aud, "scope": scope })))?;
         Ok(grant.allows("/", Action::Read, "q"))
     };

@@ -162,10 +162,10 @@ fn credentials(settings: &OAuth2) -> (HeaderMap, Vec<(&'static str, String)>) {
 mod tests {
     use super::*;
     use crate::config::Secret;
-    use crate::oauth2::{KeySet, ResourceServer, Settings};
+    use crate::oauth2::{KeySet, ResourceServer, VerifierSettings};
 
     fn grant() -> Arc<Grant> {
-        let settings = Settings {
+        let settings = VerifierSettings {
             resource_servers: vec![ResourceServer::new("rabbitmq")],
             separate_issuers: Vec::new(),
             algorithms: Vec::new(),

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::log::CommitError;
 use crate::management::history::{History, Report};
 use crate::management::prometheus::Scrapes;
-use crate::management::{Browsers, Management, PasswordRules, Sampler, Scope, Settings, import_text};
+use crate::management::{Browsers, Management, ManagementSettings, PasswordRules, Sampler, Scope, import_text};
 
 use super::admission::Admission;
 use super::http::{self, Site};
@@ -29,7 +29,7 @@ const HISTORY: &str = "history";
 pub(super) async fn open(shared: &Shared, config: &Config, process: &Arc<Process>) -> Arc<Management> {
     Arc::new(Management {
         broker: Arc::clone(&shared.broker),
-        settings: Settings {
+        settings: ManagementSettings {
             product: config.compatibility.product.clone(),
             version: config.compatibility.version.clone(),
             cluster_name: config.cluster_name(),

@@ -98,7 +98,7 @@ struct Shared {
     broker: Arc<Broker>,
     clock: Clock,
     /// For connections that begin.
-    amqp: ArcSwap<amqp091::Settings>,
+    amqp: ArcSwap<amqp091::AmqpSettings>,
     /// A quarter of the delivery credit: deliveries are reported as sent in pieces of this size.
     credit_worth: usize,
     alarms: Alarms,

@@ -13,11 +13,11 @@ use crate::protocol::amqp091;
 
 use super::admission::{Descriptors, Places};
 
-pub(super) fn broker(config: &Config) -> broker::Settings {
+pub(super) fn broker(config: &Config) -> broker::BrokerSettings {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let limit = |limit: Option<u32>| limit.map_or(0, |limit| limit as usize);
     let anonymous = config.amqp.mechanisms.contains(&Mechanism::Anonymous);
-    broker::Settings {
+    broker::BrokerSettings {
         shards: u16::try_from(config.queues.shard_count(cores)).unwrap_or(u16::MAX),
         default_queue_type: match config.queues.default_type {
             DefaultQueueType::Classic => QueueType::Classic,
@@ -79,7 +79,7 @@ pub(super) fn log(config: &Config) -> log::Options {
     }
 }
 
-pub(super) fn amqp(config: &Config) -> amqp091::Settings {
+pub(super) fn amqp(config: &Config) -> amqp091::AmqpSettings {
     let mut server_properties = vec![
         ("cluster_name", config.cluster_name()),
         ("copyright", "Apache License 2.0".to_owned()),
@@ -97,7 +97,7 @@ pub(super) fn amqp(config: &Config) -> amqp091::Settings {
         server_properties.retain(|(name, _)| *name != key);
         server_properties.push((key, value));
     }
-    amqp091::Settings {
+    amqp091::AmqpSettings {
         frame_max: config.amqp.frame_max,
         channel_max: config.amqp.channel_max,
         heartbeat: config.amqp.heartbeat_seconds(),

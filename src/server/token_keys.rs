@@ -270,11 +270,11 @@ fn read_set(path: &std::path::Path) -> Result<(KeySet, Vec<String>), FileError> 
     KeySet::parse(&json, Origin::Private).map_err(|error| FileError::Keys { path: path.to_owned(), error })
 }
 
-fn verifier_settings(settings: &OAuth2) -> oauth2::Settings {
+fn verifier_settings(settings: &OAuth2) -> oauth2::VerifierSettings {
     let first = FurtherResourceServer::default();
     let first = (!settings.resource_server_id.is_empty()).then_some((&settings.resource_server_id, &first));
     let servers = first.into_iter().chain(&settings.resource_servers);
-    oauth2::Settings {
+    oauth2::VerifierSettings {
         resource_servers: servers.map(|(id, own)| resource_server(settings, id, own)).collect(),
         separate_issuers: separate_issuers(settings),
         algorithms: settings.algorithms.iter().map(|algorithm| algorithm_of(*algorithm)).collect(),

@@ -33,7 +33,7 @@ use crate::model::names::{ExchangeName, QueueName, UserName, VhostName};
 use crate::model::table::FieldTable;
 use crate::model::vhost::VhostMetadata;
 
-use super::Settings;
+use super::BrokerSettings;
 use super::arguments::queue_options;
 use super::auth::User;
 
@@ -141,7 +141,7 @@ impl QueueDefinition {
     }
 
     /// The queue as the settings of now have it.
-    pub(super) fn into_queue(self, vhost: VhostName, settings: &Settings) -> Queue {
+    pub(super) fn into_queue(self, vhost: VhostName, settings: &BrokerSettings) -> Queue {
         let options = queue_options(&self.arguments, self.auto_delete, settings);
         Queue {
             id: self.id,

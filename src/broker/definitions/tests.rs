@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::super::metadata::Metadata;
 use super::super::{
-    HashAlgorithm, Limits, PasswordHash, Permission, Settings, TopicPermission, User, UserLimits, VhostDefaults,
+    BrokerSettings, HashAlgorithm, Limits, PasswordHash, Permission, TopicPermission, User, UserLimits, VhostDefaults,
 };
 use super::{Change, QueueDefinition};
 use crate::model::entity::{Binding, Destination, Exchange, ExchangeKind, QueueType};
@@ -23,8 +23,8 @@ use crate::model::names::{RoutingKey, VhostName};
 use crate::model::table::{FieldTable, FieldValue};
 use crate::model::vhost::{Protection, VhostMetadata};
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> BrokerSettings {
+    BrokerSettings {
         shards: 3,
         default_queue_type: QueueType::Classic,
         consumer_timeout_ms: Some(1234),

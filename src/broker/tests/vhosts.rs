@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::policy::PolicyKind;
-use super::super::{AdministrationError, Broker, Existed, Limits, Settings, VhostDefaults};
+use super::super::{AdministrationError, Broker, BrokerSettings, Existed, Limits, VhostDefaults};
 use super::{empty_broker, settings};
 use crate::model::names::VhostName;
 use crate::model::vhost::VhostMetadata;
@@ -27,7 +27,7 @@ fn a_new_vhost_has_what_its_name_gives_it_and_keeps_what_was_changed() {
     vhost_defaults.add_limits("^device-1$", object(json!({"max-queues": 1}))).unwrap();
     vhost_defaults.add_limits("^device", object(json!({"max-queues": 7, "max-connections": 3}))).unwrap();
     assert!(vhost_defaults.add_policy(".*", "bad", &json!({"pattern": "", "definition": {"max-cats": 1}})).is_err());
-    let broker = empty_broker(Settings { vhost_defaults, ..settings(1) });
+    let broker = empty_broker(BrokerSettings { vhost_defaults, ..settings(1) });
     broker.add_vhost(&"device-0".into(), VhostMetadata::default());
     for vhost in ["device-1", "device-2", "other"] {
         assert_eq!(broker.put_vhost(&vhost.into(), VhostMetadata::default()), Ok(Existed::No));
@@ -52,7 +52,7 @@ fn a_new_vhost_has_what_its_name_gives_it_and_keeps_what_was_changed() {
 
 #[test]
 fn there_are_no_more_vhosts_than_there_may_be() {
-    let broker = empty_broker(Settings { limits: Limits { vhosts: 2, ..Limits::default() }, ..settings(1) });
+    let broker = empty_broker(BrokerSettings { limits: Limits { vhosts: 2, ..Limits::default() }, ..settings(1) });
     for vhost in ["a", "b"] {
         assert_eq!(broker.put_vhost(&vhost.into(), VhostMetadata::default()), Ok(Existed::No));
     }

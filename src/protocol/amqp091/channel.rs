@@ -13,7 +13,7 @@ use super::confirms::Confirms;
 use super::consumers::{Consumer, Consumers};
 use super::content::{self, Assembly, ContentHeader, PayloadMax, PublishMethod};
 use super::unacked::{Unacked, UnackedWindow, gather, joins};
-use super::{Settings, method};
+use super::{AmqpSettings, method};
 use crate::model::exception::{Exception, ReplyCode};
 use crate::model::ids::{ChannelRef, ConsumerId, QueueId};
 use crate::model::message::{Message, Properties};
@@ -31,7 +31,7 @@ const ASSEMBLING_MIN: u64 = 16 * 1024 * 1024;
 
 /// What a channel works with while it handles something.
 pub(super) struct Turn<'a> {
-    pub(super) settings: &'a Settings,
+    pub(super) settings: &'a AmqpSettings,
     pub(super) output: &'a mut Output,
     pub(super) requests: &'a mut Vec<Request>,
     pub(super) consumers: &'a mut Consumers,
@@ -707,7 +707,7 @@ fn not_transactional() -> Exception {
     Exception::precondition_failed("channel is not transactional")
 }
 
-fn check_size(settings: &Settings, size: u64) -> Result<(), Exception> {
+fn check_size(settings: &AmqpSettings, size: u64) -> Result<(), Exception> {
     let max = settings.max_message_size;
     if size <= max {
         return Ok(());

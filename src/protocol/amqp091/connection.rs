@@ -14,7 +14,7 @@ use super::consumers::{Consumer, Consumers};
 use super::content::{PayloadMax, WholePublish};
 use super::heartbeats::{HEARTBEAT_FRAME, Heartbeats};
 use super::start::{self, ClientProperties, INITIAL_FRAME_MAX, Opening, Tuned};
-use super::{Settings, login, method};
+use super::{AmqpSettings, login, method};
 use crate::model::exception::{Exception, ReplyCode};
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
 use crate::model::names::{ConsumerTag, UserName, VhostName};
@@ -76,7 +76,7 @@ enum State {
 /// through the caller's list and bytes through `output`.
 #[derive(Debug)]
 pub struct Connection {
-    settings: Arc<Settings>,
+    settings: Arc<AmqpSettings>,
     id: ConnectionId,
     state: State,
     decoder: Decoder,
@@ -121,7 +121,7 @@ pub struct Connection {
 
 impl Connection {
     #[must_use]
-    pub fn new(settings: Arc<Settings>, id: ConnectionId, seed: u64, now: Timestamp) -> Self {
+    pub fn new(settings: Arc<AmqpSettings>, id: ConnectionId, seed: u64, now: Timestamp) -> Self {
         let deadline = Some(now.plus(settings.handshake_timeout_ms));
         Self {
             settings,
@@ -953,7 +953,7 @@ impl Connection {
 }
 
 /// The mechanisms for this connection: EXTERNAL only where there is something that it could log in with.
-fn offered<'a>(settings: &'a Settings, external: Option<&Result<UserName, String>>) -> Vec<&'a str> {
+fn offered<'a>(settings: &'a AmqpSettings, external: Option<&Result<UserName, String>>) -> Vec<&'a str> {
     let names = settings.mechanisms.iter().map(String::as_str);
     names.filter(|name| *name != "EXTERNAL" || external.is_some()).collect()
 }

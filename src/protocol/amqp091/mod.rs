@@ -26,7 +26,7 @@ pub use start::ClientProperties;
 
 /// What the broker offers and demands of every connection; from the configuration.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct AmqpSettings {
     /// Bytes; proposed to clients, which may only lower it.
     pub frame_max: u32,
     /// Channels of one connection.

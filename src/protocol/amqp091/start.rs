@@ -2,7 +2,7 @@
 
 use amq_protocol::protocol::{AMQPClass, connection};
 
-use super::Settings;
+use super::AmqpSettings;
 use super::codec::METHOD;
 use super::method::end_frame;
 use crate::model::exception::Exception;
@@ -50,7 +50,7 @@ pub(super) fn opening(header: [u8; 8]) -> Opening {
 }
 
 /// Appends the frame of `connection.start`; by hand, since the library would sort the capabilities.
-pub(super) fn start(out: &mut Vec<u8>, settings: &Settings, mechanisms: &[&str]) {
+pub(super) fn start(out: &mut Vec<u8>, settings: &AmqpSettings, mechanisms: &[&str]) {
     let capabilities = CAPABILITIES.iter().map(|name| ((*name).into(), FieldValue::Bool(true))).collect();
     let mut properties = FieldTable::default();
     properties.push("capabilities", FieldValue::Table(FieldTable(capabilities)));
@@ -69,7 +69,7 @@ pub(super) fn start(out: &mut Vec<u8>, settings: &Settings, mechanisms: &[&str])
     end_frame(out, start);
 }
 
-pub(super) fn tune(settings: &Settings) -> AMQPClass {
+pub(super) fn tune(settings: &AmqpSettings) -> AMQPClass {
     AMQPClass::Connection(connection::AMQPMethod::Tune(connection::Tune {
         channel_max: settings.channel_max,
         frame_max: settings.frame_max,
@@ -88,7 +88,7 @@ pub(super) struct Tuned {
     pub(super) heartbeat_ms: u64,
 }
 
-pub(super) fn tuned(settings: &Settings, tune_ok: &connection::TuneOk) -> Result<Tuned, Exception> {
+pub(super) fn tuned(settings: &AmqpSettings, tune_ok: &connection::TuneOk) -> Result<Tuned, Exception> {
     negotiated("frame_max", tune_ok.frame_max, FRAME_MAX_MIN.min(settings.frame_max), settings.frame_max)?;
     negotiated("channel_max", tune_ok.channel_max.into(), 1, settings.channel_max.into())?;
     Ok(Tuned {

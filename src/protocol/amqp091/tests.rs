@@ -6,14 +6,14 @@ mod stream;
 
 use std::sync::Arc;
 
-use super::{Connection, Settings};
+use super::{AmqpSettings, Connection};
 use crate::model::ids::{ConnectionId, Timestamp};
 use crate::model::request::{Event, Request};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> AmqpSettings {
+    AmqpSettings {
         frame_max: 131_072,
         channel_max: 2047,
         heartbeat: 60,
