@@ -38,7 +38,7 @@ pub enum Operation {
 
 /// What a disk has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct DiskCounts {
     pub reads: u64,
     pub writes: u64,
     pub written_bytes: u64,
@@ -68,7 +68,7 @@ struct State {
     capacity: Option<u64>,
     read_max: Option<usize>,
     faults: Vec<Fault>,
-    counts: Counts,
+    counts: DiskCounts,
 }
 
 /// Paths, and the numbers of the files.
@@ -138,7 +138,7 @@ impl MemoryDisk {
             capacity: state.capacity,
             read_max: state.read_max,
             faults: state.faults.clone(),
-            counts: Counts::default(),
+            counts: DiskCounts::default(),
         };
         Self { state: Arc::new(Mutex::new(copied)) }
     }
@@ -250,7 +250,7 @@ impl MemoryDisk {
     }
 
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> DiskCounts {
         self.state.lock().counts
     }
 

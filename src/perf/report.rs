@@ -10,14 +10,14 @@ use super::shared::{Counter, Latencies, Meter, Shared, new_histogram};
 
 /// Counts so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(super) struct RunCounts {
     pub(super) published: u64,
     pub(super) confirmed: u64,
     pub(super) delivered: u64,
     pub(super) churned: u64,
 }
 
-impl Counts {
+impl RunCounts {
     pub(super) fn of(shared: &Shared) -> Self {
         let meters = |meters: &[Meter]| meters.iter().map(|meter| meter.count.get()).sum();
         Self {
@@ -76,7 +76,7 @@ pub(super) struct Parts {
 }
 
 /// The line of one second: `counts` is what happened in these `seconds`.
-pub(super) fn progress(parts: Parts, elapsed: f64, seconds: f64, counts: Counts, latencies: &Measured) -> String {
+pub(super) fn progress(parts: Parts, elapsed: f64, seconds: f64, counts: RunCounts, latencies: &Measured) -> String {
     let rate = |count: u64| (count as f64 / seconds).round();
     let mut line = format!("{elapsed:6.1} s");
     let mut add = |wanted: bool, name: &str, count: u64, latencies: Option<&Histogram<u64>>| {
@@ -103,10 +103,10 @@ pub(super) struct Summary {
     /// The measured time.
     pub(super) seconds: f64,
     /// From the first second to the last.
-    pub(super) counts: Counts,
+    pub(super) counts: RunCounts,
     /// Messages the broker refused to take, which count as confirmed.
     pub(super) refused: u64,
-    /// Per second of the measured time, in the order of [`Counts`].
+    /// Per second of the measured time, in the order of [`RunCounts`].
     pub(super) publish_rate: f64,
     pub(super) confirm_rate: f64,
     pub(super) deliver_rate: f64,
@@ -231,7 +231,7 @@ mod tests {
         Summary {
             parts: Parts { publishers: true, confirms: false, consumers: true, churn: false },
             seconds: 2.0,
-            counts: Counts { published: 10, delivered: 10, ..Counts::default() },
+            counts: RunCounts { published: 10, delivered: 10, ..RunCounts::default() },
             refused: 0,
             publish_rate: 5.0,
             confirm_rate: 0.0,

@@ -10,7 +10,7 @@ use super::consumer::{self, Consumer};
 use super::error::PerfError;
 use super::options::{End, Options};
 use super::publisher::{self, Publisher};
-use super::report::{Counts, Measured, Parts, Summary, progress, say};
+use super::report::{Measured, Parts, RunCounts, Summary, progress, say};
 use super::shared::{Counter, Meter, Shared};
 use super::template::Shape;
 use super::topology::Topology;
@@ -182,7 +182,7 @@ fn publisher_plan(options: &Options, topology: &Topology, number: usize) -> publ
 #[derive(Clone, Copy, Default)]
 struct Snapshot {
     at: u64,
-    counts: Counts,
+    counts: RunCounts,
 }
 
 /// Follows a run.
@@ -207,7 +207,7 @@ impl<'a> Reporter<'a> {
     fn new(options: &'a Options, topology: &Topology, shared: &'a Shared) -> Self {
         let copies = if options.publishers > 0 { topology.copies } else { 1 };
         let expected = options.messages.map_or(0, |messages| messages.saturating_mul(copies));
-        let now = Snapshot { at: shared.clock.now(), counts: Counts::of(shared) };
+        let now = Snapshot { at: shared.clock.now(), counts: RunCounts::of(shared) };
         let parts = Parts {
             publishers: options.publishers > 0,
             confirms: options.publishers > 0 && options.confirms > 0,
@@ -229,7 +229,7 @@ impl<'a> Reporter<'a> {
     }
 
     fn snapshot(&self) -> Snapshot {
-        Snapshot { at: self.shared.clock.now(), counts: Counts::of(self.shared) }
+        Snapshot { at: self.shared.clock.now(), counts: RunCounts::of(self.shared) }
     }
 
     /// Prints progress until the run is over, interrupted, or has failed.
@@ -285,7 +285,7 @@ impl<'a> Reporter<'a> {
         if self.options.messages.is_none() || self.publishing > 0 {
             return false;
         }
-        if Counts::of(self.shared).delivered >= self.expected {
+        if RunCounts::of(self.shared).delivered >= self.expected {
             return true;
         }
         let quiet = |counter: &Counter| self.shared.clock.now().saturating_sub(counter.changed());
@@ -301,7 +301,7 @@ impl<'a> Reporter<'a> {
         let mut latencies = Measured::new();
         latencies.take(self.shared);
         let (counts, before) = (now.counts, self.line.counts);
-        let counts = Counts {
+        let counts = RunCounts {
             published: counts.published - before.published,
             confirmed: counts.confirmed - before.confirmed,
             delivered: counts.delivered - before.delivered,
@@ -333,7 +333,7 @@ impl<'a> Reporter<'a> {
         Summary {
             parts: self.parts,
             seconds: (last.at - self.first.at) as f64 / 1e9,
-            counts: Counts::of(self.shared),
+            counts: RunCounts::of(self.shared),
             refused: Summary::refused(self.shared),
             publish_rate: rate(to.published, from.published, changed(&self.shared.published)),
             confirm_rate: rate(to.confirmed, from.confirmed, meters(&self.shared.confirmed)),

@@ -16,8 +16,8 @@ use super::record::Records;
 use super::tally::Tally;
 use super::unacked::{Unacked, UnackedMap};
 use super::{
-    AckMode, Command, Counts, Durability, Effect, Gate, IndexRange, Origin, Publish, Reach, Reason, Recorded, Reply,
-    Stored, Verdict,
+    AckMode, Command, Durability, Effect, Gate, IndexRange, Origin, Publish, QueueCounts, Reach, Reason, Recorded,
+    Reply, Stored, Verdict,
 };
 use crate::model::consumer::ConsumerView;
 use crate::model::entity::{Overflow, QueueOptions};
@@ -199,8 +199,8 @@ impl Fifo {
     }
 
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        Counts {
+    pub fn counts(&self) -> QueueCounts {
+        QueueCounts {
             ready: self.ready.len(),
             unacked: self.unacked.len() as u64,
             consumers: self.consumers.len() as u64,

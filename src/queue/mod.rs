@@ -119,7 +119,7 @@ pub enum Command {
     ConnectionDown(ConnectionId),
     /// The gate may admit this connection's consumers again.
     Resume(ConnectionId),
-    /// The queue was used (declared again): its expiry lease starts afresh. Replies `Counts`.
+    /// The queue was used (declared again): its expiry lease starts afresh. Replies `QueueCounts`.
     Touch,
     /// The queue is to do something else from now on. Priorities and whether a single consumer is active stay.
     Configure(Arc<QueueOptions>),
@@ -158,7 +158,7 @@ pub enum Reply {
     Deleted(u64),
     InUse,
     NotEmpty,
-    Counts(Counts),
+    Counts(QueueCounts),
     /// The queue was deleted before; the asker has to look for it again.
     NotFound,
 }
@@ -253,7 +253,7 @@ pub enum Recorded {
 
 /// Numbers of a queue, as declare-ok and listings show them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct QueueCounts {
     pub ready: u64,
     pub unacked: u64,
     pub consumers: u64,

@@ -378,7 +378,7 @@ impl Harness {
     }
 
     /// Every message is in the queue or went to exactly one place.
-    fn balance(&mut self, reply: &Reply, effects: &[Effect], before: Counts) {
+    fn balance(&mut self, reply: &Reply, effects: &[Effect], before: QueueCounts) {
         let ledger = &mut self.ledger;
         for effect in effects {
             match effect {

@@ -95,10 +95,10 @@ impl Model {
         self.messages.iter().filter(|message| message.held.is_some_and(|(holder, _)| holder == id)).count()
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> QueueCounts {
         let count = |held: bool| self.messages.iter().filter(move |message| message.held.is_some() == held);
         let bytes = |held: bool| count(held).map(|message| message.message.body_length() as u64).sum();
-        Counts {
+        QueueCounts {
             ready: count(false).count() as u64,
             unacked: count(true).count() as u64,
             consumers: self.consumers() as u64,

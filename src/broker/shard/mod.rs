@@ -27,7 +27,7 @@ use crate::model::message::Message;
 use crate::model::names::{ConsumerTag, ExchangeName, UserName, VhostName};
 use crate::model::request::{Event, Internal};
 #[cfg(test)]
-use crate::queue::Counts;
+use crate::queue::QueueCounts;
 use crate::queue::{Command, DeathHistory, Effect, Fifo, IndexRange, Publish, Reply};
 use crate::routing::{QueueTarget, Targets};
 
@@ -264,7 +264,7 @@ impl Shard {
 
     /// Ready, unacked and consumers of a queue.
     #[cfg(test)]
-    pub(super) fn counts(&self, queue: QueueId) -> Option<Counts> {
+    pub(super) fn counts(&self, queue: QueueId) -> Option<QueueCounts> {
         self.queues.get(&queue).map(|queue| queue.machine.counts())
     }
 

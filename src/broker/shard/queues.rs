@@ -9,7 +9,7 @@ use crate::model::hash::IdMap;
 use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
 use crate::model::names::UserName;
 use crate::model::request::{Answer, Event, Internal};
-use crate::queue::{Command, Counts, Durability, Fifo, Refusal, Reply};
+use crate::queue::{Command, Durability, Fifo, QueueCounts, Refusal, Reply};
 
 use super::super::envelope::AskKind;
 use super::super::link::{Link, LinkGate};
@@ -163,7 +163,7 @@ impl Shard {
             Reply::NotEmpty => {
                 Err(Exception::precondition_failed(format!("queue '{name}' in vhost '{vhost}' not empty")))
             }
-            Reply::Counts(Counts { ready, consumers, .. }) => {
+            Reply::Counts(QueueCounts { ready, consumers, .. }) => {
                 assert!(matches!(kind, AskKind::Declare | AskKind::Inspect), "who declares is told of the queue");
                 Ok(Answer::QueueDeclared { queue: name.clone(), ready, consumers })
             }

@@ -18,7 +18,7 @@ use crate::model::request::{
     Answer, Ask, BindingRequest, ConsumeRequest, DeclareQueue, Event, Request, SettleOutcome, Settlement,
 };
 use crate::model::table::FieldTable;
-use crate::queue::Counts;
+use crate::queue::QueueCounts;
 
 const STEPS: usize = 250;
 const CLIENTS: usize = 3;
@@ -286,7 +286,7 @@ impl Simulation {
         Ask::Consume(ConsumeRequest { consumer, queue, tag: "tag".into(), prefetch, no_ack, exclusive, arguments })
     }
 
-    fn counts(&self) -> BTreeMap<String, (QueueId, Counts)> {
+    fn counts(&self) -> BTreeMap<String, (QueueId, QueueCounts)> {
         let topology = self.broker.topology.load();
         let shards = self.broker.shard_count();
         let queues = topology.vhost(&"/".into()).unwrap().queues.values();
