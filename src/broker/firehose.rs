@@ -19,7 +19,7 @@ const KEY_MAX: usize = 255;
 
 /// Where a message passed.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct TracePlace<'a> {
     pub(super) node: &'a str,
     pub(super) vhost: &'a VhostName,
     pub(super) connection: &'a ConnectionRecord,
@@ -36,7 +36,7 @@ pub(super) fn published(
     message: &Message,
     more_keys: &[Vec<u8>],
     queues: Vec<FieldValue>,
-    place: Place<'_>,
+    place: TracePlace<'_>,
 ) -> Publish {
     let mut headers = described(message, more_keys, place);
     headers.push("routed_queues", FieldValue::Array(queues));
@@ -44,7 +44,7 @@ pub(super) fn published(
 }
 
 /// The copy of a message that a queue hands out.
-pub(super) fn delivered(message: &Message, queue: &str, redelivered: bool, place: Place<'_>) -> Publish {
+pub(super) fn delivered(message: &Message, queue: &str, redelivered: bool, place: TracePlace<'_>) -> Publish {
     let mut headers = described(message, &[], place);
     headers.push("redelivered", FieldValue::I32(redelivered.into()));
     copy(message, &[b"deliver.", queue.as_bytes()].concat(), &headers)
@@ -73,7 +73,7 @@ fn copy(message: &Message, key: &[u8], headers: &FieldTable) -> Publish {
     Publish { message, expiration_ms: None, origin: Origin::Untracked, deaths: None }
 }
 
-fn described(message: &Message, more_keys: &[Vec<u8>], place: Place<'_>) -> FieldTable {
+fn described(message: &Message, more_keys: &[Vec<u8>], place: TracePlace<'_>) -> FieldTable {
     let keys = std::iter::once(message.routing_key()).chain(more_keys.iter().map(Vec::as_slice));
     let facts = place.connection.facts.lock();
     let user = facts.user.as_ref().map_or("", UserName::as_str);

@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 use crate::printable;
 
 use super::error::CtlError;
-use super::target::{Place, Target, tls};
+use super::target::{Target, TargetPlace, tls};
 
 /// The longest answer that is kept in memory; longer ones only pass through [`Client::stream`].
 const LONGEST_ANSWER: usize = 256 * 1024 * 1024;
@@ -311,12 +311,12 @@ impl Client {
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, CtlError> {
         match &self.target.place {
-            Place::Unix(path) => {
+            TargetPlace::Unix(path) => {
                 let socket = UnixStream::connect(path).await.map_err(|error| self.unreachable(&error))?;
                 self.shake(TokioIo::new(socket)).await
             }
-            Place::Tcp { host, port } => self.shake(TokioIo::new(self.tcp(host, *port).await?)).await,
-            Place::Tls { host, port, name, check } => {
+            TargetPlace::Tcp { host, port } => self.shake(TokioIo::new(self.tcp(host, *port).await?)).await,
+            TargetPlace::Tls { host, port, name, check } => {
                 let config = tls(*check, &self.authorities).map_err(|error| self.unreachable(&error))?;
                 let config = Arc::new(config);
                 let socket = self.tcp(host, *port).await?;

@@ -10,7 +10,7 @@ use super::call::Call;
 use super::client::{Reply, path};
 use super::error::{CtlError, code};
 use super::report;
-use super::target::Place;
+use super::target::TargetPlace;
 use super::verb::{BOTH, DIAGNOSTICS, Done, Group, QUEUES, Tool, Verb};
 
 const QUORUM: &[Tool] = &[Tool::Diagnostics, Tool::Queues];
@@ -187,7 +187,7 @@ fn check_port_connectivity(call: &Call<'_>) -> Done {
 fn address_of<'a>(call: &'a Call<'_>, listener: &'a Value) -> &'a str {
     let bound = listener["ip_address"].as_str().filter(|address| !["", "0.0.0.0", "::"].contains(address));
     match (&call.client.target.place, bound) {
-        (Place::Unix(_), Some(bound)) => bound,
+        (TargetPlace::Unix(_), Some(bound)) => bound,
         _ => call.client.target.host(),
     }
 }

@@ -19,7 +19,7 @@ const PACKAGED: &str = "/var/lib/warren";
 /// A broker's management API.
 #[derive(Clone)]
 pub(crate) struct Target {
-    pub(crate) place: Place,
+    pub(crate) place: TargetPlace,
     /// The value of the `Host` header.
     pub(crate) authority: String,
     /// What stands before `/api`.
@@ -30,7 +30,7 @@ pub(crate) struct Target {
 
 /// Where to connect.
 #[derive(Clone)]
-pub(crate) enum Place {
+pub(crate) enum TargetPlace {
     Unix(PathBuf),
     Tcp { host: String, port: u16 },
     Tls { host: String, port: u16, name: ServerName<'static>, check: Check },
@@ -85,7 +85,12 @@ impl Target {
     }
 
     fn unix(path: PathBuf) -> Self {
-        Self { place: Place::Unix(path), authority: "localhost".to_owned(), prefix: String::new(), authorization: None }
+        Self {
+            place: TargetPlace::Unix(path),
+            authority: "localhost".to_owned(),
+            prefix: String::new(),
+            authorization: None,
+        }
     }
 
     /// Reads `http[s]://[user:password@]host[:port][/prefix]` or `unix:PATH`. Without a user it is guest.
@@ -113,9 +118,9 @@ impl Target {
         let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         let place = if tls {
             let name = ServerName::try_from(host.clone()).map_err(|_| format!("'{host}' is no host name"))?;
-            Place::Tls { host, port, name, check }
+            TargetPlace::Tls { host, port, name, check }
         } else {
-            Place::Tcp { host, port }
+            TargetPlace::Tcp { host, port }
         };
         let (user, password) =
             user.unwrap_or("guest:guest").split_once(':').unwrap_or_else(|| (user.unwrap_or_default(), ""));
@@ -131,19 +136,19 @@ impl Target {
     /// As a message names it, without a password.
     pub(crate) fn name(&self) -> String {
         match &self.place {
-            Place::Unix(path) => format!("unix:{}", path.display()),
-            Place::Tcp { .. } => format!("http://{}", self.authority),
-            Place::Tls { .. } => format!("https://{}", self.authority),
+            TargetPlace::Unix(path) => format!("unix:{}", path.display()),
+            TargetPlace::Tcp { .. } => format!("http://{}", self.authority),
+            TargetPlace::Tls { .. } => format!("https://{}", self.authority),
         }
     }
 
     /// What to try when nobody answers.
     pub(crate) fn advice(&self) -> String {
         match &self.place {
-            Place::Unix(_) => "Is it running? Start it with `warren serve --data-dir DIR`, name its directory with --data-dir, \
+            TargetPlace::Unix(_) => "Is it running? Start it with `warren serve --data-dir DIR`, name its directory with --data-dir, \
                  or another broker with --uri http://user:password@host:15672 (or WARREN_URI)."
                 .to_owned(),
-            Place::Tcp { .. } | Place::Tls { .. } => "Is it running, and does its management listener bind to that address? Look with `warren ctl status` on \
+            TargetPlace::Tcp { .. } | TargetPlace::Tls { .. } => "Is it running, and does its management listener bind to that address? Look with `warren ctl status` on \
                  its own machine."
                 .to_owned(),
         }
@@ -152,8 +157,8 @@ impl Target {
     /// The host name for messages about ports.
     pub(crate) fn host(&self) -> &str {
         match &self.place {
-            Place::Unix(_) => "localhost",
-            Place::Tcp { host, .. } | Place::Tls { host, .. } => host,
+            TargetPlace::Unix(_) => "localhost",
+            TargetPlace::Tcp { host, .. } | TargetPlace::Tls { host, .. } => host,
         }
     }
 }

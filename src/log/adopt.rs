@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::LogId;
 use super::index::{Index, LogState};
-use super::segment::{self, Checkpoint, ChunkSummary, Footer, Load, Part, Place};
+use super::segment::{self, Checkpoint, ChunkPlace, ChunkSummary, Footer, Load, Part};
 use super::storage::Storage;
 use super::wal::{self, WalFile};
 use super::{LogError, Report, Severity};
@@ -120,7 +120,7 @@ impl Adopted {
 }
 
 /// Whether a chunk has an entry of every index between its ends.
-pub(super) fn is_dense(place: &Place) -> bool {
+pub(super) fn is_dense(place: &ChunkPlace) -> bool {
     place.last - place.first + 1 == u64::from(place.count)
 }
 

@@ -6,7 +6,7 @@ use super::adopt::Summaries;
 use super::entry::{Head, LogId};
 use super::flush::lost_report;
 use super::index::Extent;
-use super::segment::{self, ChunkSummary, Place};
+use super::segment::{self, ChunkPlace, ChunkSummary};
 use super::state::Shared;
 use super::{Chunk, LogError, RecoveredLog, Report};
 
@@ -86,7 +86,7 @@ fn describe(
     chunks: &mut Vec<Chunk>,
     reports: &mut Vec<Report>,
 ) -> Result<(), LogError> {
-    let Place { first, last, count, .. } = extent.place;
+    let ChunkPlace { first, last, count, .. } = extent.place;
     let Some(alive) = shared.state.lock().index.live_in(log, first, last) else { return Ok(()) };
     let members: Vec<u64> = alive.iter().collect();
     if members.is_empty() {

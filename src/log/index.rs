@@ -7,7 +7,7 @@ use roaring::RoaringTreemap;
 
 use super::batch::{Change, Range};
 use super::entry::LogId;
-use super::segment::{Checkpoint, Footer, LogFooter, Part, Place};
+use super::segment::{Checkpoint, ChunkPlace, Footer, LogFooter, Part};
 use crate::model::hash::IdMap;
 
 /// Chunks of a log that follow each other in one segment, with no index of another segment between.
@@ -20,11 +20,11 @@ pub(super) struct Run {
     bytes: u64,
     entries: u64,
     live: u64,
-    pub(super) places: Box<[Place]>,
+    pub(super) places: Box<[ChunkPlace]>,
 }
 
 impl Run {
-    fn new(segment: u64, places: Vec<Place>, live: &RoaringTreemap) -> Option<Self> {
+    fn new(segment: u64, places: Vec<ChunkPlace>, live: &RoaringTreemap) -> Option<Self> {
         let (first, last) = (places.first()?.first, places.last()?.last);
         let bytes = places.iter().map(|place| u64::from(place.length)).sum();
         let entries = places.iter().map(|place| u64::from(place.count)).sum();
@@ -57,11 +57,11 @@ impl LogState {
     /// Bytes of memory that it takes.
     pub(super) fn memory(&self) -> u64 {
         let places: usize = self.runs.iter().map(|run| run.places.len()).sum();
-        let runs = self.runs.capacity() * size_of::<Run>() + places * size_of::<Place>();
+        let runs = self.runs.capacity() * size_of::<Run>() + places * size_of::<ChunkPlace>();
         (size_of::<Self>() + self.live.serialized_size() + runs) as u64
     }
 
-    fn sort_runs(&mut self, segments: &mut BTreeMap<u64, SegmentState>, mut places: Vec<(u64, Place)>) {
+    fn sort_runs(&mut self, segments: &mut BTreeMap<u64, SegmentState>, mut places: Vec<(u64, ChunkPlace)>) {
         places.sort_by_key(|(segment, place)| (place.first, *segment));
         self.runs.clear();
         let mut rest = places.as_slice();
@@ -122,14 +122,14 @@ pub(super) struct Candidate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
     pub(super) segment: u64,
-    pub(super) place: Place,
+    pub(super) place: ChunkPlace,
 }
 
 /// Where to find entries of a log, with those alive.
 #[derive(Debug)]
 pub(super) struct SegmentSource {
     pub(super) segment: u64,
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<ChunkPlace>,
     /// Another segment has entries between this source and the one before.
     pub(super) apart: bool,
 }
@@ -407,7 +407,7 @@ impl Index {
     }
 
     /// Puts a recovered log's chunks in their places. Its live set is complete.
-    pub(super) fn adopt(&mut self, log: LogId, mut state: LogState, places: Vec<(u64, Place)>) {
+    pub(super) fn adopt(&mut self, log: LogId, mut state: LogState, places: Vec<(u64, ChunkPlace)>) {
         let checkpoint = state.checkpoint;
         state.checkpoint = 0;
         if checkpoint != 0 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::entry::LogId;
 use super::index::{Candidate, Extent};
-use super::segment::{self, Damage, Identity, Part, Place, SegmentWriter, Written};
+use super::segment::{self, ChunkPlace, Damage, Identity, Part, SegmentWriter, Written};
 use super::state::Shared;
 use super::storage::File;
 use super::{CommitError, LogError, Report};
@@ -147,7 +147,7 @@ impl Copying<'_> {
         Ok(())
     }
 
-    fn chunk(&mut self, log: LogId, segment: u64, place: Place) -> Result<(), CommitError> {
+    fn chunk(&mut self, log: LogId, segment: u64, place: ChunkPlace) -> Result<(), CommitError> {
         let alive = self.shared.state.lock().index.live_in(log, place.first, place.last);
         let Some(alive) = alive.filter(|alive| !alive.is_empty()) else { return Ok(()) };
         let stretch;

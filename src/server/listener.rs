@@ -29,7 +29,7 @@ pub(super) fn start(
     let accepting = Accepting::new(listening.key);
     let (listener, bound) = open(listening, backlog)?;
     shared.listening.add_socket();
-    let place = Place { bound, backlog };
+    let place = ListenerPlace { bound, backlog };
     tokio::spawn(serve(Arc::clone(shared), Arc::new(opening), accepting, listener, place, stopped));
     Ok(bound)
 }
@@ -69,7 +69,7 @@ fn lacks_ipv6(error: &io::Error) -> bool {
 
 /// Where a listener is, also after its socket was closed.
 #[derive(Clone, Copy)]
-struct Place {
+struct ListenerPlace {
     bound: SocketAddr,
     backlog: u32,
 }
@@ -80,7 +80,7 @@ async fn serve(
     opening: Arc<Opening>,
     mut accepting: Accepting,
     listener: TcpListener,
-    place: Place,
+    place: ListenerPlace,
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut state = shared.listening.follow();
@@ -104,7 +104,7 @@ async fn serve(
 }
 
 /// Waits until the node is to serve again, and opens the socket, as soon as nobody else has the port.
-async fn reopen(place: Place, state: &mut watch::Receiver<ServiceState>) -> TcpListener {
+async fn reopen(place: ListenerPlace, state: &mut watch::Receiver<ServiceState>) -> TcpListener {
     let mut told = false;
     loop {
         // Its sender lives as long as the broker.

@@ -80,7 +80,7 @@ enum Source {
 }
 
 /// Keys that are fetched together.
-struct Place {
+struct KeyPlace {
     owner: KeyOwner,
     source: Source,
     /// When they were last asked for, and whether there were any. Whoever holds it may ask.
@@ -93,7 +93,7 @@ pub(super) struct TokenKeys {
     /// Those of `oauth2.signing_keys`, which no fetch replaces.
     fixed: KeySet,
     /// At most one for each owner.
-    places: Vec<Place>,
+    places: Vec<KeyPlace>,
     client: HttpClient,
     refresh: Duration,
 }
@@ -165,7 +165,7 @@ impl TokenKeys {
 
     /// Fetches keys, unless that has been done since `asked` or less than a pause before. Whether there were any, the last
     /// time.
-    async fn fetch_unless_fresh(&self, place: &Place, asked: Instant) -> bool {
+    async fn fetch_unless_fresh(&self, place: &KeyPlace, asked: Instant) -> bool {
         // Whoever comes meanwhile waits for the same fetch.
         let mut fetched = place.fetched.lock().await;
         if let Some((at, reached)) = *fetched
@@ -225,8 +225,8 @@ impl TokenKeys {
 }
 
 /// Where the keys are that have to be fetched, once for each owner.
-fn places(settings: &OAuth2) -> Result<Vec<Place>, TokenKeysError> {
-    let place = |owner, source| Place { owner, source, fetched: Mutex::new(None) };
+fn places(settings: &OAuth2) -> Result<Vec<KeyPlace>, TokenKeysError> {
+    let place = |owner, source| KeyPlace { owner, source, fetched: Mutex::new(None) };
     let mut places = Vec::new();
     match (&settings.jwks_file, settings.jwks_uri.as_str()) {
         (Some(path), _) => places.push(place(KeyOwner::Shared, Source::File(path.clone()))),

@@ -18,7 +18,7 @@ use crate::routing::Facts;
 
 use super::super::auth::{Access, ResourceKind};
 use super::super::envelope::{ByShard, Envelope, Recipients, by_shard};
-use super::super::firehose::{self, Place};
+use super::super::firehose::{self, TracePlace};
 use super::super::replies::{REPLY_TO, token_of};
 use super::Session;
 use super::transaction::{HELD_MAX, Transaction};
@@ -391,7 +391,7 @@ impl Session {
         let names = routed.filter_map(|queue| vhost.names.get(&queue));
         let queues = names.map(|name| FieldValue::string(name.as_str())).collect();
         let (node, connection) = (&*self.topology.news.node, &*self.record);
-        let place = Place { node, vhost: &login.vhost, connection, channel: channel.number };
+        let place = TracePlace { node, vhost: &login.vhost, connection, channel: channel.number };
         let copy = firehose::published(message, more_keys, queues, place);
         for recipients in firehose::targets(&vhost, &copy.message, self.random.next_bits()) {
             self.send_publish(&recipients, copy.clone());

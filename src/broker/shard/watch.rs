@@ -9,7 +9,7 @@ use crate::queue::Command;
 
 use super::super::described;
 use super::super::envelope::AskKind;
-use super::super::firehose::{self, Place};
+use super::super::firehose::{self, TracePlace};
 use super::super::topology::Topology;
 use super::Shard;
 
@@ -53,7 +53,7 @@ impl Shard {
         if !firehose::is_traced(message) {
             return;
         }
-        let place = Place { node: &topology.news.node, vhost: name, connection: &link.record, channel };
+        let place = TracePlace { node: &topology.news.node, vhost: name, connection: &link.record, channel };
         let copy = firehose::delivered(message, owned.definition.name.as_str(), redelivered, place);
         for (shard, recipients) in firehose::targets(vhost, &copy.message, now.0.rotate_left(17) ^ queue.0) {
             self.forward(shard, recipients.envelope(copy.clone(), None));

@@ -17,8 +17,8 @@
 use roaring::RoaringTreemap;
 
 use super::{
-    CHUNK_ENTRIES, CHUNK_HEAD, Checkpoint, ChunkSummary, Footer, HEADER_MAGIC, Identity, LogFooter, PLAIN_VERSION,
-    Part, Place, TRAILER, TRAILER_MAGIC, VERSION,
+    CHUNK_ENTRIES, CHUNK_HEAD, Checkpoint, ChunkPlace, ChunkSummary, Footer, HEADER_MAGIC, Identity, LogFooter,
+    PLAIN_VERSION, Part, TRAILER, TRAILER_MAGIC, VERSION,
 };
 use crate::log::entry::{HEADER_LENGTH, LogId};
 use crate::model::narrow::narrow;
@@ -246,7 +246,7 @@ fn read_chunk(cursor: &mut Cursor<'_>, data_end: u64) -> Option<ChunkSummary> {
         && last - first >= u64::from(count) - 1
         && length as usize > least
         && offset.checked_add(u64::from(length)).is_some_and(|end| end <= data_end || part == Part::Wal);
-    let place = Place { first, last, offset, length, count, part };
+    let place = ChunkPlace { first, last, offset, length, count, part };
     possible.then_some(ChunkSummary { place, cost, deadline, class, mixed, transient })
 }
 

@@ -2,7 +2,7 @@
 //! that begins and ends with records of its log; between them may be others, and the headers of batches.
 
 use super::scan::{Damage, Visit, own_records};
-use super::{Part, Place, wal_path};
+use super::{ChunkPlace, Part, wal_path};
 use crate::log::LogError;
 use crate::log::entry::{Header, LogId, RecordKind};
 use crate::log::storage::Storage;
@@ -15,7 +15,7 @@ pub(in crate::log) fn chunk_records(
     number: u64,
     bytes: &[u8],
     log: LogId,
-    place: &Place,
+    place: &ChunkPlace,
     visit: &mut Visit<'_>,
 ) -> Result<Option<Damage>, LogError> {
     match place.part {
@@ -29,7 +29,7 @@ fn kept_records(
     number: u64,
     bytes: &[u8],
     log: LogId,
-    place: &Place,
+    place: &ChunkPlace,
     visit: &mut Visit<'_>,
 ) -> Result<Option<Damage>, LogError> {
     let is_ours = |header: &Header, least: u64| {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{CHUNK_BYTES, CHUNK_ENTRIES, ChunkSummary, Part, Place};
+use super::{CHUNK_BYTES, CHUNK_ENTRIES, ChunkPlace, ChunkSummary, Part};
 use crate::log::entry::LogId;
 use crate::log::wal::Record;
 
@@ -171,7 +171,7 @@ impl Stretch {
     }
 
     fn summary(&self) -> ChunkSummary {
-        let place = Place {
+        let place = ChunkPlace {
             first: self.first.index,
             last: self.last.index,
             offset: self.first.at,

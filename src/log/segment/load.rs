@@ -8,8 +8,8 @@ use super::kept::{chunk_records, open as open_wal};
 use super::layout::{Fate, Layout, Lying};
 use super::scan::{ChunkHead, Damage, own_records, record_at, search};
 use super::{
-    CHUNK_BYTES, CHUNK_ENTRIES, ChunkSummary, Footer, Identity, LogFooter, Part, Place, TRAILER, VERSION, part_path,
-    path, wal_path,
+    CHUNK_BYTES, CHUNK_ENTRIES, ChunkPlace, ChunkSummary, Footer, Identity, LogFooter, Part, TRAILER, VERSION,
+    part_path, path, wal_path,
 };
 use crate::log::entry::{Head, Header, LogId, RecordKind};
 use crate::log::storage::{File, Storage};
@@ -111,7 +111,7 @@ pub(in crate::log) fn headers(
     disk: &dyn Storage,
     number: u64,
     log: LogId,
-    place: &Place,
+    place: &ChunkPlace,
 ) -> Result<(Vec<Head>, Option<Damage>), LogError> {
     let path = part_path(number, place.part);
     let bytes = disk.open(&path).and_then(|file| read_up_to(&file, place.offset, place.length as usize));
@@ -156,7 +156,7 @@ fn rebuild(mut identity: Identity, start: usize, bytes: &[u8]) -> Footer {
         };
         salt = Some(head.salt);
         loose_records(bytes, gap..at, &mut logs);
-        let place = Place {
+        let place = ChunkPlace {
             first: head.first,
             last: head.last,
             offset: at as u64,
@@ -188,8 +188,8 @@ fn check_wal(
     reports: &mut Vec<Report>,
 ) -> Result<(), LogError> {
     let number = footer.identity.number;
-    let ends = |place: &Place| place.offset.saturating_add(u64::from(place.length));
-    let is_there = |place: &Place| place.part == Part::Own || length.is_some_and(|length| ends(place) <= length);
+    let ends = |place: &ChunkPlace| place.offset.saturating_add(u64::from(place.length));
+    let is_there = |place: &ChunkPlace| place.part == Part::Own || length.is_some_and(|length| ends(place) <= length);
     let mut lost = 0;
     for log in &mut footer.logs {
         for mut chunk in std::mem::take(&mut log.chunks) {
@@ -261,7 +261,7 @@ fn is_possible(head: &ChunkHead, rest: usize) -> bool {
 }
 
 /// Adds a chunk as far as its records are good.
-fn add_chunk(logs: &mut BTreeMap<LogId, Vec<ChunkSummary>>, log: LogId, place: Place, bytes: &[u8]) {
+fn add_chunk(logs: &mut BTreeMap<LogId, Vec<ChunkSummary>>, log: LogId, place: ChunkPlace, bytes: &[u8]) {
     let (mut summary, mut count) = (None, 0);
     own_records(bytes, log, &place, &mut |header, _| {
         note(&mut summary, header, place);
@@ -282,7 +282,7 @@ fn loose_records(bytes: &[u8], range: std::ops::Range<usize>, logs: &mut BTreeMa
         }
         let index = header.head.index;
         let (offset, length) = (record.start as u64, header.length as u32);
-        let place = Place { first: index, last: index, offset, length, count: 1, part: Part::Own };
+        let place = ChunkPlace { first: index, last: index, offset, length, count: 1, part: Part::Own };
         let mut summary = None;
         note(&mut summary, &header, place);
         logs.entry(header.head.log).or_default().extend(summary);
@@ -290,7 +290,7 @@ fn loose_records(bytes: &[u8], range: std::ops::Range<usize>, logs: &mut BTreeMa
 }
 
 /// Counts a record in.
-fn note(summary: &mut Option<ChunkSummary>, header: &Header, place: Place) {
+fn note(summary: &mut Option<ChunkSummary>, header: &Header, place: ChunkPlace) {
     let head = &header.head;
     let class = head.class;
     let summary = summary.get_or_insert(ChunkSummary {

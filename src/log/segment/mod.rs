@@ -165,7 +165,7 @@ pub(super) enum Part {
 
 /// A chunk of a segment: records of one log that lie together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ChunkPlace {
     pub(super) first: u64,
     pub(super) last: u64,
     pub(super) offset: u64,
@@ -179,7 +179,7 @@ pub(super) struct Place {
 /// What a footer says of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ChunkSummary {
-    pub(super) place: Place,
+    pub(super) place: ChunkPlace,
     pub(super) cost: u64,
     pub(super) deadline: u64,
     /// Of all entries, unless it is mixed.

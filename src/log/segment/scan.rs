@@ -3,7 +3,7 @@
 use std::ops;
 
 use super::footer::{u32_at, u64_at};
-use super::{CHUNK_HEAD, CHUNK_MAGIC, Place, TABLE_ENTRY};
+use super::{CHUNK_HEAD, CHUNK_MAGIC, ChunkPlace, TABLE_ENTRY};
 use crate::log::entry::{self, HEADER_LENGTH, Header, LogId, RecordKind};
 
 /// A chunk's head.
@@ -54,7 +54,7 @@ pub(in crate::log) type Visit<'a> = dyn FnMut(&Header, ops::Range<usize>) + 'a;
 ///
 /// With head and table each record is known by place and checksum. When both are damaged records are searched: only those
 /// count that are of the right log and in order.
-pub(super) fn own_records(bytes: &[u8], log: LogId, place: &Place, visit: &mut Visit<'_>) -> Option<Damage> {
+pub(super) fn own_records(bytes: &[u8], log: LogId, place: &ChunkPlace, visit: &mut Visit<'_>) -> Option<Damage> {
     let fits = |head: &ChunkHead| {
         head.log == log && head.count == usize::from(place.count) && head.length == place.length as usize
     };

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::footer::{put_footer, put_header};
 use super::{
-    CHUNK_BYTES, CHUNK_ENTRIES, CHUNK_HEAD, CHUNK_MAGIC, Checkpoint, ChunkSummary, DIRECTORY, Footer, Identity,
-    LogFooter, Part, Place, TABLE_ENTRY, path, temporary_path, wal_path,
+    CHUNK_BYTES, CHUNK_ENTRIES, CHUNK_HEAD, CHUNK_MAGIC, Checkpoint, ChunkPlace, ChunkSummary, DIRECTORY, Footer,
+    Identity, LogFooter, Part, TABLE_ENTRY, path, temporary_path, wal_path,
 };
 use crate::log::entry::{HEADER_LENGTH, Head, LogId, RecordKind, put_header as put_record_header};
 use crate::log::storage::{File, Storage};
@@ -107,7 +107,7 @@ impl OpenChunk {
     }
 
     fn summary(&self, offset: u64, length: usize) -> ChunkSummary {
-        let place = Place {
+        let place = ChunkPlace {
             first: self.first,
             last: self.last,
             offset,

@@ -43,7 +43,7 @@ const PROMETHEUS: Target = Target {
 const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// An address to listen on, and where it was named.
-type Place = (SocketAddr, Origin);
+type ListenAddress = (SocketAddr, Origin);
 
 pub(super) fn translate(translator: &mut Translator<'_>, main: &Origin) {
     let tcp =
@@ -56,7 +56,7 @@ pub(super) fn translate(translator: &mut Translator<'_>, main: &Origin) {
 }
 
 /// The listeners below a key; None where there is nothing of them, and an empty list where they are turned off.
-fn amqp(translator: &mut Translator<'_>, key: &str) -> Option<Vec<Place>> {
+fn amqp(translator: &mut Translator<'_>, key: &str) -> Option<Vec<ListenAddress>> {
     let conf = translator.conf;
     if let Some(line) = conf.get(key) {
         if line.value == "none" {
@@ -79,7 +79,13 @@ fn amqp(translator: &mut Translator<'_>, key: &str) -> Option<Vec<Place>> {
 }
 
 /// Sets the keys of a protocol. The first address without TLS, or with it, is the one of `bind` and the port.
-fn listen(translator: &mut Translator<'_>, target: &Target, main: &Origin, tcp: Vec<Place>, ssl: Vec<Place>) {
+fn listen(
+    translator: &mut Translator<'_>,
+    target: &Target,
+    main: &Origin,
+    tcp: Vec<ListenAddress>,
+    ssl: Vec<ListenAddress>,
+) {
     let first = tcp.first().or_else(|| ssl.first()).cloned();
     let (first, first_origin) = first.unwrap_or_else(|| (SocketAddr::new(EVERYWHERE, 0), main.clone()));
     let bind = first.ip();
@@ -159,7 +165,7 @@ fn http(translator: &mut Translator<'_>, target: &Target, main: &Origin, section
 }
 
 /// The form of RabbitMQ 3.7: `management.listener.port`, and whether it has TLS.
-fn old_listener(translator: &mut Translator<'_>, section: &str) -> Option<(Place, bool)> {
+fn old_listener(translator: &mut Translator<'_>, section: &str) -> Option<(ListenAddress, bool)> {
     let conf = translator.conf;
     let key = |name: &str| conf.get(&format!("{section}.listener.{name}"));
     let has_tls = translator.boolean(&format!("{section}.listener.ssl")).unwrap_or(false);
