@@ -12,7 +12,7 @@ use warren::model::message::{Envelope, Message, Properties};
 use warren::model::names::ConsumerTag;
 use warren::model::request::SettleOutcome;
 use warren::model::table::FieldTable;
-use warren::queue::{Command, Durability, Effect, Fifo, OpenGate, Origin, Publish, Subscription};
+use warren::queue::{Command, Durability, Effect, Fifo, OpenGate, Publish, PublishOrigin, Subscription};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -49,7 +49,7 @@ fn messages(priorities: u8) -> Vec<Message> {
     (0..BATCH).map(|at| message(u8::try_from(at).unwrap_or(0).checked_rem(priorities).unwrap_or(0))).collect()
 }
 
-fn publish(message: Message, origin: Origin) -> Command {
+fn publish(message: Message, origin: PublishOrigin) -> Command {
     Command::Enqueue(Publish { message, expiration_ms: None, origin, deaths: None })
 }
 
@@ -71,15 +71,15 @@ fn subscribe(fifo: &mut Fifo, serial: u32, prefetch: u16, no_ack: bool, effects:
 }
 
 fn automatic(rounds: usize, options: QueueOptions) -> u128 {
-    deliver_at_once(rounds, options, |_| Origin::Untracked)
+    deliver_at_once(rounds, options, |_| PublishOrigin::Untracked)
 }
 
 fn automatic_tracked(rounds: usize) -> u128 {
     let channel = ChannelRef { connection: ConnectionId(1), serial: 1, number: 1 };
-    deliver_at_once(rounds, QueueOptions::default(), |sequence| Origin::Channel { channel, sequence })
+    deliver_at_once(rounds, QueueOptions::default(), |sequence| PublishOrigin::Channel { channel, sequence })
 }
 
-fn deliver_at_once(rounds: usize, options: QueueOptions, origin: impl Fn(u64) -> Origin) -> u128 {
+fn deliver_at_once(rounds: usize, options: QueueOptions, origin: impl Fn(u64) -> PublishOrigin) -> u128 {
     let mut fifo = Fifo::new(Arc::new(options), Durability::Transient, NOW);
     let mut effects = Vec::new();
     subscribe(&mut fifo, 1, 0, true, &mut effects);
@@ -111,7 +111,7 @@ fn settled(rounds: usize, consumers: u32, prefetch: u16) -> u128 {
         let batch = batch.clone();
         let start = Instant::now();
         for message in batch {
-            fifo.apply(NOW, publish(message, Origin::Untracked), &mut OpenGate, &mut effects);
+            fifo.apply(NOW, publish(message, PublishOrigin::Untracked), &mut OpenGate, &mut effects);
         }
         for effect in effects.drain(..) {
             let Effect::Deliver(delivery) = effect else { continue };
@@ -141,7 +141,7 @@ fn backlog(rounds: usize, options: QueueOptions, priorities: u8) -> u128 {
             let batch = batch.clone();
             let start = Instant::now();
             for message in batch {
-                fifo.apply(NOW, publish(message, Origin::Untracked), &mut OpenGate, &mut effects);
+                fifo.apply(NOW, publish(message, PublishOrigin::Untracked), &mut OpenGate, &mut effects);
             }
             elapsed += start.elapsed().as_nanos();
         }

@@ -11,7 +11,7 @@ use crate::model::ids::Timestamp;
 use crate::model::message::{Envelope as Address, Message, Properties};
 use crate::model::names::UserName;
 use crate::model::table::{FieldTable, FieldValue};
-use crate::queue::{Origin, Publish};
+use crate::queue::{Publish, PublishOrigin};
 use crate::routing::{Facts, Targets};
 
 use super::Broker;
@@ -187,7 +187,7 @@ impl Broker {
             return;
         }
         let publish =
-            Publish { message: message.clone(), expiration_ms: None, origin: Origin::Untracked, deaths: None };
+            Publish { message: message.clone(), expiration_ms: None, origin: PublishOrigin::Untracked, deaths: None };
         for (shard, recipients) in by_shard(targets.queues()) {
             self.post(shard, recipients.envelope(publish.clone(), None));
         }

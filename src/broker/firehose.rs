@@ -6,7 +6,7 @@ use crate::model::message::{Envelope as Address, Message, Properties};
 use crate::model::names::{UserName, VhostName};
 use crate::model::statistics::ConnectionRecord;
 use crate::model::table::{FieldTable, FieldValue};
-use crate::queue::{Origin, Publish};
+use crate::queue::{Publish, PublishOrigin};
 use crate::routing::{Facts, Targets};
 
 use super::envelope::{ByShard, by_shard};
@@ -70,7 +70,7 @@ fn copy(message: &Message, key: &[u8], headers: &FieldTable) -> Publish {
     let properties = Properties { raw: &encoded, ..properties };
     let address = Address { exchange: TRACE_EXCHANGE.as_bytes(), routing_key: key.get(..KEY_MAX).unwrap_or(key) };
     let message = message.rewritten(&mut Vec::new(), address, &properties);
-    Publish { message, expiration_ms: None, origin: Origin::Untracked, deaths: None }
+    Publish { message, expiration_ms: None, origin: PublishOrigin::Untracked, deaths: None }
 }
 
 fn described(message: &Message, more_keys: &[Vec<u8>], place: TracePlace<'_>) -> FieldTable {

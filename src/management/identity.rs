@@ -16,7 +16,7 @@ use super::answer::Failure;
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum RequestOrigin {
     /// The Unix socket in the data directory: whoever can open it may do everything.
     LocalSocket,
     Network(IpAddr),
@@ -215,7 +215,7 @@ fn credentials(headers: &HeaderMap, peer: IpAddr) -> Result<Option<Credentials>,
 /// The longest wait for whoever fails again and again, in milliseconds: HTTP connections are few.
 const PAUSE_MAX_MS: u64 = 2_000;
 
-impl Origin {
+impl RequestOrigin {
     fn address(self) -> IpAddr {
         match self {
             Self::LocalSocket => IpAddr::from([127, 0, 0, 1]),
@@ -229,13 +229,13 @@ impl Management {
     pub(super) async fn identify(
         &self,
         headers: &HeaderMap,
-        origin: Origin,
+        origin: RequestOrigin,
         topology: &Topology,
     ) -> Result<Identity, Failure> {
         match (credentials(headers, origin.address())?, origin) {
             (Some(credentials), _) => self.log_in(credentials, topology).await,
-            (None, Origin::LocalSocket) => Ok(Identity::LocalAdministrator),
-            (None, Origin::Network(_)) => Err(Failure::no_credentials()),
+            (None, RequestOrigin::LocalSocket) => Ok(Identity::LocalAdministrator),
+            (None, RequestOrigin::Network(_)) => Err(Failure::no_credentials()),
         }
     }
 

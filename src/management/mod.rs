@@ -34,7 +34,7 @@ use crate::model::ids::Timestamp;
 
 pub use cors::Browsers;
 pub use definitions::{Report, import_text};
-pub use identity::Origin;
+pub use identity::RequestOrigin;
 pub use node::{Certificate, Listener, Node, NodeFacts, Reloaded, ServiceState};
 pub use passwords::PasswordRules;
 pub use routes::{Scope, serve};

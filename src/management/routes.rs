@@ -25,7 +25,7 @@ use super::endpoints::{
     bindings, channels, connections, events, exchanges, health, limits, nodes, overview, parameters, permissions,
     policies, queues, service, users, vhosts, warren,
 };
-use super::identity::{Guard, Identity, Origin};
+use super::identity::{Guard, Identity, RequestOrigin};
 
 /// How long a request may take, in milliseconds.
 const PATIENCE_MS: u64 = 30_000;
@@ -576,7 +576,12 @@ fn is_metrics(route: &Route) -> bool {
 }
 
 /// Answers a request.
-pub async fn serve(management: Arc<Management>, request: Request, origin: Origin, scope: Scope) -> Response<Body> {
+pub async fn serve(
+    management: Arc<Management>,
+    request: Request,
+    origin: RequestOrigin,
+    scope: Scope,
+) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let accepts_gzip = accepts_gzip(request.headers());
     let is_head = request.method() == Method::HEAD;
@@ -616,7 +621,7 @@ async fn dispatch(
     route: &'static Route,
     names: Vec<String>,
     request: Request,
-    origin: Origin,
+    origin: RequestOrigin,
 ) -> Result<Answer, Failure> {
     let method = request.method().clone();
     if method == Method::OPTIONS {
@@ -657,8 +662,8 @@ async fn dispatch(
         () = management.node.pause(BODY_PATIENCE_MS) => return Err(Failure::timed_out()),
     };
     let peer = match origin {
-        Origin::Network(peer) => Some(peer),
-        Origin::LocalSocket => None,
+        RequestOrigin::Network(peer) => Some(peer),
+        RequestOrigin::LocalSocket => None,
     };
     let call = Call {
         management: Arc::clone(management),

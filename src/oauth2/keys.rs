@@ -35,7 +35,7 @@ pub enum KeyError {
 
 /// Where a key set comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum KeyOrigin {
     /// Anybody may read it, so that a shared secret in it would be none.
     Public,
     /// A file of the operator's.
@@ -57,7 +57,7 @@ pub struct KeySet {
 
 impl KeySet {
     /// Reads a JSON web key set. Keys that cannot be used are left out, each with a warning.
-    pub fn parse(json: &[u8], origin: Origin) -> Result<(Self, Vec<String>), KeyError> {
+    pub fn parse(json: &[u8], origin: KeyOrigin) -> Result<(Self, Vec<String>), KeyError> {
         let parsed: Value = serde_json::from_slice(json).map_err(|_| KeyError::NotASet)?;
         let Some(Value::Array(list)) = parsed.get("keys") else { return Err(KeyError::NotASet) };
         let mut set = Self::default();
@@ -124,7 +124,7 @@ fn shown(name: &str) -> String {
     name.chars().take(NAME_SHOWN).collect()
 }
 
-fn json_key(value: &Value, origin: Origin) -> Result<Key, &'static str> {
+fn json_key(value: &Value, origin: KeyOrigin) -> Result<Key, &'static str> {
     let text = |name: &str| value.get(name).and_then(Value::as_str);
     if text("use").is_some_and(|purpose| purpose != "sig") {
         return Err("it is not for signatures");
@@ -162,7 +162,7 @@ fn json_key(value: &Value, origin: Origin) -> Result<Key, &'static str> {
             (DecodingKey::from_ed_der(&x), vec![Algorithm::EdDSA])
         }
         Some("OKP") => return Err("its curve is not Ed25519"),
-        Some("oct") if origin == Origin::Public => return Err("a shared secret must not be public"),
+        Some("oct") if origin == KeyOrigin::Public => return Err("a shared secret must not be public"),
         Some("oct") => {
             let secret = bytes(text("k"))?;
             if secret.len() < SECRET_MIN {

@@ -30,7 +30,7 @@ use crate::model::names::UserName;
 
 pub use grant::{Action, Grant};
 pub use jsonwebtoken::Algorithm;
-pub use keys::{KeyError, KeySet, Origin};
+pub use keys::{KeyError, KeyOrigin, KeySet};
 
 /// Longer tokens are refused unread.
 pub const TOKEN_MAX: usize = 256 * 1024;

@@ -432,7 +432,7 @@ fn key_sets_are_read() {
     ];
     let list: Vec<Value> = good.iter().cloned().chain(bad.iter().map(|(key, _)| key.clone())).collect();
     let json = json!({ "keys": list }).to_string();
-    let (set, warnings) = KeySet::parse(json.as_bytes(), Origin::Public).unwrap();
+    let (set, warnings) = KeySet::parse(json.as_bytes(), KeyOrigin::Public).unwrap();
     assert_eq!(warnings.len(), bad.len(), "{warnings:?}");
     for (warning, (_, problem)) in warnings.iter().zip(&bad) {
         assert!(warning.ends_with(problem), "{warning}");
@@ -443,10 +443,10 @@ fn key_sets_are_read() {
     }
     let private =
         json!({ "keys": [{ "kty": "oct", "kid": "HS256", "k": URL_SAFE_NO_PAD.encode(SECRET) }] }).to_string();
-    verifier.set_keys(&KeyOwner::Shared, KeySet::parse(private.as_bytes(), Origin::Private).unwrap().0);
+    verifier.set_keys(&KeyOwner::Shared, KeySet::parse(private.as_bytes(), KeyOrigin::Private).unwrap().0);
     assert!(verifier.verify(token(Algorithm::HS256, &claims(json!({}))).as_bytes(), NOW).is_ok());
     for text in ["", "[]", "{}", r#"{"keys": 3}"#] {
-        assert_eq!(KeySet::parse(text.as_bytes(), Origin::Public).err(), Some(KeyError::NotASet), "{text}");
+        assert_eq!(KeySet::parse(text.as_bytes(), KeyOrigin::Public).err(), Some(KeyError::NotASet), "{text}");
     }
 }
 

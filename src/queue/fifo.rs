@@ -16,8 +16,8 @@ use super::record::Records;
 use super::tally::Tally;
 use super::unacked::{Unacked, UnackedMap};
 use super::{
-    AckMode, Command, Durability, Effect, Gate, IndexRange, Origin, Publish, QueueCounts, Reach, Reason, Recorded,
-    Reply, Stored, Verdict,
+    AckMode, Command, Durability, Effect, Gate, IndexRange, Publish, PublishOrigin, QueueCounts, Reach, Reason,
+    Recorded, Reply, Stored, Verdict,
 };
 use crate::model::consumer::ConsumerView;
 use crate::model::entity::{Overflow, QueueOptions};
@@ -721,8 +721,8 @@ fn answer_finished(command: &Command, effects: &mut Vec<Effect>) -> Reply {
 }
 
 #[inline]
-fn confirm(origin: Origin, verdict: Verdict, effects: &mut Vec<Effect>) {
-    if let Origin::Channel { channel, sequence } = origin {
+fn confirm(origin: PublishOrigin, verdict: Verdict, effects: &mut Vec<Effect>) {
+    if let PublishOrigin::Channel { channel, sequence } = origin {
         effects.push(Effect::Confirm { channel, sequence, verdict });
     }
 }

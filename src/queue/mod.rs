@@ -49,7 +49,7 @@ pub struct Publish {
     pub message: Message,
     /// The message's own TTL in milliseconds, from its `expiration` property.
     pub expiration_ms: Option<u64>,
-    pub origin: Origin,
+    pub origin: PublishOrigin,
     /// How often and where the message was dead-lettered inside this broker; none for a client's publish, whatever
     /// its headers say.
     pub deaths: Option<Arc<DeathHistory>>,
@@ -65,7 +65,7 @@ impl Publish {
 
 /// Who waits for the queue to take responsibility of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum PublishOrigin {
     /// Nobody: the channel is not in confirm mode, or the broker itself publishes.
     Untracked,
     /// A channel in confirm mode or in a transaction, with the publish's sequence number.

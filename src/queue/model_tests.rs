@@ -142,11 +142,11 @@ impl Harness {
                 let sequence = self.next_sequence;
                 self.next_sequence += 1;
                 self.ledger.published += 1;
-                let origin = Origin::Channel { channel: Self::channel(0), sequence };
+                let origin = PublishOrigin::Channel { channel: Self::channel(0), sequence };
                 Command::Enqueue(Publish {
                     message: message_of(&format!("m{sequence}"), priority, persistent.then_some(2), size),
                     expiration_ms,
-                    origin: if tracked { origin } else { Origin::Untracked },
+                    origin: if tracked { origin } else { PublishOrigin::Untracked },
                     deaths: None,
                 })
             }

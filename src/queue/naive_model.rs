@@ -280,7 +280,7 @@ impl Model {
     fn enqueue(&mut self, now: u64, publish: Publish, gate: &mut CreditGate, effects: &mut Vec<Effect>) -> Reply {
         let message = publish.message;
         let rejected = self.options.overflow != Overflow::DropHead && self.is_over(1, message.body_length() as u64);
-        if let Origin::Channel { channel, sequence } = publish.origin {
+        if let PublishOrigin::Channel { channel, sequence } = publish.origin {
             let verdict = if rejected { Verdict::Rejected } else { Verdict::Confirmed };
             effects.push(Effect::Confirm { channel, sequence, verdict });
         }
@@ -478,7 +478,7 @@ impl Model {
     /// What a queue answers that is gone.
     fn reply_of_finished(command: Command, effects: &mut Vec<Effect>) -> Reply {
         match command {
-            Command::Enqueue(Publish { origin: Origin::Channel { channel, sequence }, .. }) => {
+            Command::Enqueue(Publish { origin: PublishOrigin::Channel { channel, sequence }, .. }) => {
                 effects.push(Effect::Confirm { channel, sequence, verdict: Verdict::Confirmed });
                 Reply::None
             }

@@ -102,7 +102,7 @@ impl Harness {
                     let name = self.fifo.next_index().to_string();
                     let delivery_mode = persistent.then_some(2);
                     let message = message_with_headers(&name, priority, delivery_mode, size, headers);
-                    let (origin, deaths) = (Origin::Untracked, None);
+                    let (origin, deaths) = (PublishOrigin::Untracked, None);
                     self.command(Command::Enqueue(Publish { message, expiration_ms, origin, deaths }));
                 }
             }
@@ -467,7 +467,7 @@ proptest! {
 
 fn enqueue(fifo: &mut Fifo, priority: u8, size: usize) {
     let message = message_of("m", priority, Some(2), size);
-    let publish = Publish { message, expiration_ms: None, origin: Origin::Untracked, deaths: None };
+    let publish = Publish { message, expiration_ms: None, origin: PublishOrigin::Untracked, deaths: None };
     let reply = fifo.apply(Timestamp(0), Command::Enqueue(publish), &mut OpenGate, &mut Vec::new());
     assert!(matches!(reply, Reply::Kept { .. }));
 }

@@ -11,7 +11,7 @@ use super::ready::Ready;
 use super::record::Durability;
 use super::tests::message;
 use super::unacked::{Unacked, UnackedMap};
-use super::{Command, Effect, Fifo, OpenGate, Origin, Publish, Reply};
+use super::{Command, Effect, Fifo, OpenGate, Publish, PublishOrigin, Reply};
 use crate::model::entity::{DeadLetterTarget, QueueOptions};
 use crate::model::ids::{ConnectionId, ConsumerId, Timestamp};
 
@@ -178,8 +178,12 @@ fn notes_about_expiry_do_not_pile_up() {
 fn full(count: u64, ttl_ms: Option<u64>) -> Fifo {
     let mut fifo = Fifo::new(Arc::new(with_letters(ttl_ms, None)), Durability::Transient, Timestamp(0));
     for _ in 0..count {
-        let publish =
-            Publish { message: message("m", 0, 1), expiration_ms: None, origin: Origin::Untracked, deaths: None };
+        let publish = Publish {
+            message: message("m", 0, 1),
+            expiration_ms: None,
+            origin: PublishOrigin::Untracked,
+            deaths: None,
+        };
         fifo.apply(Timestamp(0), Command::Enqueue(publish), &mut OpenGate, &mut Vec::new());
     }
     fifo

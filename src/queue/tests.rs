@@ -120,9 +120,9 @@ impl Player {
                     message: message(argument, u8::try_from(small("priority")).unwrap(), usize::from(small("size"))),
                     expiration_ms: number("ttl").map(|ttl| u64::try_from(ttl).unwrap()),
                     origin: if flag("confirm") {
-                        Origin::Channel { channel, sequence: self.sequence }
+                        PublishOrigin::Channel { channel, sequence: self.sequence }
                     } else {
-                        Origin::Untracked
+                        PublishOrigin::Untracked
                     },
                     deaths: None,
                 })
@@ -682,7 +682,7 @@ fn deadlines_are_announced() {
         fifo.next_deadline().map(|deadline| deadline.0)
     };
     let publish = || {
-        let origin = Origin::Untracked;
+        let origin = PublishOrigin::Untracked;
         Command::Enqueue(Publish { message: message("a", 0, 1), expiration_ms: None, origin, deaths: None })
     };
     let holder = consumer("g");
@@ -741,7 +741,7 @@ fn the_history_of_deaths_travels_with_the_message() {
         let mut apply = |now: u64, command| fifo.apply(Timestamp(now), command, &mut OpenGate, &mut effects);
         let publish = |deaths| {
             let message = letter.message.clone();
-            Command::Enqueue(Publish { message, expiration_ms: Some(50), origin: Origin::Untracked, deaths })
+            Command::Enqueue(Publish { message, expiration_ms: Some(50), origin: PublishOrigin::Untracked, deaths })
         };
         apply(0, publish(Some(Arc::clone(&letter.deaths))));
         let holder = consumer("g");
@@ -770,7 +770,7 @@ fn many_unanswered_deliveries_time_out_at_most_a_sixteenth_late() {
     let mut fifo = Fifo::new(Arc::new(options), Durability::Transient, Timestamp(0));
     let mut delivered = HashMap::new();
     for at in 0..3000u64 {
-        let origin = Origin::Untracked;
+        let origin = PublishOrigin::Untracked;
         let publish = Publish { message: message("a", 0, 1), expiration_ms: None, origin, deaths: None };
         let holder = ConsumerId { serial: u32::try_from(at).unwrap(), ..consumer("g") };
         for command in [Command::Enqueue(publish), Command::Get { holder, no_ack: false }] {

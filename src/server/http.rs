@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 use crate::config::Listening;
-use crate::management::{Management, Origin, Scope, serve};
+use crate::management::{Management, RequestOrigin, Scope, serve};
 
 use super::admission::{Accepting, Admission, Descriptors, Place, Places};
 use super::patience::Impatient;
@@ -83,11 +83,11 @@ async fn accept(
                 tokio::spawn(async move {
                     let conversation = async {
                         match acceptor {
-                            None => converse(management, scope, stream, Origin::Network(address), &place).await,
+                            None => converse(management, scope, stream, RequestOrigin::Network(address), &place).await,
                             // What fails, the acceptor tells of.
                             Some(acceptor) => {
                                 if let Ok(stream) = acceptor.accept(stream).await {
-                                    converse(management, scope, stream, Origin::Network(address), &place).await;
+                                    converse(management, scope, stream, RequestOrigin::Network(address), &place).await;
                                 }
                             }
                         }
@@ -139,7 +139,7 @@ async fn accept_local(management: Arc<Management>, listener: UnixListener, mut s
                 let management = Arc::clone(&management);
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = converse(management, Scope::Everything, stream, Origin::LocalSocket, &place) => {}
+                        () = converse(management, Scope::Everything, stream, RequestOrigin::LocalSocket, &place) => {}
                         () = place.is_taken() => {}
                     }
                 });
@@ -154,7 +154,7 @@ pub(super) async fn converse(
     management: Arc<Management>,
     scope: Scope,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    origin: Origin,
+    origin: RequestOrigin,
     place: &Place,
 ) {
     let is_above = place.is_overflow();

@@ -14,7 +14,7 @@ use super::http_client::{CertificatesError, HttpClient, HttpError};
 use crate::config::{Config, FurtherResourceServer, OAuth2, TokenAlgorithm};
 use crate::model::ids::Timestamp;
 use crate::oauth2::{
-    self, Algorithm, Audience, Grant, KeyError, KeyOwner, KeySet, Origin, ResourceServer, TokenError, Verifier,
+    self, Algorithm, Audience, Grant, KeyError, KeyOrigin, KeyOwner, KeySet, ResourceServer, TokenError, Verifier,
 };
 
 /// The time from one fetch to the next of the same keys, at least: tokens with made-up keys cost an issuer no more.
@@ -203,7 +203,7 @@ impl TokenKeys {
             }
         };
         let json = self.client.get(&address).await?;
-        KeySet::parse(&json, Origin::Public).map_err(FetchError::Keys)
+        KeySet::parse(&json, KeyOrigin::Public).map_err(FetchError::Keys)
     }
 
     fn put(&self, owner: &KeyOwner, (set, warnings): (KeySet, Vec<String>)) {
@@ -267,7 +267,7 @@ fn read(path: &std::path::Path) -> Result<Vec<u8>, FileError> {
 
 fn read_set(path: &std::path::Path) -> Result<(KeySet, Vec<String>), FileError> {
     let json = read(path)?;
-    KeySet::parse(&json, Origin::Private).map_err(|error| FileError::Keys { path: path.to_owned(), error })
+    KeySet::parse(&json, KeyOrigin::Private).map_err(|error| FileError::Keys { path: path.to_owned(), error })
 }
 
 fn verifier_settings(settings: &OAuth2) -> oauth2::VerifierSettings {

@@ -13,7 +13,7 @@ use crate::model::narrow::narrow;
 use crate::model::request::{Event, PublishRequest};
 use crate::model::statistics::{ChannelNumber, ExchangeNumber, ExchangeStatistics};
 use crate::model::table::{FieldTable, FieldValue};
-use crate::queue::{DeathHistory, Origin, Publish};
+use crate::queue::{DeathHistory, Publish, PublishOrigin};
 use crate::routing::Facts;
 
 use super::super::auth::{Access, ResourceKind};
@@ -313,7 +313,8 @@ impl Session {
                 exchange.arguments.find("x-recent-history-length").and_then(FieldValue::as_integer)
             });
         let length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or(20);
-        let publish = Publish { message: message.clone(), expiration_ms, origin: Origin::Untracked, deaths: None };
+        let publish =
+            Publish { message: message.clone(), expiration_ms, origin: PublishOrigin::Untracked, deaths: None };
         let vhost = self.login()?.vhost.clone();
         let cost = publish.message.cost();
         self.batches[0].1 += cost;
@@ -331,7 +332,7 @@ impl Session {
         events: &mut Vec<Event>,
     ) {
         let PublishRequest { channel, message, mandatory, sequence, .. } = request;
-        let origin = sequence.map_or(Origin::Untracked, |sequence| Origin::Channel { channel, sequence });
+        let origin = sequence.map_or(PublishOrigin::Untracked, |sequence| PublishOrigin::Channel { channel, sequence });
         self.deliver_to(channel, Publish { message, expiration_ms, origin, deaths }, mandatory, route, events);
     }
 
@@ -350,7 +351,7 @@ impl Session {
             return unroutable(channel, publish, mandatory, events);
         };
         if !others.is_empty()
-            && let Origin::Channel { sequence, .. } = publish.origin
+            && let PublishOrigin::Channel { sequence, .. } = publish.origin
         {
             let verdicts = narrow(recipients.len(), "a verdict for each shard at most");
             events.push(Event::Routed { channel, sequence, verdicts });
@@ -425,8 +426,9 @@ impl Session {
 }
 
 fn publish_of(request: &PublishRequest, expiration_ms: Option<u64>, deaths: Option<Arc<DeathHistory>>) -> Publish {
-    let origin =
-        request.sequence.map_or(Origin::Untracked, |sequence| Origin::Channel { channel: request.channel, sequence });
+    let origin = request
+        .sequence
+        .map_or(PublishOrigin::Untracked, |sequence| PublishOrigin::Channel { channel: request.channel, sequence });
     Publish { message: request.message.clone(), expiration_ms, origin, deaths }
 }
 
@@ -435,7 +437,7 @@ fn unroutable(channel: ChannelRef, publish: Publish, mandatory: bool, events: &m
     if mandatory {
         events.push(Event::Return { channel, message: publish.message });
     }
-    if let Origin::Channel { sequence, .. } = origin {
+    if let PublishOrigin::Channel { sequence, .. } = origin {
         events.push(Event::Routed { channel, sequence, verdicts: 0 });
     }
 }

@@ -44,13 +44,13 @@ impl History {
 #[cfg(test)]
 mod tests {
     use crate::model::message::{Envelope, MESSAGE_OVERHEAD, Message, Properties};
-    use crate::queue::Origin;
+    use crate::queue::PublishOrigin;
 
     use super::*;
 
     fn publish(size: usize) -> Publish {
         let message = Message::new(&mut Vec::new(), Envelope::default(), &Properties::default(), &vec![0; size]);
-        Publish { message, expiration_ms: None, origin: Origin::Untracked, deaths: None }
+        Publish { message, expiration_ms: None, origin: PublishOrigin::Untracked, deaths: None }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::log::{Head, LogId, Range};
 use crate::model::ids::{ChannelRef, MessageIndex, QueueId, Timestamp};
 use crate::model::message::Message;
 use crate::model::narrow::narrow;
-use crate::queue::{Command, DeathHistory, Effect, Origin, Publish, Reach, Reply, Verdict};
+use crate::queue::{Command, DeathHistory, Effect, Publish, PublishOrigin, Reach, Reply, Verdict};
 
 use super::super::envelope::{Arrival, Envelope, FanOut, Replayed, Ticket};
 use super::super::link::LinkGate;
@@ -73,7 +73,7 @@ impl Shard {
 
     /// Gives the message to one queue after the other until all have it or the turn has done enough.
     pub(super) fn fan_out(&mut self, mut fan_out: FanOut, now: Timestamp, topology: &Topology) {
-        let is_awaited = fan_out.ticket.is_some() || fan_out.publish.origin != Origin::Untracked;
+        let is_awaited = fan_out.ticket.is_some() || fan_out.publish.origin != PublishOrigin::Untracked;
         while let Some(queue) = fan_out.queues.get(fan_out.done as usize).copied() {
             if self.has_done_enough() {
                 return self.unfinished.push_front(Envelope::FanOut(fan_out));
@@ -100,7 +100,7 @@ impl Shard {
                 self.owe(number, owed_for(fan_out.ticket, origin, verdict), now, topology);
                 return;
             }
-            (_, Origin::Channel { channel, sequence }) if fan_out.logged => {
+            (_, PublishOrigin::Channel { channel, sequence }) if fan_out.logged => {
                 self.confirm_durably(channel, sequence, verdict);
             }
             (_, origin) => self.confirm_origin(origin, verdict),
@@ -205,8 +205,8 @@ impl Shard {
     }
 
     /// Tells whoever waits for a publish.
-    pub(super) fn confirm_origin(&mut self, origin: Origin, verdict: Verdict) {
-        if let Origin::Channel { channel, sequence } = origin {
+    pub(super) fn confirm_origin(&mut self, origin: PublishOrigin, verdict: Verdict) {
+        if let PublishOrigin::Channel { channel, sequence } = origin {
             self.confirm(channel, sequence, verdict);
         }
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::model::hash::IdMap;
 use crate::model::ids::{ChannelRef, MessageIndex, QueueId, Timestamp};
 use crate::model::message::Message;
-use crate::queue::{DeathHistory, Origin, Publish, Reason, Recorded, Verdict, dead_letter};
+use crate::queue::{DeathHistory, Publish, PublishOrigin, Reason, Recorded, Verdict, dead_letter};
 use crate::routing::Facts;
 
 use super::super::envelope::{Arrival, ByShard, Ticket, by_shard};
@@ -129,7 +129,7 @@ impl Shard {
             by_shard(targets.queues())
         });
         self.targets = targets;
-        let origin = Origin::Untracked;
+        let origin = PublishOrigin::Untracked;
         let publish = Publish { message: letter.message, expiration_ms: None, origin, deaths: Some(letter.deaths) };
         recipients.map(|recipients| (publish, recipients))
     }
@@ -267,10 +267,10 @@ impl Shard {
 }
 
 /// What is owed for a message: to whoever published it, or to whoever waits for it as a letter.
-pub(super) fn owed_for(ticket: Option<Ticket>, origin: Origin, verdict: Verdict) -> Option<Owed> {
+pub(super) fn owed_for(ticket: Option<Ticket>, origin: PublishOrigin, verdict: Verdict) -> Option<Owed> {
     match (ticket, origin) {
         (Some(ticket), _) => Some(Owed::Letter(ticket)),
-        (None, Origin::Channel { channel, sequence }) => Some(Owed::Confirm(channel, sequence, verdict)),
-        (None, Origin::Untracked) => None,
+        (None, PublishOrigin::Channel { channel, sequence }) => Some(Owed::Confirm(channel, sequence, verdict)),
+        (None, PublishOrigin::Untracked) => None,
     }
 }
