@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::call::Call;
 use super::client::path;
-use super::diff::{self, Change};
+use super::diff::{self, Difference};
 use super::error::{CtlError, code};
 use super::node::not_rabbitmq;
 use super::verb::{Done, Group, Verb};
@@ -267,7 +267,7 @@ fn report_text(report: &Value, verbose: bool) -> String {
 }
 
 /// What the import will create or change.
-fn changes(call: &Call<'_>, definitions: &Value) -> Result<Vec<Change>, CtlError> {
+fn changes(call: &Call<'_>, definitions: &Value) -> Result<Vec<Difference>, CtlError> {
     let running = call.client.get(&api_path(call)).map_err(|error| missing_vhost(call, error))?;
     let mut changes = diff::compare(&running, definitions, call.arguments.option("vhost"), &diff::Own::ask(call));
     changes.retain(|change| change.mark != diff::Mark::Removed);

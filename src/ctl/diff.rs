@@ -121,7 +121,7 @@ pub(crate) enum Mark {
 
 /// One difference.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Change {
+pub(crate) struct Difference {
     pub(crate) mark: Mark,
     pub(crate) kind: &'static str,
     name: String,
@@ -129,7 +129,7 @@ pub(crate) struct Change {
     fields: Vec<(String, Value, Value)>,
 }
 
-impl Change {
+impl Difference {
     fn line(&self) -> String {
         let (kind, name) = (self.kind, &self.name);
         match self.mark {
@@ -170,19 +170,19 @@ fn run(call: &Call<'_>) -> Done {
     };
     let changes = compare(&running, &file, vhost, &Own::ask(call));
     if call.formatter().is_for_programs() {
-        call.print(&format!("{}\n", changes.iter().map(Change::json).collect::<Value>()));
+        call.print(&format!("{}\n", changes.iter().map(Difference::json).collect::<Value>()));
     } else {
-        call.print(&changes.iter().map(Change::line).collect::<String>());
+        call.print(&changes.iter().map(Difference::line).collect::<String>());
     }
     if changes.is_empty() { Ok(()) } else { Err(CtlError::Silent { code: 1 }) }
 }
 
 /// What differs. Kinds that the file does not mention are left alone; `vhost` is that of objects that name none.
-pub(crate) fn compare(running: &Value, file: &Value, vhost: Option<&str>, own: &Own) -> Vec<Change> {
+pub(crate) fn compare(running: &Value, file: &Value, vhost: Option<&str>, own: &Own) -> Vec<Difference> {
     let mut changes = Vec::new();
     for kind in KINDS.iter().filter(|kind| file[kind.field].is_array()) {
         let (ours, theirs) = (by_name(running, kind, vhost), by_name(file, kind, vhost));
-        let change = |mark, name: &String, fields| Change { mark, kind: kind.name, name: name.clone(), fields };
+        let change = |mark, name: &String, fields| Difference { mark, kind: kind.name, name: name.clone(), fields };
         for (name, wanted) in &theirs {
             let Some(existing) = ours.get(name) else {
                 changes.push(change(Mark::Added, name, Vec::new()));
@@ -399,7 +399,7 @@ mod tests {
     }
 
     fn lines(running: &Value, file: &Value) -> String {
-        compare(running, file, None, &own()).iter().map(Change::line).collect()
+        compare(running, file, None, &own()).iter().map(Difference::line).collect()
     }
 
     #[test]
@@ -460,7 +460,8 @@ mod tests {
         for user in different {
             let file = json!({"users": [user]});
             assert_eq!(lines(&running, &file), "~ user a: password\n", "{user}");
-            let shown = compare(&running, &file, None, &own()).iter().map(Change::json).collect::<Value>().to_string();
+            let shown =
+                compare(&running, &file, None, &own()).iter().map(Difference::json).collect::<Value>().to_string();
             assert!(!shown.contains("test13") && !shown.contains(hash) && !shown.contains("AAAA"), "{shown}");
         }
         let old = json!({"rabbit_version": "3.5.8", "users": [{"name": "a", "tags": [], "password_hash": hash}]});

@@ -285,30 +285,30 @@ pub(crate) fn not_rabbitmq(call: &Call<'_>, status: u16) -> Done {
 }
 
 /// Sets or ends one of the states in which the node does not serve.
-pub(crate) fn set_state(call: &Call<'_>, state: &str, change: Change) -> Done {
+pub(crate) fn set_state(call: &Call<'_>, state: &str, change: NodeChange) -> Done {
     let path = format!("/api/warren/{state}");
     let reply = match change {
-        Change::Begin => call.client.post(&path, &json!({}))?,
-        Change::End => call.client.delete(&path)?,
+        NodeChange::Begin => call.client.post(&path, &json!({}))?,
+        NodeChange::End => call.client.delete(&path)?,
     };
     not_rabbitmq(call, reply.status)?;
     reply.success().map(drop)
 }
 
 #[derive(Clone, Copy)]
-pub(crate) enum Change {
+pub(crate) enum NodeChange {
     Begin,
     End,
 }
 
 fn stop_app(call: &Call<'_>) -> Done {
     call.node_banner(|node| format!("Stopping rabbit application on node {node} ..."));
-    set_state(call, "app/stopped", Change::Begin)
+    set_state(call, "app/stopped", NodeChange::Begin)
 }
 
 fn start_app(call: &Call<'_>) -> Done {
     call.node_banner(|node| format!("Starting node {node} ..."));
-    set_state(call, "app/stopped", Change::End)
+    set_state(call, "app/stopped", NodeChange::End)
 }
 
 fn reset(call: &Call<'_>) -> Done {
@@ -329,14 +329,14 @@ fn remove_all(call: &Call<'_>, path: &str) -> Done {
 
 fn suspend_listeners(call: &Call<'_>) -> Done {
     call.node_banner(|node| format!("Will suspend client connection listeners on node {node}. The node will no longer accept client connections!"));
-    set_state(call, "listeners/suspended", Change::Begin)
+    set_state(call, "listeners/suspended", NodeChange::Begin)
 }
 
 fn resume_listeners(call: &Call<'_>) -> Done {
     call.node_banner(|node| {
         format!("Will resume client connection listeners on node {node}. The node will now accept client connections")
     });
-    set_state(call, "listeners/suspended", Change::End)
+    set_state(call, "listeners/suspended", NodeChange::End)
 }
 
 fn rotate_logs(call: &Call<'_>) -> Done {

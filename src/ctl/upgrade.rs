@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::error::{CtlError, code};
-use super::node::{Change, set_state};
+use super::node::{NodeChange, set_state};
 use super::verb::{Done, Group, Tool, Verb};
 
 const UPGRADE: &[Tool] = &[Tool::Upgrade];
@@ -38,14 +38,14 @@ fn drain(call: &Call<'_>) -> Done {
     call.node_banner(|node| {
         format!("Will put node {node} into maintenance mode. The node will no longer serve any client traffic!")
     });
-    set_state(call, "maintenance", Change::Begin)
+    set_state(call, "maintenance", NodeChange::Begin)
 }
 
 fn revive(call: &Call<'_>) -> Done {
     call.node_banner(|node| {
         format!("Will put node {node} back into regular operating mode. The node will serve client traffic again")
     });
-    set_state(call, "maintenance", Change::End)
+    set_state(call, "maintenance", NodeChange::End)
 }
 
 /// Waits for the check that says whether a majority would be lost without this node.

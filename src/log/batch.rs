@@ -19,7 +19,7 @@ pub struct Range {
 
 /// What the index has to know of a batch's records.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum LogChange {
     /// Entries of consecutive indexes.
     Appended {
         log: LogId,
@@ -89,7 +89,7 @@ pub struct Batch {
     pub(crate) sliced: usize,
     /// The first [`TABLE_ENTRY`] bytes of every record, checksum and length: what the WAL knows the records by.
     pub(crate) table: Vec<u8>,
-    pub(crate) changes: Vec<Change>,
+    pub(crate) changes: Vec<LogChange>,
     /// Where records of another log begin than those before.
     starts: Vec<Start>,
     /// Some record refers to another by the distance: they must stay in this order.
@@ -191,7 +191,7 @@ impl Batch {
         for range in ranges {
             payload.extend_from_slice(&range.first.to_le_bytes());
             payload.extend_from_slice(&range.last.to_le_bytes());
-            self.changes.push(Change::Settled { log, range: *range });
+            self.changes.push(LogChange::Settled { log, range: *range });
         }
         self.plain(RecordKind::Settled, &control(log, 0), &payload, 0);
     }
@@ -199,13 +199,13 @@ impl Batch {
     /// Notes the highest index of the log that was handed to anybody.
     pub fn delivered(&mut self, log: LogId, index: u64) {
         self.plain(RecordKind::Delivered, &control(log, index), &[], 0);
-        self.changes.push(Change::Delivered { log, index });
+        self.changes.push(LogChange::Delivered { log, index });
     }
 
     /// Notes that a log is gone.
     pub fn drop_log(&mut self, log: LogId) {
         self.plain(RecordKind::Dropped, &control(log, 0), &[], 0);
-        self.changes.push(Change::Dropped { log });
+        self.changes.push(LogChange::Dropped { log });
     }
 
     /// The records of one log after the other's, in order; none when their order must stay.
@@ -249,7 +249,7 @@ impl Batch {
     }
 
     fn note_appended(&mut self, head: &Head, length: usize) {
-        if let Some(Change::Appended { log, range, bytes }) = self.changes.last_mut()
+        if let Some(LogChange::Appended { log, range, bytes }) = self.changes.last_mut()
             && *log == head.log
             && range.last + 1 == head.index
         {
@@ -258,7 +258,7 @@ impl Batch {
             return;
         }
         let range = Range { first: head.index, last: head.index };
-        self.changes.push(Change::Appended { log: head.log, range, bytes: length as u64 });
+        self.changes.push(LogChange::Appended { log: head.log, range, bytes: length as u64 });
     }
 }
 

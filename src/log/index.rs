@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use roaring::RoaringTreemap;
 
-use super::batch::{Change, Range};
+use super::batch::{LogChange, Range};
 use super::entry::LogId;
 use super::segment::{Checkpoint, ChunkPlace, Footer, LogFooter, Part};
 use crate::model::hash::IdMap;
@@ -191,9 +191,9 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub(super) fn apply(&mut self, change: &Change) {
+    pub(super) fn apply(&mut self, change: &LogChange) {
         match *change {
-            Change::Appended { log, range, .. } => {
+            LogChange::Appended { log, range, .. } => {
                 assert!(
                     self.logs.get(&log).is_none_or(|state| range.first >= state.next_index),
                     "index {} of {log:?} comes twice",
@@ -201,9 +201,9 @@ impl Index {
                 );
                 self.append(log, range);
             }
-            Change::Settled { log, range } => self.settle(log, range),
-            Change::Delivered { log, index } => self.deliver(log, index),
-            Change::Dropped { log } => {
+            LogChange::Settled { log, range } => self.settle(log, range),
+            LogChange::Delivered { log, index } => self.deliver(log, index),
+            LogChange::Dropped { log } => {
                 self.drop_log(log);
             }
         }

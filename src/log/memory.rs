@@ -79,13 +79,13 @@ struct Content {
     current: Vec<u8>,
     durable: Vec<u8>,
     /// What is not yet in `durable`, in order.
-    changes: Vec<Change>,
+    changes: Vec<ContentChange>,
     /// How many handles there are, so that a removed file stays until the last is gone.
     handles: u64,
 }
 
 #[derive(Clone, Debug)]
-enum Change {
+enum ContentChange {
     Write { offset: u64, bytes: Vec<u8> },
     Length(u64),
 }
@@ -396,7 +396,7 @@ impl NameChange {
     }
 }
 
-impl Change {
+impl ContentChange {
     fn apply(&self, bytes: &mut Vec<u8>) {
         match self {
             Self::Write { offset, bytes: written } => overwrite(bytes, *offset, written),
@@ -478,7 +478,7 @@ impl File for Handle {
         self.with(&mut state, |content| {
             if !bytes.is_empty() {
                 overwrite(&mut content.current, offset, &bytes);
-                content.changes.push(Change::Write { offset, bytes });
+                content.changes.push(ContentChange::Write { offset, bytes });
             }
         })?;
         failure.map_or(Ok(()), Err)
@@ -512,7 +512,7 @@ impl File for Handle {
         }
         self.with(&mut state, |content| {
             content.current.resize(length as usize, 0);
-            content.changes.push(Change::Length(length));
+            content.changes.push(ContentChange::Length(length));
         })
     }
 

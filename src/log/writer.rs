@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::batch::{Batch, Change};
+use super::batch::{Batch, LogChange};
 use super::state::{Appended, Shared};
 use super::wal::{self, BatchPlace, WalWriter};
 use super::{CommitError, LogError, SyncMode};
@@ -105,7 +105,7 @@ impl Writer {
     fn note_appended(&mut self, place: BatchPlace, batches: &[&Batch]) {
         let Some(appended) = &mut self.appended else { return };
         for change in batches.iter().flat_map(|batch| &batch.changes) {
-            if let Change::Appended { log, range, bytes } = *change {
+            if let LogChange::Appended { log, range, bytes } = *change {
                 appended.push(Appended { place, log, range, bytes });
             }
         }
