@@ -7,14 +7,14 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::model::entity::Queue;
-use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, MessageIndex, QueueId};
+use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId};
 use crate::model::names::{ConsumerTag, ExchangeName, VhostName};
 use crate::model::statistics::ConnectionRecord;
 use crate::queue::{Command, Fifo, Loaded, Publish};
 use crate::routing::QueueTarget;
 
 use super::link::ChannelLimit;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Spent};
 
 /// One thing for a shard to do.
 #[derive(Debug)]
@@ -47,6 +47,11 @@ pub(super) enum Envelope {
     Taken {
         outbox: Arc<Outbox>,
         bytes: usize,
+    },
+    /// Dead letters precede it that come of publishes with this credit; so many shards have passed it on.
+    Followed {
+        spent: Arc<Spent>,
+        passed: u8,
     },
     /// The channel-wide limit of a channel; none removes it.
     Limit {
@@ -85,8 +90,6 @@ pub(super) enum Envelope {
     },
     /// The letters with these numbers are in their queues for good.
     LettersKept(Vec<u64>),
-    /// Records up to the index can be read back.
-    Flushed(Vec<(QueueId, MessageIndex)>),
     /// The queue's policies have changed.
     Configure(Arc<Queue>),
     /// Tells the outbox of the queues' consumers.

@@ -6,19 +6,24 @@
 //! ```
 //!
 //! A batch that nobody waits for (acknowledgements) goes with the next one that somebody waits for, or after a short while.
+//!
+//! Shards run no further ahead of the log than a few of its writes: what they make of what peers send would take memory as
+//! long as a disk is slower than they are. When nothing can be written they do go on, since consumers and deletions need
+//! no more of the disk than there is; those who publish wait for their credit then.
 
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::log::{Batch, CommitError, LogError, Writer};
 use crate::model::request::Event;
 
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Spent};
 
 /// How long a batch that nobody waits for may wait for company.
 const LAZY: Duration = Duration::from_millis(50);
@@ -26,6 +31,12 @@ const LAZY: Duration = Duration::from_millis(50);
 const LAZY_BYTES: usize = 1024 * 1024;
 /// Bytes written at once, if there is more than one batch: a sync of more takes longer than a millisecond.
 const COMMIT_BYTES: usize = 4 * 1024 * 1024;
+/// What may be on its way to the log before shards wait, in bytes: enough for the next write while one is under way.
+const BEHIND_BYTES: usize = 2 * COMMIT_BYTES;
+/// What a record counts there besides its own bytes: the message stays in memory as long as it is on its way.
+const RECORD_BYTES: usize = 128;
+/// How often in a row the log may have no room before that is no matter of a moment: a second, as it is tried.
+const FULL_MAX: u32 = 1000;
 /// Emptied batches kept for reuse, and the largest worth keeping.
 const SPARE_MAX: usize = 4;
 const SPARE_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -34,14 +45,20 @@ const SPARE_BYTES_MAX: usize = 2 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Held {
     pub(super) events: Vec<(Arc<Outbox>, Vec<Event>)>,
-    /// Publish credit, in bytes.
-    pub(super) credit: Vec<(Arc<Outbox>, usize)>,
+    /// Publish credit, which returns when it is dropped.
+    pub(super) credit: Vec<Arc<Spent>>,
     /// The numbers of dead letters, by the shards that wait for them.
     pub(super) letters: Vec<(u16, Vec<u64>)>,
 }
 
-/// Tells a shard that letters with these numbers are in their queues for good.
-pub(super) type TellShard<'a> = &'a dyn Fn(u16, Vec<u64>);
+/// The shards, as the journal needs them.
+pub(super) trait Shards {
+    /// Tells a shard that letters with these numbers are in their queues for good.
+    fn letters_kept(&self, shard: u16, numbers: Vec<u64>);
+
+    /// Wakes those that waited for the log.
+    fn go_on(&self);
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Submission {
@@ -55,10 +72,16 @@ struct Pending {
     bytes: usize,
     /// Bytes of those that were taken and are not written yet.
     writing_bytes: usize,
+    /// What both count towards `BEHIND_BYTES`.
+    weight: usize,
     /// Somebody waits for one of them.
     urgent: bool,
     /// Some were taken and are not durable yet.
     writing: bool,
+    /// How often in a row there was no room in the log.
+    full: u32,
+    /// Nothing can be written, and not for a moment only.
+    is_stuck: bool,
     stopping: bool,
     spare: Vec<Batch>,
 }
@@ -73,6 +96,10 @@ pub(super) struct Writing {
 pub(super) struct Journal {
     pending: Mutex<Pending>,
     submitted: Notify,
+    /// The log is so far behind that shards are to wait for it.
+    is_behind: AtomicBool,
+    /// Some shard waits.
+    is_awaited: AtomicBool,
     pub(super) writing: Mutex<Writing>,
 }
 
@@ -81,6 +108,8 @@ impl Journal {
         Self {
             pending: Mutex::default(),
             submitted: Notify::new(),
+            is_behind: AtomicBool::new(false),
+            is_awaited: AtomicBool::new(false),
             writing: Mutex::new(Writing { writer, taken: VecDeque::new() }),
         }
     }
@@ -97,23 +126,36 @@ impl Journal {
     }
 
     /// Takes over what is to be written and what waits for it.
-    pub(super) fn submit(&self, submission: Submission, tell: TellShard<'_>) {
+    pub(super) fn submit(&self, submission: Submission, shards: &dyn Shards) {
         let mut pending = self.pending.lock();
         if submission.batch.is_empty() && pending.submissions.is_empty() && !pending.writing {
             drop(pending);
-            submission.held.release(tell);
+            submission.held.release(shards);
             return;
         }
         let first = pending.submissions.is_empty();
         let was_urgent = pending.urgent;
         pending.bytes += submission.batch.length();
+        pending.weight += weight_of(&submission.batch);
         pending.urgent |= submission.batch.is_urgent() || !submission.held.is_empty();
         pending.submissions.push_back(submission);
-        let wake = first || pending.urgent && !was_urgent || pending.bytes >= LAZY_BYTES;
+        let wake = first || pending.urgent && !was_urgent || pending.is_enough();
+        self.is_behind.store(pending.is_behind(), Ordering::SeqCst);
         drop(pending);
         if wake {
             self.submitted.notify_one();
         }
+    }
+
+    /// Whether a shard is to wait until the log has caught up; the shards are told then.
+    #[inline]
+    pub(super) fn holds_back(&self) -> bool {
+        if !self.is_behind.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.is_awaited.store(true, Ordering::SeqCst);
+        // It may have caught up before the note was there to be seen.
+        self.is_behind.load(Ordering::SeqCst)
     }
 
     /// Waits until there is something to write, at most `timeout`. Batches nobody waits for get their short while. For the
@@ -144,21 +186,43 @@ impl Journal {
     /// Writes what is pending, group by group, and lets go what waited for it. Whether there was anything.
     ///
     /// After an error nothing of the group has gone out, and the next call tries it again.
-    pub(super) fn write(&self, tell: TellShard<'_>) -> Result<bool, CommitError> {
+    pub(super) fn write(&self, shards: &dyn Shards) -> Result<bool, CommitError> {
         let mut writing = self.writing.lock();
         // What an error left over comes first.
-        let mut any = self.write_taken(&mut writing, tell)?;
+        let mut any = self.write_taken(&mut writing, shards)?;
         self.take(&mut writing);
-        any |= self.write_taken(&mut writing, tell)?;
+        any |= self.write_taken(&mut writing, shards)?;
         self.finish();
         Ok(any)
     }
 
-    fn write_taken(&self, writing: &mut Writing, tell: TellShard<'_>) -> Result<bool, CommitError> {
+    /// Notes what became of a write.
+    fn note(&self, committed: &Result<usize, CommitError>, shards: &dyn Shards) {
+        let mut pending = self.pending.lock();
+        pending.full = if matches!(committed, Err(CommitError::Full)) { pending.full.saturating_add(1) } else { 0 };
+        let is_stuck = committed.is_err() && (pending.full == 0 || pending.full >= FULL_MAX);
+        if mem::replace(&mut pending.is_stuck, is_stuck) != is_stuck {
+            self.look_again(pending, shards);
+        }
+    }
+
+    /// Lets shards go on, or not, after the bytes on their way or the disk have changed.
+    fn look_again(&self, pending: MutexGuard<'_, Pending>, shards: &dyn Shards) {
+        let is_behind = pending.is_behind();
+        self.is_behind.store(is_behind, Ordering::SeqCst);
+        drop(pending);
+        if !is_behind && self.is_awaited.swap(false, Ordering::SeqCst) {
+            shards.go_on();
+        }
+    }
+
+    fn write_taken(&self, writing: &mut Writing, shards: &dyn Shards) -> Result<bool, CommitError> {
         let any = !writing.taken.is_empty();
         while !writing.taken.is_empty() {
-            for _ in 0..writing.commit()? {
-                self.release(writing, tell);
+            let committed = writing.commit();
+            self.note(&committed, shards);
+            for _ in 0..committed? {
+                self.release(writing, shards);
             }
         }
         Ok(any)
@@ -169,6 +233,7 @@ impl Journal {
         assert!(writing.taken.is_empty(), "what was taken before is written before more is taken");
         let mut pending = self.pending.lock();
         mem::swap(&mut writing.taken, &mut pending.submissions);
+        assert_eq!(pending.writing_bytes, 0, "all that was taken before is written");
         pending.writing_bytes = mem::take(&mut pending.bytes);
         pending.urgent = false;
         pending.writing = !writing.taken.is_empty();
@@ -177,14 +242,18 @@ impl Journal {
     /// All that was taken is durable, and nobody waits for it any more.
     pub(super) fn finish(&self) {
         let mut pending = self.pending.lock();
+        assert_eq!(pending.writing_bytes, 0, "all that was taken is written");
         pending.writing = false;
-        pending.writing_bytes = 0;
     }
 
     /// Lets go what waited for the first of the submissions, which is durable.
-    pub(super) fn release(&self, writing: &mut Writing, tell: TellShard<'_>) {
+    pub(super) fn release(&self, writing: &mut Writing, shards: &dyn Shards) {
         let submission = writing.taken.pop_front().expect("what is durable was taken, and is released once");
-        submission.held.release(tell);
+        let mut pending = self.pending.lock();
+        pending.writing_bytes -= submission.batch.length();
+        pending.weight -= weight_of(&submission.batch);
+        self.look_again(pending, shards);
+        submission.held.release(shards);
         self.recycle(submission.batch);
     }
 
@@ -225,7 +294,16 @@ impl Submission {
 impl Pending {
     fn is_due(&self) -> bool {
         // `writing` outside of `write` means that an error has left some over.
-        self.urgent || self.stopping || self.writing || self.bytes >= LAZY_BYTES
+        self.urgent || self.stopping || self.writing || self.is_enough()
+    }
+
+    /// There is enough to write although nobody waits for it.
+    fn is_enough(&self) -> bool {
+        self.bytes >= LAZY_BYTES || self.weight >= BEHIND_BYTES / 2
+    }
+
+    fn is_behind(&self) -> bool {
+        !self.is_stuck && self.weight >= BEHIND_BYTES
     }
 }
 
@@ -242,17 +320,19 @@ impl Held {
         }
     }
 
-    fn release(self, tell: TellShard<'_>) {
+    fn release(self, shards: &dyn Shards) {
         for (outbox, mut events) in self.events {
             outbox.push(&mut events);
         }
-        for (outbox, bytes) in self.credit {
-            outbox.return_publish_credit(bytes);
-        }
+        drop(self.credit);
         for (shard, numbers) in self.letters {
-            tell(shard, numbers);
+            shards.letters_kept(shard, numbers);
         }
     }
+}
+
+fn weight_of(batch: &Batch) -> usize {
+    batch.length() + batch.records() * RECORD_BYTES
 }
 
 /// How many of the first submissions are written at once.

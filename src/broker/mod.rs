@@ -37,6 +37,7 @@ mod tests;
 mod topology;
 mod vhost_defaults;
 
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -55,7 +56,7 @@ pub use authority::{
     AuthError, Authenticate, Authority, Authorize, Credentials, Eventually, Identity, Occasion, Question,
 };
 pub use metadata::{Existed, is_predeclared};
-pub use outbox::Outbox;
+pub use outbox::{CreditPool, Outbox};
 pub use registry::{Registered, Registry};
 pub use session::{Pending, Session, Verdict};
 pub use topology::{Topology, VhostTopology};
@@ -140,6 +141,8 @@ pub enum DefinitionError {
 struct ShardCell {
     mailbox: Mailbox<Envelope>,
     state: Mutex<Shard>,
+    /// Up to where records of queues can be read back. It does not wait behind the mailbox: what fills that waits for memory.
+    flushed: Mailbox<(QueueId, MessageIndex)>,
     /// Wakes the shard's own task: work is left, or an earlier alarm is set.
     wake: Notify,
     /// The shard's `held`, as of its last turn.
@@ -169,6 +172,8 @@ pub struct Broker {
     memory_ceiling: Arc<AtomicU64>,
     /// Bytes of publishes that open transactions hold.
     transaction_bytes: Arc<AtomicU64>,
+    /// What connections that publish share.
+    pub credit_pool: Arc<CreditPool>,
     replies: ReplyRegistry,
     connections: AtomicUsize,
     /// The connections that front ends have made known.
@@ -291,19 +296,25 @@ impl Broker {
         }
     }
 
-    /// When the shard is to be driven although nothing arrives.
+    /// When the shard is to be driven although nothing arrives. While it waits for the log it is woken when it may go on.
     #[must_use]
     pub fn shard_alarm(&self, shard: u16) -> Option<Timestamp> {
+        if self.journal.holds_back() {
+            return None;
+        }
         let alarm = self.shards.get(usize::from(shard))?.alarm.load(Ordering::Acquire);
         (alarm != u64::MAX).then_some(Timestamp(alarm))
     }
 
     /// Runs turns of a shard, unless somebody else does, until its mailbox is empty or the bound is reached; then the
-    /// shard's own task goes on.
+    /// shard's own task goes on. None while the log is too far behind: then the task goes on once it is not.
     pub fn drive(&self, shard: u16, now: Timestamp) {
         let cell = &self.shards[usize::from(shard)];
         let mut done = 0;
         for _ in 0..INLINE_TURNS {
+            if self.journal.holds_back() {
+                return;
+            }
             // Whoever holds the lock looks at the mailbox again after releasing it.
             let Some(mut state) = self.begin_turn(cell, now) else { return };
             while self.dispatch(shard, &mut state.output) {}
@@ -324,6 +335,9 @@ impl Broker {
         if state.inbox.is_empty() {
             cell.mailbox.take_all(&mut state.inbox);
         }
+        let mut flushed = VecDeque::new();
+        cell.flushed.take_all(&mut flushed);
+        state.flushed(&flushed);
         let topology = self.topology.load();
         state.turn(now, &topology);
         Some(state)
@@ -485,12 +499,12 @@ impl Broker {
     ///
     /// When the disk or the log is full it is tried again by the next call; nothing has gone out until it succeeds.
     pub fn write_log(&self) -> Result<bool, CommitError> {
-        self.journal.write(&|shard, letters| self.post(shard, Envelope::LettersKept(letters)))
+        self.journal.write(self)
     }
 
     /// Hands to the journal what is to be written, and what waits for it.
     fn submit(&self, submission: Submission) {
-        self.journal.submit(submission, &|shard, letters| self.post(shard, Envelope::LettersKept(letters)));
+        self.journal.submit(submission, self);
     }
 
     /// Whether `maintain_log` has something to do that others wait for.
@@ -516,9 +530,10 @@ impl Broker {
                 list.push((queue, MessageIndex(index)));
             }
         }
-        for (shard, list) in (0u16..).zip(flushed) {
+        for (cell, mut list) in self.shards.iter().zip(flushed) {
             if !list.is_empty() {
-                self.post(shard, Envelope::Flushed(list));
+                cell.flushed.push(&mut list);
+                cell.wake.notify_one();
             }
         }
         let stored = self.store_definitions_if_due(definitions_left)?;
@@ -586,6 +601,16 @@ impl Broker {
     /// Makes the waits for the log short.
     pub fn stop_log(&self) {
         self.journal.stop();
+    }
+}
+
+impl journal::Shards for Broker {
+    fn letters_kept(&self, shard: u16, numbers: Vec<u64>) {
+        self.post(shard, Envelope::LettersKept(numbers));
+    }
+
+    fn go_on(&self) {
+        self.shards.iter().for_each(|cell| cell.wake.notify_one());
     }
 }
 

@@ -8,6 +8,7 @@
 //! Only the connection's own task ever waits: for its socket, for this outbox, or for credit.
 
 use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -20,12 +21,64 @@ use crate::model::request::{Delivery, Event};
 /// Bytes of direct replies that may wait for a requester that does not read; more are dropped (they are at-most-once).
 const REPLIES_MAX: usize = 1024 * 1024;
 
+/// Bytes of credit that the connections which publish at the same time have together, unless they are so many that each has
+/// the least.
+const POOL_BYTES: i64 = 32 * 1024 * 1024;
+/// The least that each of them has, in bytes; none has more than its own.
+const SHARE_MIN: i64 = 64 * 1024;
+
+/// What connections that publish at the same time share.
+#[derive(Debug)]
+pub struct CreditPool {
+    /// Connections of which something published is not taken yet.
+    publishing: AtomicI64,
+    /// Bytes of publishes that each may have on the way.
+    share: AtomicI64,
+}
+
+impl Default for CreditPool {
+    fn default() -> Self {
+        Self { publishing: AtomicI64::new(0), share: AtomicI64::new(POOL_BYTES) }
+    }
+}
+
+impl CreditPool {
+    fn change(&self, by: i64) {
+        let publishing = self.publishing.fetch_add(by, Ordering::Relaxed) + by;
+        assert!(publishing >= 0, "who ends has begun");
+        // Of changes at the same time one may be forgotten until the next: it is a bound, not an account.
+        self.share.store((POOL_BYTES / publishing.max(1)).max(SHARE_MIN), Ordering::Relaxed);
+    }
+}
+
+/// Publish credit of a connection that is spent until this is dropped.
+#[derive(Debug)]
+pub(super) struct Spent {
+    outbox: Arc<Outbox>,
+    bytes: usize,
+}
+
+impl Spent {
+    pub(super) fn new(outbox: Arc<Outbox>, bytes: usize) -> Self {
+        Self { outbox, bytes }
+    }
+}
+
+impl Drop for Spent {
+    fn drop(&mut self) {
+        self.outbox.return_publish_credit(self.bytes);
+    }
+}
+
 #[derive(Debug)]
 pub struct Outbox {
     events: Mutex<Vec<Event>>,
     notify: Notify,
     /// Bytes the connection may publish before a shard has taken what it published; negative stops its reading.
     publish_credit: AtomicI64,
+    pool: Arc<CreditPool>,
+    /// The connection was told that it has no credit to publish.
+    is_held_back: AtomicBool,
     /// Bytes of deliveries the connection can take before it has sent some; may go below zero by one message a shard.
     delivery_credit: AtomicI64,
     /// What both were at first, and never exceed.
@@ -45,11 +98,19 @@ impl Outbox {
             events: Mutex::default(),
             notify: Notify::new(),
             publish_credit: AtomicI64::new(given[0]),
+            pool: Arc::default(),
+            is_held_back: AtomicBool::new(false),
             delivery_credit: AtomicI64::new(given[1]),
             given,
             starved: AtomicBool::new(false),
             replies: AtomicUsize::new(0),
         }
+    }
+
+    /// The same with a share of what all who publish have together.
+    #[must_use]
+    pub fn sharing(self, pool: &Arc<CreditPool>) -> Self {
+        Self { pool: Arc::clone(pool), ..self }
     }
 
     /// Adds a batch and wakes the connection, once.
@@ -106,21 +167,42 @@ impl Outbox {
         (self.publish_credit.load(Ordering::SeqCst), self.delivery_credit.load(Ordering::SeqCst))
     }
 
-    /// Whether the connection may publish more, having published `gathered` bytes that are not spent yet.
+    /// Whether the connection may publish more, having published `gathered` bytes that are not spent yet. After a refusal
+    /// it is woken when credit returns.
     #[must_use]
     pub(super) fn has_publish_credit(&self, gathered: usize) -> bool {
-        self.publish_credit.load(Ordering::Acquire) > signed(gathered)
+        if self.publish_credit_left(gathered) > 0 {
+            return true;
+        }
+        self.is_held_back.store(true, Ordering::SeqCst);
+        // Credit may have returned before the note was there to be seen.
+        self.publish_credit_left(gathered) > 0
+    }
+
+    /// Bytes of credit to publish, `gathered` bytes being not spent yet.
+    pub(super) fn publish_credit_left(&self, gathered: usize) -> i64 {
+        let gathered = signed(gathered);
+        let share = self.pool.share.load(Ordering::Relaxed).min(self.given[0]);
+        let spent = self.given[0] - self.publish_credit.load(Ordering::SeqCst);
+        share.saturating_sub(spent).saturating_sub(gathered)
     }
 
     pub(super) fn spend_publish_credit(&self, bytes: usize) {
-        self.publish_credit.fetch_sub(signed(bytes), Ordering::AcqRel);
+        let bytes = signed(bytes);
+        let before = self.publish_credit.fetch_sub(bytes, Ordering::SeqCst);
+        if before == self.given[0] && bytes > 0 {
+            self.pool.change(1);
+        }
     }
 
     pub(super) fn return_publish_credit(&self, bytes: usize) {
         let bytes = signed(bytes);
-        let before = self.publish_credit.fetch_add(bytes, Ordering::AcqRel);
-        assert!(bytes <= self.given[0] - before, "no more publish credit comes back than was spent");
-        if before <= 0 && before + bytes > 0 {
+        let credit = self.publish_credit.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        assert!(credit <= self.given[0], "only credit that was spent returns");
+        if credit == self.given[0] && bytes > 0 {
+            self.pool.change(-1);
+        }
+        if self.is_held_back.load(Ordering::SeqCst) && self.is_held_back.swap(false, Ordering::SeqCst) {
             self.notify.notify_one();
         }
     }

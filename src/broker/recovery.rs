@@ -138,6 +138,7 @@ impl Broker {
             loads: Loads::default(),
             memory_ceiling: ceiling,
             transaction_bytes: Arc::default(),
+            credit_pool: Arc::default(),
             replies: ReplyRegistry::default(),
             connections: AtomicUsize::new(0),
             registry: Registry::default(),
@@ -255,6 +256,7 @@ impl ShardCell {
         Self {
             mailbox: Mailbox::default(),
             state: Mutex::new(shard),
+            flushed: Mailbox::default(),
             wake: Notify::new(),
             held: AtomicU64::new(0),
             alarm: AtomicU64::new(u64::MAX),

@@ -34,7 +34,7 @@ impl Registered {
     /// Whether the connection is kept from publishing more for a moment: shards have not taken what it published.
     #[must_use]
     pub fn waits_for_credit(&self) -> bool {
-        !self.outbox.has_publish_credit(0)
+        self.outbox.publish_credit_left(0) <= 0
     }
 
     /// Has the connection closed with 320 and this text.

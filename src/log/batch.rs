@@ -112,6 +112,12 @@ impl Batch {
         self.record_bytes() + self.table.len()
     }
 
+    /// How many records it has.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        self.table.len() / TABLE_ENTRY
+    }
+
     /// Bytes of its records.
     pub(crate) fn record_bytes(&self) -> usize {
         self.bytes.len() + self.sliced

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::batch::Range;
-use super::entry::{self, Header, LogId, RecordKind};
+use super::entry::{Head, Header, LogId, RecordKind};
 use super::index::Survivors;
 use super::segment::{self, Fate, Footer, Identity, Layout, Lying, Reading, SegmentWriter, Written, put_entry};
 use super::state::{Appended, Full, Shared};
@@ -205,7 +207,7 @@ fn survivors(shared: &Shared, touched: &[(LogId, u64)]) -> IdMap<LogId, Survivor
 fn lose(shared: &Shared, gathered: &Gathered) {
     let mut found: BTreeMap<LogId, Vec<u64>> = BTreeMap::new();
     for entry in &gathered.entries {
-        found.entry(entry.log).or_default().push(entry.index);
+        found.entry(entry.head.log).or_default().push(entry.head.index);
     }
     for (log, alive) in &gathered.survivors {
         let found = found.get(log).map(Vec::as_slice).unwrap_or_default();
@@ -217,20 +219,28 @@ fn lose(shared: &Shared, gathered: &Gathered) {
     }
 }
 
-/// Live entries of a WAL file, copied.
+/// Live entries of a WAL file, with copies of their payloads.
 #[derive(Debug, Default)]
 struct Gathered {
     survivors: IdMap<LogId, Survivors>,
     blocks: Vec<Vec<u8>>,
     entries: Vec<GatheredEntry>,
+    /// The payload taken last, and where its copy is: a message for many queues is there once, as in the file.
+    last: Option<(Bytes, Copied)>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct GatheredEntry {
-    log: LogId,
-    index: u64,
+    head: Head,
+    payload: Copied,
+}
+
+/// Where a payload was copied to.
+#[derive(Clone, Copy, Debug)]
+struct Copied {
     block: u32,
     offset: u32,
+    length: u32,
 }
 
 impl Gathered {
@@ -245,32 +255,42 @@ impl Gathered {
         places
     }
 
-    fn take(&mut self, header: &Header, payload: &[u8]) {
-        let head = &header.head;
+    fn take(&mut self, header: &Header, payload: &Bytes) {
+        let head = header.head;
         let is_entry = matches!(header.kind, RecordKind::Entry | RecordKind::Again);
         if !is_entry || !self.survivors.get(&head.log).is_some_and(|alive| alive.contains(head.index)) {
             return;
         }
-        let length = entry::HEADER_LENGTH + payload.len();
-        let has_room = self.blocks.last().is_some_and(|block| block.capacity() - block.len() >= length);
+        // The bytes of the last one are still there, so the same place is the same payload.
+        let is_last = |last: &Bytes| last.as_ptr() == payload.as_ptr() && last.len() == payload.len();
+        let payload = match &self.last {
+            Some((last, copied)) if is_last(last) => *copied,
+            _ => self.copy(payload),
+        };
+        self.entries.push(GatheredEntry { head, payload });
+    }
+
+    fn copy(&mut self, payload: &Bytes) -> Copied {
+        let has_room = self.blocks.last().is_some_and(|block| block.capacity() - block.len() >= payload.len());
         if !has_room {
-            self.blocks.push(Vec::with_capacity(length.max(BLOCK)));
+            self.blocks.push(Vec::with_capacity(payload.len().max(BLOCK)));
         }
         let number = self.blocks.len() - 1;
         let block = &mut self.blocks[number];
-        let (log, index) = (head.log, head.index);
-        self.entries.push(GatheredEntry {
-            log,
-            index,
+        let copied = Copied {
             block: narrow(number, "a WAL file has up to 1 GiB, or one batch"),
-            offset: narrow(block.len(), "a block has room for 1 MiB, or one record"),
-        });
-        put_entry(block, head, payload);
+            offset: narrow(block.len(), "a block has room for 1 MiB, or one payload"),
+            length: narrow(payload.len(), "a record is shorter than 4 GiB"),
+        };
+        block.extend_from_slice(payload);
+        self.last = Some((payload.clone(), copied));
+        copied
     }
 
     fn sort(&mut self) {
-        self.entries.sort_by_key(|entry| (entry.log, entry.index));
-        self.entries.dedup_by_key(|entry| (entry.log, entry.index));
+        self.last = None;
+        self.entries.sort_by_key(|entry| (entry.head.log, entry.head.index));
+        self.entries.dedup_by_key(|entry| (entry.head.log, entry.head.index));
     }
 
     /// Writes the entries, and what stays in the WAL file, by log and index.
@@ -278,15 +298,18 @@ impl Gathered {
         let staying = layout.staying.into_iter();
         let mut staying =
             staying.flat_map(|(log, chunks)| chunks.into_iter().map(move |chunk| (log, chunk))).peekable();
-        for entry in &self.entries {
+        let mut record = Vec::new();
+        for GatheredEntry { head, payload } in &self.entries {
             while let Some((log, chunk)) =
-                staying.next_if(|(log, chunk)| (*log, chunk.place.first) < (entry.log, entry.index))
+                staying.next_if(|(log, chunk)| (*log, chunk.place.first) < (head.log, head.index))
             {
                 writer.refer(log, chunk)?;
             }
-            let record = &self.blocks[entry.block as usize][entry.offset as usize..];
-            let header = entry::read_header(record).expect("it was written here when it was gathered");
-            writer.push(&header.head, &record[..header.length])?;
+            let from = payload.offset as usize;
+            let payload = &self.blocks[payload.block as usize][from..from + payload.length as usize];
+            record.clear();
+            put_entry(&mut record, head, payload);
+            writer.push(head, &record)?;
         }
         for (log, chunk) in staying {
             writer.refer(log, chunk)?;

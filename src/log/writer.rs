@@ -8,6 +8,8 @@ use super::state::{Appended, Shared};
 use super::wal::{self, BatchPlace, WalWriter};
 use super::{CommitError, LogError, SyncMode};
 
+/// Records in a file, about: what they say takes memory until the file is flushed, however small they are.
+const RECORDS_MAX: usize = 64 * 1024;
 /// Runs of entries remembered of a file, at most.
 const APPENDED_MAX: usize = 32 * 1024;
 
@@ -19,6 +21,8 @@ pub struct Writer {
     /// Where the first batch of a file goes.
     begin: u64,
     is_unsynced: bool,
+    /// Records in the file.
+    records: usize,
     /// What is in the file; none when that is too much to remember.
     appended: Option<Vec<Appended>>,
     /// A write or sync failed: nothing is known about the file any more.
@@ -28,7 +32,7 @@ pub struct Writer {
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, wal: WalWriter) -> Self {
         let begin = wal.offset();
-        Self { shared, wal, begin, is_unsynced: false, appended: Some(Vec::new()), has_failed: false }
+        Self { shared, wal, begin, is_unsynced: false, records: 0, appended: Some(Vec::new()), has_failed: false }
     }
 
     /// Writes batches, all or none, and in [`SyncMode::Always`] makes them durable. Their changes are known to readers
@@ -40,7 +44,9 @@ impl Writer {
             return Ok(());
         }
         let is_begun = self.wal.offset() > self.begin;
-        if !self.wal.fits(bytes) || (is_begun && self.shared.state.lock().wal.is_sealed()) {
+        let records: usize = batches.iter().map(|batch| batch.records()).sum();
+        let is_full = self.records + records > RECORDS_MAX;
+        if !self.wal.fits(bytes) || (is_begun && (is_full || self.shared.state.lock().wal.is_sealed())) {
             self.roll()?;
         }
         let place = self.wal.place();
@@ -49,6 +55,7 @@ impl Writer {
             return Err(error);
         }
         self.is_unsynced = true;
+        self.records += records;
         self.note_appended(place, batches);
         if self.shared.options.sync == SyncMode::Always {
             self.sync()?;
@@ -98,6 +105,7 @@ impl Writer {
         let full = self.wal.roll(next);
         let touched = std::mem::take(&mut state.index.touched);
         state.wal.push_full(full, touched, self.appended.replace(Vec::new()));
+        self.records = 0;
         Ok(())
     }
 

@@ -114,7 +114,8 @@ pub(super) async fn serve(
         tracing::error!("no random numbers from the system: connection refused");
         return;
     };
-    let outbox = Arc::new(Outbox::new(shared.publish_credit, shared.delivery_credit));
+    let outbox =
+        Arc::new(Outbox::new(shared.publish_credit, shared.delivery_credit).sharing(&shared.broker.credit_pool));
     let (peer, own) = (link.peer, link.local);
     let facts = ConnectionFacts {
         name: format!("{peer} -> {own}").into(),

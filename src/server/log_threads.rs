@@ -91,7 +91,8 @@ fn maintain(shared: &Arc<Shared>, reserve: u64) -> Result<(), LogError> {
     if full {
         shared.alarms.set(Cause::LogFull, true, &shared.broker);
     }
-    while !shared.stopping.load(Ordering::Acquire) {
+    // The one who writes needs it to the last.
+    while !shared.written.load(Ordering::Acquire) {
         match shared.broker.maintain_log() {
             Ok(worked) => {
                 // What a start used of it comes first.

@@ -108,6 +108,8 @@ struct Shared {
     delivery_credit: u64,
     /// The log's threads are to end.
     stopping: AtomicBool,
+    /// Nothing more is written to the log.
+    written: AtomicBool,
     disk: Arc<Disk>,
     /// The start found the disk full.
     has_spent_reserve: bool,
@@ -158,6 +160,7 @@ fn open(config: &Config, clock: Clock) -> Result<Arc<Shared>, ServerError> {
         publish_credit: config.memory.connection_publish_credit,
         delivery_credit: config.memory.connection_delivery_credit,
         stopping: AtomicBool::new(false),
+        written: AtomicBool::new(false),
         stalled_readers: AtomicUsize::new(0),
         has_spent_reserve,
         disk,
@@ -267,6 +270,7 @@ async fn serve(loaded: &Loaded, logging: &Arc<Logging>) -> Result<(), ServerErro
     shared.stopping.store(true, Ordering::Release);
     shared.broker.stop_log();
     let written = writer.await;
+    shared.written.store(true, Ordering::Release);
     if let Ok(error) = failure.try_recv() {
         return Err(ServerError::Log { path: path.clone(), error });
     }

@@ -18,6 +18,8 @@ use super::alarms::Cause;
 const WAIT: Duration = Duration::from_secs(1);
 /// How long a write that found no room is left alone.
 const RETRY: Duration = Duration::from_millis(100);
+/// How long a broker that stops waits for room. What is not written then was promised to nobody.
+const GIVE_UP: Duration = Duration::from_secs(10);
 /// How long the other thread is given to make room in the WAL.
 const ROOM: Duration = Duration::from_millis(1);
 
@@ -36,6 +38,8 @@ pub(super) fn shortage(error: &std::io::Error) -> &'static str {
 pub(super) async fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogError> {
     let mut synced = Instant::now();
     let mut full = false;
+    let mut stopping = None;
+    let mut is_missing = false;
     loop {
         let timeout = match mode {
             SyncMode::Interval(interval) => interval.min(WAIT),
@@ -43,7 +47,16 @@ pub(super) async fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogE
         };
         shared.broker.wait_for_log(timeout).await;
         let begun = Instant::now();
-        match shared.broker.write_log() {
+        if shared.stopping.load(Ordering::Acquire) {
+            let since = *stopping.get_or_insert(begun);
+            if begun - since > GIVE_UP && is_missing {
+                tracing::error!("stopping although not all could be written: what is missing was not confirmed");
+                return Ok(());
+            }
+        }
+        let written = shared.broker.write_log();
+        is_missing = written.is_err();
+        match written {
             Ok(wrote) => {
                 if wrote {
                     let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -61,7 +74,7 @@ pub(super) async fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogE
                     // Those that the batch has let go are first.
                     tokio::task::yield_now().await;
                 }
-                if !wrote && shared.stopping.load(Ordering::Acquire) {
+                if !wrote && stopping.is_some() {
                     return shared.broker.sync_log();
                 }
             }

@@ -131,6 +131,31 @@ fn transactions_hold_publishes_and_acks() {
 }
 
 #[test]
+fn a_large_transaction_is_committed_to_the_last_message() {
+    let mut client = broker().connect();
+    client.open_channel(2);
+    let name = client.exclusive_queue(2, &none());
+    client.call(1, &tx::select());
+    // Some more than the shards are given at once.
+    let body = vec![0x55; 10_000];
+    (0..333).for_each(|_| client.publish(1, "", &name, &body));
+    client.call(1, &tx::commit());
+    assert_eq!(client.message_count(2, &name), 333);
+}
+
+#[test]
+fn what_follows_a_declaration_in_the_same_read_is_not_forgotten() {
+    let mut client = broker().connect();
+    let name = client.exclusive_queue(1, &none());
+    client.call(1, &confirm::select(0));
+    let other = format!("{name}-too");
+    let mut bytes = queue::declare(&other, queue::EXCLUSIVE | queue::NOWAIT, &none()).frame(1);
+    bytes.extend(client.message_bytes(1, &basic::publish("", &name, 0), &Properties::default(), b"behind it"));
+    client.send_bytes(&bytes);
+    client.expect_acks(1, 1, 1);
+}
+
+#[test]
 fn a_rejected_publish_fails_its_transaction() {
     let mut client = broker().connect();
     let full = table([("x-max-length", 0.into()), ("x-overflow", "reject-publish".into())]);

@@ -209,7 +209,7 @@ impl Session {
     /// through the outbox.
     pub fn submit(&mut self, requests: &mut Vec<Request>, events: &mut Vec<Event>, now: Timestamp) {
         self.gather(requests, events, now);
-        if self.has_gathered {
+        if std::mem::take(&mut self.has_gathered) {
             self.flush(now);
         }
     }
@@ -531,9 +531,8 @@ impl Session {
         self.gathered = 0;
     }
 
-    /// Pushes what was gathered and lets the shards work on it.
+    /// Pushes what was gathered and lets the shards work on it. What is gathered later is still to be flushed.
     fn flush(&mut self, now: Timestamp) {
-        self.has_gathered = false;
         self.run.flush();
         let busy: Vec<u16> =
             (0u16..).zip(&self.batches).filter(|(_, (batch, _))| !batch.is_empty()).map(|(shard, _)| shard).collect();

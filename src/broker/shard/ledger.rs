@@ -1,5 +1,6 @@
 //! What the log has to know of a queue, what waits for that, and what the queue can leave to the log.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -213,7 +214,7 @@ impl Shard {
 
     /// Entries of queues can be read back. Queues that nobody reads have the less in memory: what comes is not what leaves
     /// next.
-    pub(super) fn flushed(&mut self, through: &[(QueueId, MessageIndex)]) {
+    pub(in crate::broker) fn flushed(&mut self, through: &VecDeque<(QueueId, MessageIndex)>) {
         let unread = self.memory_budget / UNREAD_SHARE;
         for (queue, index) in through {
             let Some(owned) = self.queues.get_mut(queue) else { continue };

@@ -35,7 +35,7 @@ use super::envelope::{AskKind, Envelope, LoadRequest, Replayed};
 use super::events::Notice;
 use super::journal::Submission;
 use super::link::{Link, LinkGate};
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Spent};
 use super::topology::Topology;
 use history::History;
 use letters::Letters;
@@ -44,6 +44,10 @@ use letters::Letters;
 const TURN_MAX: usize = 16 * 1024;
 /// Bytes for the log after which a turn ends, so that no batch takes long to write.
 const TURN_LOG_BYTES: usize = 1024 * 1024;
+
+/// Shards that credit follows letters through. Letters of letters come back to a shard seldom, and what others send there
+/// meanwhile is not to keep credit away for ever.
+const PASSED_MAX: u8 = 8;
 
 struct OwnedQueue {
     definition: Arc<Queue>,
@@ -124,7 +128,6 @@ pub(super) struct TurnOutput {
 /// See the module's documentation.
 pub(super) struct Shard {
     index: u16,
-    shards: u16,
     pub(super) inbox: VecDeque<Envelope>,
     /// What the shard made itself of what it handled, and what a turn left unfinished. It comes before the inbox: so
     /// no more of it is there than one envelope makes, and publish credit returns when what it paid for is done.
@@ -158,6 +161,9 @@ pub(super) struct Shard {
     last_logged: Option<(Message, Option<Arc<DeathHistory>>)>,
     /// The last turn ended early, so that publishes of it may wait for the log.
     cut_short: bool,
+    /// Other shards that got messages from here since credit last followed these, and whether there are any.
+    sent: Vec<bool>,
+    has_sent: bool,
     settled: Vec<IndexRange>,
     ranges: Vec<Range>,
     effects: Vec<Effect>,
@@ -173,7 +179,6 @@ impl Shard {
     pub(super) fn new(index: u16, shards: u16, memory_budget: u64, memory_ceiling: &Arc<AtomicU64>) -> Self {
         Self {
             index,
-            shards,
             inbox: VecDeque::new(),
             unfinished: VecDeque::new(),
             output: TurnOutput { remote: (0..shards).map(|_| Vec::new()).collect(), ..TurnOutput::default() },
@@ -193,6 +198,8 @@ impl Shard {
             batch: Batch::default(),
             last_logged: None,
             cut_short: false,
+            sent: vec![false; usize::from(shards)],
+            has_sent: false,
             settled: Vec::new(),
             ranges: Vec::new(),
             effects: Vec::new(),
@@ -277,14 +284,8 @@ impl Shard {
             Envelope::Attach { connection, outbox, record } => {
                 self.links.insert(connection, Link::new(outbox, record));
             }
-            Envelope::Taken { outbox, bytes } => {
-                // What is on its way to the log takes memory until it is there.
-                if self.batch.is_empty() && !self.cut_short {
-                    outbox.return_publish_credit(bytes);
-                } else {
-                    self.output.submission.held.credit.push((outbox, bytes));
-                }
-            }
+            Envelope::Taken { outbox, bytes } => self.taken(Spent::new(outbox, bytes)),
+            Envelope::Followed { spent, passed } => self.follow(spent, passed),
             Envelope::Limit { connection, channel, limit } => {
                 if let Some(link) = self.links.get_mut(&connection) {
                     link.set_limit(channel, limit);
@@ -312,7 +313,6 @@ impl Shard {
             Envelope::LettersKept(numbers) => {
                 numbers.into_iter().for_each(|number| self.letter_kept(number, now, topology));
             }
-            Envelope::Flushed(through) => self.flushed(&through),
             Envelope::Configure(queue) => self.configure(queue, now, topology),
             Envelope::ListConsumers { queues, outbox } => self.list_consumers(&queues, outbox),
             Envelope::Remember { vhost, exchange, publish, length } => {
@@ -344,6 +344,27 @@ impl Shard {
         self.tell(connection, Event::Internal(Internal::ShardDown));
         self.hand_out();
         self.links.remove(&connection);
+    }
+
+    /// What this credit paid for is done here. It returns once that is in the log, since what is on its way there takes
+    /// memory; and done in the shards that got letters of it.
+    fn taken(&mut self, spent: Spent) {
+        if self.has_sent || !self.batch.is_empty() || self.cut_short {
+            self.follow(Arc::new(spent), 0);
+        }
+    }
+
+    fn follow(&mut self, spent: Arc<Spent>, passed: u8) {
+        if mem::take(&mut self.has_sent) {
+            for (sent, remote) in self.sent.iter_mut().zip(&mut self.output.remote) {
+                if mem::take(sent) && passed < PASSED_MAX {
+                    remote.push(Envelope::Followed { spent: Arc::clone(&spent), passed: passed + 1 });
+                }
+            }
+        }
+        if !self.batch.is_empty() || self.cut_short {
+            self.output.submission.held.credit.push(spent);
+        }
     }
 
     /// Ends a consumer, whichever queue it is on; whether there was one.

@@ -120,7 +120,7 @@ impl<'b> Node<'b> {
         let writing =
             self.writing.get_or_insert_with(|| Writing { state: journal.writing.lock(), durable: 0, has_taken: false });
         if writing.durable > 0 {
-            journal.release(&mut writing.state, &|shard, letters| broker.post(shard, Envelope::LettersKept(letters)));
+            journal.release(&mut writing.state, &**broker);
             writing.durable -= 1;
         } else if !writing.state.taken.is_empty() {
             let committed = writing.state.commit();
