@@ -113,7 +113,10 @@ fn responses(route: &Route, endpoint: &Endpoint) -> Value {
     };
     match (endpoint.method, route.path) {
         ("GET", "/api" | "/mgmt") => put("301", "Elsewhere", None),
-        ("GET", "/" | "/api/index.html") => put("200", "A page", Some(json!({"text/html": {}}))),
+        ("GET", "/" | "/api/index.html" | "/cli" | "/cli/index.html") => {
+            put("200", "A page", Some(json!({"text/html": {}})))
+        }
+        ("GET", "/cli/rabbitmqadmin") => put("200", "A program", Some(json!({"application/octet-stream": {}}))),
         ("GET", "/metrics" | "/metrics/{kind}") => put("200", "Metrics", Some(json!({"text/plain": {}}))),
         ("GET", _) => put("200", "What was asked for", Some(json_body(json!({})))),
         ("PUT", _) => {
@@ -140,6 +143,7 @@ fn responses(route: &Route, endpoint: &Endpoint) -> Value {
     put("405", "The address does not know the method", None);
     put("406", "Nothing that the caller takes", None);
     put("412", "Protected from deletion", Some(error));
+    put("415", "A form, where definitions are imported", None);
     put("503", "The broker cannot answer truthfully now, or a check failed", Some(json_body(json!({}))));
     Value::Object(responses)
 }

@@ -189,8 +189,9 @@ pub(crate) async fn post(call: Call) -> Result<Answer, Failure> {
     let mut arguments = request.arguments;
     arguments.0.sort_by(|(a, _), (b, _)| a.cmp(b));
     let binding = Binding { source: request.source, destination: request.destination, key: request.key, arguments };
-    // Encoded already.
-    let key = properties_key(&binding);
+    // It is encoded already, and once more here, as RabbitMQ does: clients take what they decode for the properties key.
+    let properties_key = properties_key(&binding);
+    let key = utf8_percent_encode(&properties_key, SEGMENT);
     let destination = utf8_percent_encode(call.name(3), SEGMENT);
     Ok(Answer::status(StatusCode::CREATED).header(LOCATION, &format!("{destination}/{key}")))
 }
