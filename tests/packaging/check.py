@@ -321,7 +321,7 @@ def check_other_commands(container):
 def check_container(chroot, binary, log):
     with open(os.path.join(REPOSITORY, "packaging/docker/Dockerfile"), encoding="utf-8") as file:
         text = file.read()
-    image = dockerfile.build(text, REPOSITORY, chroot, {("build", "/src/target/release/warren"): binary})
+    image = dockerfile.build(text, REPOSITORY, chroot, {("build", "/src/target/dist/warren"): binary})
     check_image(image)
     container = Container(chroot, image, log)
     for check in (check_default_user, check_guest_and_file, check_other_user, check_refusals, check_rabbitmqs_files,
