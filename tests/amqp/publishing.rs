@@ -148,7 +148,7 @@ fn what_follows_a_declaration_in_the_same_read_is_not_forgotten() {
     let mut client = broker().connect();
     let name = client.exclusive_queue(1, &none());
     client.call(1, &confirm::select(0));
-    let other = format!("{name}-too");
+    let other = name.replace("amq.gen", "too");
     let mut bytes = queue::declare(&other, queue::EXCLUSIVE | queue::NOWAIT, &none()).frame(1);
     bytes.extend(client.message_bytes(1, &basic::publish("", &name, 0), &Properties::default(), b"behind it"));
     client.send_bytes(&bytes);
