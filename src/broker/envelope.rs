@@ -43,6 +43,8 @@ pub(super) enum Envelope {
         outbox: Arc<Outbox>,
         record: Arc<ConnectionRecord>,
     },
+    /// What another shard made of what it handled; it waits with what this shard made itself.
+    FromShard(Vec<Self>),
     /// The end of a session's batch: its publishes of this many bytes are taken.
     Taken {
         outbox: Arc<Outbox>,

@@ -402,7 +402,7 @@ impl Broker {
         }
         let remote = (0..).zip(&mut output.remote).find(|(_, envelopes)| !envelopes.is_empty());
         if let Some((target, envelopes)) = remote {
-            self.post_all(target, envelopes);
+            self.post(target, Envelope::FromShard(mem::take(envelopes)));
             return true;
         }
         if !output.submission.is_empty() {
@@ -446,12 +446,8 @@ impl Broker {
 
     /// Leaves something for a shard's own task.
     fn post(&self, shard: u16, envelope: Envelope) {
-        self.post_all(shard, &mut vec![envelope]);
-    }
-
-    fn post_all(&self, shard: u16, envelopes: &mut Vec<Envelope>) {
         if let Some(cell) = self.shards.get(usize::from(shard)) {
-            cell.mailbox.push(envelopes);
+            cell.mailbox.push(&mut vec![envelope]);
             cell.wake.notify_one();
         }
     }

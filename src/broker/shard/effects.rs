@@ -86,7 +86,7 @@ impl Shard {
     /// Puts a message the broker itself publishes on its way.
     pub(super) fn forward(&mut self, shard: u16, envelope: Envelope) {
         if shard == self.index {
-            self.unfinished.push_back(envelope);
+            self.own.push_back(envelope);
         } else {
             self.sent[usize::from(shard)] = true;
             self.has_sent = true;

@@ -49,6 +49,9 @@ const TURN_LOG_BYTES: usize = 1024 * 1024;
 /// meanwhile is not to keep credit away for ever.
 const PASSED_MAX: u8 = 8;
 
+/// Envelopes that the shard made itself and has not handled above which nothing more expires.
+const OWN_MAX: usize = 4096;
+
 struct OwnedQueue {
     definition: Arc<Queue>,
     machine: Fifo,
@@ -129,9 +132,11 @@ pub(super) struct TurnOutput {
 pub(super) struct Shard {
     index: u16,
     pub(super) inbox: VecDeque<Envelope>,
-    /// What the shard made itself of what it handled, and what a turn left unfinished. It comes before the inbox: so
-    /// no more of it is there than one envelope makes, and publish credit returns when what it paid for is done.
+    /// What a turn left in the middle. It comes before everything else.
     unfinished: VecDeque<Envelope>,
+    /// What this shard and others made of what they handled, dead letters above all, and credit that returns after it. It
+    /// shares turns with the inbox: however many letters one command makes, others wait for a part of a turn.
+    own: VecDeque<Envelope>,
     pub(super) output: TurnOutput,
     queues: IdMap<QueueId, OwnedQueue>,
     links: IdMap<ConnectionId, Link>,
@@ -181,6 +186,7 @@ impl Shard {
             index,
             inbox: VecDeque::new(),
             unfinished: VecDeque::new(),
+            own: VecDeque::new(),
             output: TurnOutput { remote: (0..shards).map(|_| Vec::new()).collect(), ..TurnOutput::default() },
             queues: IdMap::default(),
             links: IdMap::default(),
@@ -216,7 +222,7 @@ impl Shard {
         self.work = 0;
         self.expire(now, topology);
         while !self.has_done_enough() {
-            let Some(envelope) = self.unfinished.pop_front().or_else(|| self.inbox.pop_front()) else { break };
+            let Some(envelope) = self.next() else { break };
             self.work += 1;
             self.handle(envelope, now, topology);
             // Empty unless some channel has a limit of its own.
@@ -233,6 +239,19 @@ impl Shard {
         mem::swap(&mut self.output.submission.batch, &mut self.batch);
     }
 
+    /// What is handled next: first half a turn of what the shard made itself, then what came.
+    fn next(&mut self) -> Option<Envelope> {
+        if let Some(unfinished) = self.unfinished.pop_front() {
+            return Some(unfinished);
+        }
+        let is_their_turn = self.work >= TURN_MAX / 2 || self.batch.length() > TURN_LOG_BYTES / 2;
+        if is_their_turn {
+            self.inbox.pop_front().or_else(|| self.own.pop_front())
+        } else {
+            self.own.pop_front().or_else(|| self.inbox.pop_front())
+        }
+    }
+
     /// How much the last turn did: envelopes, and messages that they made of one.
     pub(super) fn work_of_turn(&self) -> usize {
         self.work
@@ -240,7 +259,7 @@ impl Shard {
 
     /// Whether the last turn left something to do.
     pub(super) fn has_work(&self) -> bool {
-        !self.unfinished.is_empty() || !self.inbox.is_empty()
+        !self.unfinished.is_empty() || !self.own.is_empty() || !self.inbox.is_empty()
     }
 
     /// Whether the rest is for the next turn.
@@ -261,7 +280,7 @@ impl Shard {
     /// Envelopes that the shard made itself, or left unfinished.
     #[cfg(test)]
     pub(super) fn left_over(&self) -> usize {
-        self.unfinished.len()
+        self.unfinished.len() + self.own.len()
     }
 
     /// Whether dead letters are on their way that somebody in this shard waits for.
@@ -284,6 +303,7 @@ impl Shard {
             Envelope::Attach { connection, outbox, record } => {
                 self.links.insert(connection, Link::new(outbox, record));
             }
+            Envelope::FromShard(envelopes) => self.own.extend(envelopes),
             Envelope::Taken { outbox, bytes } => self.taken(Spent::new(outbox, bytes)),
             Envelope::Followed { spent, passed } => self.follow(spent, passed),
             Envelope::Limit { connection, channel, limit } => {
@@ -349,7 +369,10 @@ impl Shard {
     /// What this credit paid for is done here. It returns once that is in the log, since what is on its way there takes
     /// memory; and done in the shards that got letters of it.
     fn taken(&mut self, spent: Spent) {
-        if self.has_sent || !self.batch.is_empty() || self.cut_short {
+        if !self.own.is_empty() {
+            // Behind what came of it.
+            self.own.push_back(Envelope::Followed { spent: Arc::new(spent), passed: 0 });
+        } else if self.has_sent || !self.batch.is_empty() || self.cut_short {
             self.follow(Arc::new(spent), 0);
         }
     }
@@ -440,7 +463,8 @@ impl Shard {
 
     fn expire(&mut self, now: Timestamp, topology: &Topology) {
         while let Some((at, queue)) = self.alarms.first().copied().filter(|(at, _)| *at <= now) {
-            if self.has_done_enough() {
+            // What expires waits in its queue rather than on the way to others.
+            if self.has_done_enough() || self.own.len() >= OWN_MAX {
                 return;
             }
             self.work += 1;
