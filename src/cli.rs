@@ -294,13 +294,7 @@ pub fn run_config(command: ConfigCommand, environment: Vec<(String, String)>, lo
 
 fn check(files: Vec<PathBuf>, environment: Vec<(String, String)>, look: Look) -> ExitCode {
     let mut files = files.into_iter();
-    let sources = Sources {
-        file: files.next(),
-        further_files: files.collect(),
-        environment,
-        flags: Vec::new(),
-        ..Sources::default()
-    };
+    let sources = Sources { file: files.next(), further_files: files.collect(), environment, flags: Vec::new() };
     let checked = Config::load(&sources).and_then(|loaded| match look(&loaded) {
         errors if errors.is_empty() => Ok(loaded),
         errors => Err(errors),

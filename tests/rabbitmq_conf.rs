@@ -723,6 +723,66 @@ fn start(directory: &Directory, conf: &str) -> Running {
 }
 
 #[test]
+fn what_was_said_at_the_start_is_not_said_at_each_reload() {
+    let directory = Directory::new();
+    let [certificate, key] = ["c.pem", "k.pem"].map(|name| directory.0.join(name).display().to_string());
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            "/CN=x",
+            "-out",
+            &certificate,
+            "-keyout",
+            &key,
+        ])
+        .output()
+        .expect("openssl runs");
+    assert!(made.status.success(), "{made:?}");
+    let open = format!(
+        "listeners.tcp.1 = 127.0.0.1:0\nmanagement.tcp.listener = 127.0.0.1:0\nprometheus.tcp.listener = 127.0.0.1:0\n\
+         ssl_options.certfile = {certificate}\nssl_options.keyfile = {key}\n"
+    );
+    let mut broker = start(&directory, &format!("{open}motd_file = /x\n"));
+    let mut ready = String::new();
+    BufReader::new(broker.0.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let mut log = BufReader::new(broker.0.stderr.take().unwrap());
+    let mut said = String::new();
+    for (conf, until) in [
+        (format!("{open}hartbeat = 31\n"), "the configuration cannot be used and stays as it is"),
+        (format!("{open}motd_file = /x\nheartbeat = 31\n"), "configuration read again: changed"),
+    ] {
+        directory.file("rabbitmq.conf", &conf);
+        let hangup = Command::new("kill").arg("-HUP").arg(broker.0.id().to_string()).status().unwrap();
+        assert!(hangup.success());
+        let mut line = String::new();
+        while !line.contains(until) {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "{until}: {said}");
+            said.push_str(&line);
+        }
+        if until.contains("cannot be used") {
+            assert!(!said.contains("TLS files read again"), "before the mistake: {said}");
+            // Swapped files are found before a start.
+            let swapped = open.replace("c.pem", "x.pem").replace("k.pem", "c.pem").replace("x.pem", "k.pem");
+            let swapped = directory.file("swapped.conf", &swapped);
+            let checked = warren(&["config", "check", swapped.to_str().unwrap()], &[]);
+            let told = text(&checked.stderr);
+            assert_eq!(checked.status.code(), Some(64), "{told}");
+            assert!(
+                told.contains("swapped.conf:4: tls.certificate_file: ") && told.contains("no certificate"),
+                "{told}"
+            );
+        }
+    }
+    assert_eq!(said.matches("motd_file has no effect").count(), 1, "{said}");
+}
+
+#[test]
 fn each_address_is_listened_on() {
     let directory = Directory::new();
     let conf = "listeners.tcp.1 = 127.0.0.1:0\nlisteners.tcp.2 = 127.0.0.1:0\nlisteners.tcp.3 = 127.0.0.2:0\n\
