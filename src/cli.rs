@@ -168,8 +168,9 @@ pub enum ConfigCommand {
     ///
     /// The environment counts as it does for `serve`.
     Check {
-        /// The file [default: the one that `serve` would read].
-        file: Option<PathBuf>,
+        /// A broker.toml, or files of RabbitMQ (a rabbitmq.conf, a directory of *.conf, an enabled_plugins), and behind
+        /// them a broker.toml [default: all that `serve` would read].
+        files: Vec<PathBuf>,
     },
     /// Print the effective values and where each came from: default, file:line, environment
     /// variable or flag. Passwords are masked. Takes the flags of `serve`.
@@ -236,7 +237,7 @@ impl Settings {
     /// See [`Config::load`].
     pub fn load(self, environment: Vec<(String, String)>) -> Result<Loaded, Vec<ConfigError>> {
         let flags = self.flags();
-        Config::load(&Sources { file: self.config, environment, flags })
+        Config::load(&Sources { file: self.config, environment, flags, ..Sources::default() })
     }
 
     fn flags(&self) -> Vec<Flag> {
@@ -270,11 +271,14 @@ pub fn refuse(errors: &[ConfigError]) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
+/// What is wrong with all that a configuration names outside itself.
+pub type Look = fn(&Loaded) -> Vec<ConfigError>;
+
 /// Runs `warren config ...`.
 #[must_use]
-pub fn run_config(command: ConfigCommand, environment: Vec<(String, String)>) -> ExitCode {
+pub fn run_config(command: ConfigCommand, environment: Vec<(String, String)>, look: Look) -> ExitCode {
     match command {
-        ConfigCommand::Check { file } => check(file, environment),
+        ConfigCommand::Check { files } => check(files, environment, look),
         ConfigCommand::Show(settings) => match settings.load(environment) {
             Ok(loaded) => print(&config::show(&loaded)),
             Err(errors) => refuse(&errors),
@@ -288,10 +292,18 @@ pub fn run_config(command: ConfigCommand, environment: Vec<(String, String)>) ->
     }
 }
 
-fn check(file: Option<PathBuf>, environment: Vec<(String, String)>) -> ExitCode {
-    let sources = Sources { file, environment, flags: Vec::new() };
-    match Config::load(&sources) {
+fn check(files: Vec<PathBuf>, environment: Vec<(String, String)>, look: Look) -> ExitCode {
+    let mut files = files.into_iter();
+    let sources = Sources { file: files.next(), further_files: files.collect(), environment, flags: Vec::new() };
+    let checked = Config::load(&sources).and_then(|loaded| match look(&loaded) {
+        errors if errors.is_empty() => Ok(loaded),
+        errors => Err(errors),
+    });
+    match checked {
         Ok(loaded) => {
+            for note in loaded.taken_over {
+                eprintln!("note: {note}");
+            }
             for warning in loaded.warnings {
                 eprintln!("warning: {warning}");
             }
@@ -396,7 +408,7 @@ pub fn run_definitions(definitions: &Definitions, environment: Vec<(String, Stri
 /// What a client of a broker on this machine starts from: the data directory that `serve` would use here. A configuration
 /// that cannot be read, perhaps for want of permission, is no reason not to ask a broker that was named otherwise.
 fn surroundings(environment: Vec<(String, String)>) -> Surroundings {
-    let sources = Sources { file: None, environment: environment.clone(), flags: Vec::new() };
+    let sources = Sources { environment: environment.clone(), ..Sources::default() };
     let data_dir =
         Config::load(&sources).map_or_else(|_| PathBuf::from("./data"), |loaded| loaded.config.node.data_dir);
     Surroundings { environment, data_dir }

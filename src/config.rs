@@ -44,6 +44,7 @@ pub use schema::{
     Amqp, Compatibility, Config, Defaults, Definitions, Limits, Log, Management, Memory, Node, OAuth2, Prometheus,
     Queues, Shutdown, Storage, Tls,
 };
+pub(crate) use sources::reason;
 pub use sources::{DEFAULT_FILE, Flag, Sources};
 pub use types::{
     AlternativeName, AuthBackend, DefaultOperatorPolicy, DefaultQueueType, DefaultVhostLimits, Expiry, FreeLimit,
@@ -60,9 +61,10 @@ use raw::{Raw, RawValue};
 pub struct Loaded {
     pub config: Config,
     pub origins: Origins,
-    /// What is worth a line in the log: risky values, what of RabbitMQ's files and variables was taken over, and what
-    /// was not.
+    /// What is worth a warning: risky values, and what of RabbitMQ's files and variables was not taken over.
     pub warnings: Vec<String>,
+    /// The variables of RabbitMQ that were taken over.
+    pub taken_over: Vec<String>,
     /// The files that were read, in their order.
     pub files: Vec<PathBuf>,
     /// From what it was read, to be read again.
@@ -127,13 +129,13 @@ impl Config {
     /// All that is wrong, in the order of the file, then environment, then flags.
     pub fn load(sources: &Sources) -> Result<Loaded, Vec<ConfigError>> {
         let mut problems = Problems::default();
-        let mut warnings = Vec::new();
+        let (mut warnings, mut taken_over) = (Vec::new(), Vec::new());
         let read = sources.files(&mut problems);
         let mut settings = read.settings;
         warnings.extend(read.notes);
         let environment = &sources.environment;
         let given = rabbitmq::Given { reads_usual_files: read.is_usual, used: &|name| read.used.contains(name) };
-        settings.extend(rabbitmq::environment_settings(environment, &given, &mut warnings));
+        settings.extend(rabbitmq::environment_settings(environment, &given, &mut taken_over, &mut warnings));
         settings.extend(sources::environment_settings(environment, &mut problems));
         settings.extend(sources::flag_settings(&sources.flags, &mut problems));
 
@@ -146,7 +148,7 @@ impl Config {
         rules::complete(&mut config, &mut origins, &mut problems);
         if problems.is_empty() {
             warnings.extend(rules::warnings(&config));
-            Ok(Loaded { config, origins, warnings, files: read.files, sources: sources.clone() })
+            Ok(Loaded { config, origins, warnings, taken_over, files: read.files, sources: sources.clone() })
         } else {
             Err(problems.into_errors())
         }

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     };
     match command_line.command() {
         Command::Serve(settings) => start(settings, environment.collect()),
-        Command::Config(command) => cli::run_config(command, environment.collect()),
+        Command::Config(command) => cli::run_config(command, environment.collect(), warren::server::check),
         Command::Ctl(words) => cli::run_ctl(&words, environment.collect()),
         Command::Top(words) => cli::run_top(&words, environment.collect()),
         Command::Definitions(definitions) => cli::run_definitions(&definitions, environment.collect()),
@@ -50,6 +50,10 @@ fn start(settings: Settings, environment: Vec<(String, String)>) -> ExitCode {
         Ok(loaded) => loaded,
         Err(errors) => return cli::refuse(&errors),
     };
+    let errors = warren::server::check(&loaded);
+    if !errors.is_empty() {
+        return cli::refuse(&errors);
+    }
     let logging = match Logging::start(&loaded.config.log) {
         Ok(logging) => Arc::new(logging),
         Err(error) => {
@@ -57,6 +61,9 @@ fn start(settings: Settings, environment: Vec<(String, String)>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    for note in &loaded.taken_over {
+        tracing::info!("{note}");
+    }
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

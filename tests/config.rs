@@ -48,7 +48,12 @@ fn load_with(text: &str, environment: &[(&str, &str)], set: &[(&str, &str)]) -> 
         key: (*key).to_owned(),
         value: (*value).to_owned(),
     });
-    let sources = Sources { file: Some(file.clone()), environment: pairs(environment), flags: flags.collect() };
+    let sources = Sources {
+        file: Some(file.clone()),
+        environment: pairs(environment),
+        flags: flags.collect(),
+        ..Sources::default()
+    };
     let name = |error: &dyn ToString| error.to_string().replace(&*file.to_string_lossy(), "broker.toml");
     Config::load(&sources).map_err(|errors| errors.iter().map(|error| name(error)).collect())
 }
@@ -191,6 +196,14 @@ const MESSAGES: &[(&str, &str)] = &[
         "amqp.bind: expected an IP address such as \"127.0.0.1\" or \"0.0.0.0\", got \"example.org\"",
     ),
     ("amqp.tls_port = 5671", "amqp.tls_port: is set but tls.certificate_file is empty"),
+    (
+        "management.tls_port = 15671",
+        "management.tls_port: is set but tls.certificate_file and management.certificate_file are empty",
+    ),
+    (
+        "prometheus.tls_listen = [\"127.0.0.1:1\"]",
+        "prometheus.tls_listen: is set but tls.certificate_file and prometheus.certificate_file are empty",
+    ),
     (
         "amqp.mechanisms = [\"EXTERNAL\"]",
         "amqp.mechanisms: has EXTERNAL but tls.verify is \"none\": no client is asked for a certificate",
@@ -390,8 +403,8 @@ fn variables_of_rabbitmq_are_taken_over_with_a_note() {
     let defaults = &loaded.config.defaults;
     assert_eq!((&*defaults.user, defaults.password.expose(), &*defaults.vhost), ("u", "p", "w"));
     assert_eq!(loaded.config.amqp.port, Some(7));
-    assert_eq!(loaded.warnings.len(), 5);
-    assert_eq!(loaded.warnings[3], "RABBITMQ_NODE_PORT sets amqp.port; WARREN_AMQP__PORT does so too");
+    assert_eq!((loaded.warnings.len(), loaded.taken_over.len()), (1, 4));
+    assert_eq!(loaded.taken_over[3], "RABBITMQ_NODE_PORT sets amqp.port; WARREN_AMQP__PORT does so too");
     let empty = load_with("", &[("RABBITMQ_DEFAULT_USER", ""), ("RABBITMQ_LOGS", "")], &[]).unwrap();
     assert_eq!((empty.config.amqp.port, empty.warnings.len()), (Some(5672), 0), "empty is not set");
     let wrong = load_with("", &[("RABBITMQ_NODE_PORT", "x")], &[]).unwrap_err();
@@ -421,9 +434,15 @@ fn variables_of_rabbitmq_are_translated() {
                 assert!(show(&loaded).contains(&line), "{name}={value}: {line}");
                 assert_eq!(origin, Origin::Environment(name.into()));
             }
-            None => assert_eq!((origin, loaded.warnings.len()), (Origin::Default, 0), "{name}={value}"),
+            None => assert_eq!(
+                (origin, loaded.warnings.len() + loaded.taken_over.len()),
+                (Origin::Default, 0),
+                "{name}={value}"
+            ),
         }
     }
+    let category = load_with("", &[("RABBITMQ_LOG", "connection=debug,info")], &[]).unwrap().warnings;
+    assert!(category[0].starts_with("RABBITMQ_LOG: connection=debug has no effect"), "{category:?}");
     let wrong = load_with("", &[("RABBITMQ_LOG", "loud")], &[]).unwrap_err();
     assert!(wrong[0].starts_with("RABBITMQ_LOG: log.level: expected \"error\""), "{wrong:?}");
 }
@@ -465,7 +484,7 @@ fn the_file_is_the_flags_else_the_variables() {
     let two = directory.file("two.toml", "amqp.port = 2");
     let environment = pairs(&[("WARREN_CONFIG", &two.to_string_lossy())]);
     let port = |file| {
-        let sources = Sources { file, environment: environment.clone(), flags: Vec::new() };
+        let sources = Sources { file, environment: environment.clone(), flags: Vec::new(), ..Sources::default() };
         Config::load(&sources).unwrap().config.amqp.port
     };
     assert_eq!(port(Some(one)), Some(1));

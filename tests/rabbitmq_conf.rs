@@ -55,7 +55,8 @@ fn load_with(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, Vec<Str
     let directory = Directory::new();
     let file = directory.file("rabbitmq.conf", text);
     let name = |text: &str| directory.shorten(text).replace("DIR/", "");
-    let sources = Sources { file: Some(file.clone()), environment: pairs(environment), flags: Vec::new() };
+    let sources =
+        Sources { file: Some(file.clone()), environment: pairs(environment), flags: Vec::new(), ..Sources::default() };
     let loaded = Config::load(&sources).map_err(|errors| {
         let texts: Vec<String> = errors.iter().map(|error| name(&error.to_string())).collect();
         texts
@@ -228,7 +229,8 @@ fn listeners() {
         ("management.listener.port = 8080\nmanagement.listener.ip = 10.0.0.1", &["10.0.0.1:8080"], &[]),
         ("management.listener.port = 8443\nmanagement.listener.ssl = true", &[], &["[::]:8443"]),
     ] {
-        let [_, _, api, apis, ..] = addresses(&config(text));
+        let certificate = "ssl_options.certfile = c\nssl_options.keyfile = k";
+        let [_, _, api, apis, ..] = addresses(&config(&format!("{text}\n{certificate}")));
         assert_eq!(
             (api, apis),
             (plain.iter().map(|one| (*one).to_owned()).collect(), tls.iter().map(|one| (*one).to_owned()).collect()),
@@ -347,6 +349,11 @@ const REFUSED: &[(&str, &str)] = &[
         "vm_memory_high_watermark.absolute: expected a size such as 2GB or 4GiB, or a number of bytes, got \"1.5GB\"",
     ),
     ("vm_memory_high_watermark.relative = 2.0", "memory.high_watermark: 200% is not from 1% to 100%"),
+    (
+        "disk_free_limit.absolute = 2 GiB",
+        "disk_free_limit.absolute: there is a space before the unit: expected a size such as 2GB or 4GiB, or a number of \
+         bytes, got \"2 GiB\"",
+    ),
     ("log.console = maybe", "log.console: expected true or false, got \"maybe\""),
     (
         "default_pass = $(NO_SUCH_SECRET)",
@@ -357,7 +364,20 @@ const REFUSED: &[(&str, &str)] = &[
     ("auth_backends.first = internal", "auth_backends.first: the place in the chain is a number: auth_backends.1"),
     ("auth_mechanisms.1 = EXTERNAL", "auth_mechanisms.1: nobody could log in: write PLAIN as well"),
     ("ssl_options.versions.1 = tlsv1.1", "ssl_options.versions.1: no version is left: write tlsv1.2 or tlsv1.3"),
-    ("listeners.ssl.default = 5671", "amqp.tls_port: is set but tls.certificate_file is empty"),
+    (
+        "listeners.ssl.default = 5671",
+        "amqp.tls_port: is set but there is no certificate: write ssl_options.certfile and ssl_options.keyfile",
+    ),
+    (
+        "management.ssl.port = 15671",
+        "management.tls_port: is set but there is no certificate: write ssl_options.certfile and ssl_options.keyfile, or \
+         management.ssl.certfile and management.ssl.keyfile",
+    ),
+    (
+        "prometheus.ssl.port = 15691",
+        "prometheus.tls_port: is set but there is no certificate: write ssl_options.certfile and ssl_options.keyfile, or \
+         prometheus.ssl.certfile and prometheus.ssl.keyfile",
+    ),
     (
         "default_permissions.read = (",
         "defaults.read: \"(\" is not a regular expression: Opening parenthesis without closing parenthesis at position 1",
@@ -476,7 +496,7 @@ fn variables_in_values() {
 fn usual(directory: &Directory, environment: &[(&str, &str)]) -> Result<Loaded, Vec<String>> {
     let prefix = directory.0.to_string_lossy();
     let environment = [pairs(&[("SYS_PREFIX", &prefix)]), pairs(environment)].concat();
-    let sources = Sources { file: None, environment, flags: Vec::new() };
+    let sources = Sources { file: None, environment, flags: Vec::new(), ..Sources::default() };
     let shorten = |text: &str| directory.shorten(text);
     let loaded = Config::load(&sources)
         .map_err(|errors| errors.iter().map(|error| shorten(&error.to_string())).collect::<Vec<_>>())?;
@@ -629,6 +649,60 @@ fn the_program_converts_checks_and_refuses() {
     assert_eq!((nothing.status.code(), text(&nothing.stderr)), (Some(64), "there is no rabbitmq.conf: name it\n"));
 }
 
+#[test]
+fn several_files_are_checked_together() {
+    let directory = Directory::new();
+    let conf = directory.file("rabbitmq.conf", "heartbeat = 30\n");
+    directory.file("conf.d/10.conf", "hartbeat = 7\n");
+    let plugins = directory.file("enabled_plugins", "[rabbitmq_mqtt].\n");
+    let parts = directory.0.join("conf.d");
+    let [conf, plugins, parts] = [&conf, &plugins, &parts].map(|path| path.to_str().unwrap());
+    let refused = warren(&["config", "check", conf, parts], &[]);
+    let expected = format!("{parts}/10.conf:1: unknown key hartbeat; did you mean heartbeat?\n");
+    assert_eq!((refused.status.code(), text(&refused.stderr)), (Some(64), &*expected));
+    let checked = warren(&["config", "check", conf, plugins], &[]);
+    assert_eq!(text(&checked.stdout), format!("{conf}, {plugins}: ok\n"));
+    assert!(text(&checked.stderr).contains("rabbitmq_mqtt has no effect"), "{}", text(&checked.stderr));
+    let toml = directory.file("broker.toml", "[amqp]\nheartbeat = 5\n");
+    let mistaken = warren(&["config", "check", conf, toml.to_str().unwrap()], &[]);
+    assert!(text(&mistaken.stderr).contains("broker.toml:2: amqp.heartbeat: expected"), "{}", text(&mistaken.stderr));
+}
+
+#[test]
+fn what_is_not_there_is_found_before_the_start() {
+    for (conf, expected) in [
+        (
+            "load_definitions = /nonexistent/d.json",
+            "definitions.load: cannot read /nonexistent/d.json: there is no such file",
+        ),
+        (
+            "ssl_options.certfile = /nonexistent/c.pem\nssl_options.keyfile = /nonexistent/k.pem",
+            "tls.certificate_file: /nonexistent/c.pem: cannot be read: ",
+        ),
+        (
+            "listeners.tcp.default = 5672\nmanagement.tcp.port = 5672",
+            "management.port: amqp.port listens on [::]:5672 already",
+        ),
+        (
+            "listeners.tcp.default = 5672\nmanagement.tcp.listener = 127.0.0.1:5672",
+            "management.port: amqp.port listens on [::]:5672 already",
+        ),
+    ] {
+        let directory = Directory::new();
+        let file = directory.file("rabbitmq.conf", &format!("{conf}\n"));
+        let file = file.to_str().unwrap();
+        let data = directory.0.join("data");
+        let start = ["--config", file, "--data-dir", data.to_str().unwrap()];
+        for arguments in [&["config", "check", file][..], &start] {
+            let output = warren(arguments, &[]);
+            let told = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(64), "{arguments:?}: {told}");
+            assert!(told.starts_with(&format!("{file}:")) && told.contains(expected), "{arguments:?}: {told}");
+        }
+        assert!(!data.exists(), "nothing was started");
+    }
+}
+
 /// A broker of a test's own, stopped when dropped.
 struct Running(std::process::Child);
 
@@ -646,6 +720,66 @@ fn start(directory: &Directory, conf: &str) -> Running {
     command.arg("--config").arg(file).arg("--data-dir").arg(directory.0.join("data"));
     let piped = command.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
     Running(piped.spawn().expect("the program starts"))
+}
+
+#[test]
+fn what_was_said_at_the_start_is_not_said_at_each_reload() {
+    let directory = Directory::new();
+    let [certificate, key] = ["c.pem", "k.pem"].map(|name| directory.0.join(name).display().to_string());
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            "/CN=x",
+            "-out",
+            &certificate,
+            "-keyout",
+            &key,
+        ])
+        .output()
+        .expect("openssl runs");
+    assert!(made.status.success(), "{made:?}");
+    let open = format!(
+        "listeners.tcp.1 = 127.0.0.1:0\nmanagement.tcp.listener = 127.0.0.1:0\nprometheus.tcp.listener = 127.0.0.1:0\n\
+         ssl_options.certfile = {certificate}\nssl_options.keyfile = {key}\n"
+    );
+    let mut broker = start(&directory, &format!("{open}motd_file = /x\n"));
+    let mut ready = String::new();
+    BufReader::new(broker.0.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let mut log = BufReader::new(broker.0.stderr.take().unwrap());
+    let mut said = String::new();
+    for (conf, until) in [
+        (format!("{open}hartbeat = 31\n"), "the configuration cannot be used and stays as it is"),
+        (format!("{open}motd_file = /x\nheartbeat = 31\n"), "configuration read again: changed"),
+    ] {
+        directory.file("rabbitmq.conf", &conf);
+        let hangup = Command::new("kill").arg("-HUP").arg(broker.0.id().to_string()).status().unwrap();
+        assert!(hangup.success());
+        let mut line = String::new();
+        while !line.contains(until) {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "{until}: {said}");
+            said.push_str(&line);
+        }
+        if until.contains("cannot be used") {
+            assert!(!said.contains("TLS files read again"), "before the mistake: {said}");
+            // Swapped files are found before a start.
+            let swapped = open.replace("c.pem", "x.pem").replace("k.pem", "c.pem").replace("x.pem", "k.pem");
+            let swapped = directory.file("swapped.conf", &swapped);
+            let checked = warren(&["config", "check", swapped.to_str().unwrap()], &[]);
+            let told = text(&checked.stderr);
+            assert_eq!(checked.status.code(), Some(64), "{told}");
+            assert!(
+                told.contains("swapped.conf:4: tls.certificate_file: ") && told.contains("no certificate"),
+                "{told}"
+            );
+        }
+    }
+    assert_eq!(said.matches("motd_file has no effect").count(), 1, "{said}");
 }
 
 #[test]

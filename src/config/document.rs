@@ -17,7 +17,7 @@ const PREAMBLE: &str = "\
 # The broker reads the file that --config or WARREN_CONFIG names, else /etc/warren/broker.toml and
 # RabbitMQ's files in /etc/rabbitmq, as far as they are there. A key that does not exist or a value that is not allowed stops the start.
 #
-#     warren config check FILE     all mistakes in a file
+#     warren config check          all mistakes in what would be read, or in the files that are named
 #     warren config convert FILE   a rabbitmq.conf as such a file as this
 #     warren config show           the values in effect, and where each came from
 #

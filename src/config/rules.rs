@@ -6,6 +6,7 @@ use std::path::Path;
 use super::Origins;
 use super::machine::host_name;
 use super::origin::{Origin, Problems};
+use super::rabbitmq::is_rabbitmq;
 use super::raw::Raw;
 use super::schema::Config;
 use super::sources::reason;
@@ -188,12 +189,30 @@ fn check_tls(config: &Config, origins: &Origins, problems: &mut Problems) {
         (None, Some(_)) => tell("tls.key_file", "is set but tls.certificate_file is empty"),
         (Some(_), Some(_)) | (None, None) => {}
     }
+    // A port that nobody named is on only where there is a certificate.
     let is_named = |key: &str| origins.of(key).level() != Origin::Default.level();
-    if config.amqp.tls_port.is_some() && is_named("amqp.tls_port") && !tls.is_configured() {
-        tell("amqp.tls_port", "is set but tls.certificate_file is empty");
-    }
-    if !config.amqp.tls_listen.is_empty() && !tls.is_configured() {
-        tell("amqp.tls_listen", "is set but tls.certificate_file is empty");
+    for (section, port, further, is_configured) in [
+        ("amqp", config.amqp.tls_port, &config.amqp.tls_listen, tls.is_configured()),
+        (
+            "management",
+            config.management.tls_port,
+            &config.management.tls_listen,
+            config.management_tls().is_configured(),
+        ),
+        (
+            "prometheus",
+            config.prometheus.tls_port,
+            &config.prometheus.tls_listen,
+            config.prometheus_tls().is_configured(),
+        ),
+    ] {
+        let (port_key, listen_key) = (format!("{section}.tls_port"), format!("{section}.tls_listen"));
+        for key in [(port.is_some(), port_key), (!further.is_empty(), listen_key)]
+            .into_iter()
+            .filter_map(|(is_set, key)| (is_set && !is_configured && is_named(&key)).then_some(key))
+        {
+            tell(&key, &format!("is set but {}", no_certificate(section, &origins.of(&key))));
+        }
     }
     for (section, own) in [
         ("management", [&config.management.certificate_file, &config.management.key_file]),
@@ -217,6 +236,20 @@ fn check_tls(config: &Config, origins: &Origins, problems: &mut Problems) {
     }
     if config.amqp.mechanisms.contains(&Mechanism::External) && tls.verify == TlsVerify::None {
         tell("amqp.mechanisms", "has EXTERNAL but tls.verify is \"none\": no client is asked for a certificate");
+    }
+}
+
+/// What a protocol with TLS is missing, by the names that the operator can write in the file of `origin`.
+fn no_certificate(section: &str, origin: &Origin) -> String {
+    let is_rabbitmq = matches!(origin, Origin::File { file, .. } if is_rabbitmq(Path::new(&**file)));
+    match (is_rabbitmq, section) {
+        (true, "amqp") => "there is no certificate: write ssl_options.certfile and ssl_options.keyfile".to_owned(),
+        (true, _) => format!(
+            "there is no certificate: write ssl_options.certfile and ssl_options.keyfile, or {section}.ssl.certfile and \
+             {section}.ssl.keyfile"
+        ),
+        (false, "amqp") => "tls.certificate_file is empty".to_owned(),
+        (false, _) => format!("tls.certificate_file and {section}.certificate_file are empty"),
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Sources {
     /// it, `WARREN_CONFIG` names the file; without that they are those of RabbitMQ in `/etc/rabbitmq`, or where its
     /// variables say, and [`DEFAULT_FILE`], each if it is there.
     pub file: Option<PathBuf>,
+    /// Further files of RabbitMQ, read together with that one: of a key in several, the last one counts.
+    pub further_files: Vec<PathBuf>,
     /// Environment variables; those that do not concern the broker are passed over.
     pub environment: Vec<(String, String)>,
     /// Values from the command line, in its order.
@@ -58,11 +60,16 @@ impl Sources {
         let mut read = Read::default();
         let (rabbitmq, own) = match self.named() {
             Some((file, named)) if rabbitmq::is_rabbitmq(&file) => {
-                if !file.exists() {
+                let mut files = vec![file];
+                files.extend(self.further_files.iter().cloned());
+                for file in files.iter().filter(|file| !file.exists()) {
                     problems.other(&named, format!("cannot read {}: there is no such file", file.display()));
+                }
+                if !files.iter().all(|file| file.exists()) {
                     return read;
                 }
-                (rabbitmq::Files::named(&[file], problems), None)
+                let own = files.pop_if(|file| !rabbitmq::is_rabbitmq(file)).map(|file| (file, named));
+                (rabbitmq::Files::named(&files, problems), own)
             }
             Some(own) => (rabbitmq::Files::default(), Some(own)),
             None => {

@@ -26,15 +26,15 @@ pub(crate) const VERBS: &[Verb] = &[
     Verb::new(
         Group::Settings,
         "set_vm_memory_high_watermark",
-        "<fraction> | [<absolute>]",
-        "Sets the memory at which publishers are blocked: a fraction, or `absolute 2GiB`",
+        "<fraction> | [absolute <size>]",
+        "Sets the memory at which publishers are blocked: a fraction, or `absolute` with bytes or `2GiB`",
         set_memory_watermark,
     ),
     Verb::new(
         Group::Settings,
         "set_disk_free_limit",
-        "<limit> | [<fraction>]",
-        "Sets the free disk space below which publishers are blocked: `2GB`, or `mem_relative 1.5`",
+        "<size> | [mem_relative <fraction>]",
+        "Sets the free disk space below which publishers are blocked: bytes, `100TB`, or `mem_relative 1.5`",
         set_disk_free_limit,
     ),
 ];
@@ -76,25 +76,31 @@ fn reload(call: &Call<'_>) -> Done {
     })
 }
 
-fn bad() -> CtlError {
-    CtlError::BadArgument("expected a number".to_owned())
+/// What the memory watermark takes.
+const MEMORY_FORMS: &str = "a fraction such as 0.6, or `absolute` with bytes or a size such as 2GiB";
+/// What the limit of the free disk space takes.
+const DISK_FORMS: &str =
+    "bytes or a size such as 50MB or 100TB, or `mem_relative` with a fraction of the memory such as 1.5";
+
+fn bad(text: &str, forms: &str) -> CtlError {
+    CtlError::BadArgument(format!("expected a number, got {text:?}: {forms}"))
 }
 
 fn set_memory_watermark(call: &Call<'_>) -> Done {
     let (body, text) = match call.arguments.positional.as_slice() {
         [word, value] if word == "absolute" => {
-            let bytes = bytes(value).ok_or_else(bad)?;
+            let bytes = bytes(value).ok_or_else(|| bad(value, MEMORY_FORMS))?;
             (json!({"absolute": bytes}), format!("{value} bytes"))
         }
         [fraction] => {
-            let number: f64 = fraction.parse().map_err(|_| bad())?;
+            let number: f64 = fraction.parse().map_err(|_| bad(fraction, MEMORY_FORMS))?;
             if !(0.0..=1.0).contains(&number) {
                 let text = "The threshold should be a fraction between 0.0 and 1.0";
                 return Err(CtlError::BadArgument(text.to_owned()));
             }
             (json!({"relative": number}), fraction.clone())
         }
-        _ => return Err(CtlError::Usage("expected a fraction, or `absolute` and a size".to_owned())),
+        _ => return Err(CtlError::Usage(format!("expected {MEMORY_FORMS}"))),
     };
     call.node_banner(|node| format!("Setting memory threshold on {node} to {text} ..."));
     put(call, "/api/warren/memory_watermark", &body)
@@ -103,11 +109,15 @@ fn set_memory_watermark(call: &Call<'_>) -> Done {
 fn set_disk_free_limit(call: &Call<'_>) -> Done {
     let (body, text) = match call.arguments.positional.as_slice() {
         [word, fraction] if word == "mem_relative" => {
-            let number: f64 = fraction.parse().ok().filter(|number| *number >= 0.0).ok_or_else(bad)?;
+            let number: Option<f64> = fraction.parse().ok().filter(|number| *number >= 0.0);
+            let number = number.ok_or_else(|| bad(fraction, DISK_FORMS))?;
             (json!({"mem_relative": number}), format!("{fraction} times the total RAM"))
         }
-        [limit] => (json!({"absolute": bytes(limit).ok_or_else(bad)?}), format!("{limit} bytes")),
-        _ => return Err(CtlError::Usage("expected a size, or `mem_relative` and a fraction".to_owned())),
+        [limit] => {
+            let bytes = bytes(limit).ok_or_else(|| bad(limit, DISK_FORMS))?;
+            (json!({"absolute": bytes}), format!("{limit} bytes"))
+        }
+        _ => return Err(CtlError::Usage(format!("expected {DISK_FORMS}"))),
     };
     call.node_banner(|node| format!("Setting disk free limit on {node} to {text} ..."));
     put(call, "/api/warren/disk_free_limit", &body)

@@ -87,7 +87,7 @@ pub(super) async fn import(management: &Arc<Management>, config: &Config) -> Res
     }
 }
 
-fn files_of(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+pub(super) fn files_of(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

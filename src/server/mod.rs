@@ -5,6 +5,7 @@
 mod admission;
 mod alarms;
 mod authentication;
+mod check;
 mod clock;
 mod connection;
 mod definitions;
@@ -52,6 +53,7 @@ use crate::protocol::amqp091;
 
 use admission::Admission;
 use alarms::Alarms;
+pub use check::check;
 use clock::Clock;
 use listening::Sockets;
 use process::Process;
@@ -243,7 +245,7 @@ async fn serve(loaded: &Loaded, logging: &Arc<Logging>) -> Result<(), ServerErro
     let writer = log_threads::start(&shared, &settings::log(config), &failed).map_err(ServerError::Thread)?;
     let shard_tasks = shards::start(&shared);
     alarms::start(&shared, &config.memory, &config.storage, path);
-    tls::watch(&certificates).map_err(ServerError::Signals)?;
+    tls::watch(&certificates);
     let (stop, stopped) = watch::channel(false);
     let process = Process::new(&shared, loaded, logging, certificates.clone());
     reload::watch(&shared, &process)?;

@@ -27,7 +27,7 @@ pub(super) struct Process {
     config: Arc<Config>,
     itself: Weak<Self>,
     config_files: Vec<String>,
-    tls: Certificates,
+    pub(super) tls: Certificates,
     started: Timestamp,
     listeners: Mutex<Vec<Listener>>,
     admissions: Mutex<Vec<Arc<Admission>>>,

@@ -106,9 +106,11 @@ pub(super) fn reload(shared: &Shared, process: &Process) -> Result<Reloaded, Str
     if reloaded == Reloaded::default() {
         tracing::info!("configuration read again: nothing has changed");
     }
-    for warning in &new.warnings {
+    // What was said before need not be said again.
+    for warning in new.warnings.iter().filter(|warning| !loaded.warnings.contains(warning)) {
         tracing::warn!("{warning}");
     }
+    loaded.warnings = new.warnings;
     Ok(reloaded)
 }
 
@@ -118,12 +120,14 @@ pub(super) fn watch(shared: &Arc<Shared>, process: &Arc<Process>) -> Result<(), 
     let (shared, process) = (Arc::clone(shared), Arc::clone(process));
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            let (shared, process) = (Arc::clone(&shared), Arc::clone(&process));
+            let (shared, process, process_tls) = (Arc::clone(&shared), Arc::clone(&process), process.tls.clone());
             match spawn_blocking(move || reload(&shared, &process)).await {
                 Ok(Err(error)) => tracing::error!(error, "SIGHUP: the configuration cannot be used and stays as it is"),
                 Ok(Ok(_)) => {}
                 Err(error) => tracing::error!(%error, "SIGHUP: the configuration was not read"),
             }
+            // A certificate that was renewed is not to wait for another key's mistake; and nothing is said of it before that.
+            process_tls.read_again();
         }
     });
     Ok(())

@@ -17,7 +17,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustls::{ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -35,6 +35,8 @@ pub(super) struct Tls {
     section: &'static str,
     current: ArcSwap<Current>,
     handshakes: Handshakes,
+    /// The files are to be read again.
+    asked: Notify,
 }
 
 /// The certificates of each protocol. Where a protocol has none of its own, it shares those of `[tls]`.
@@ -56,6 +58,15 @@ impl Certificates {
         let management = own(&config.management_tls(), "management")?;
         let prometheus = own(&config.prometheus_tls(), "prometheus")?;
         Ok(Self { amqp, management, prometheus })
+    }
+
+    /// Has the files read again, by the tasks that watch them.
+    pub(super) fn read_again(&self) {
+        let all = self.all();
+        if all.is_empty() {
+            tracing::debug!("SIGHUP: there are no TLS files to read again");
+        }
+        all.iter().for_each(|tls| tls.asked.notify_one());
     }
 
     /// Each of them once.
@@ -100,6 +111,7 @@ impl Tls {
             section,
             current: ArcSwap::from_pointee(current),
             handshakes: Handshakes::default(),
+            asked: Notify::new(),
         })))
     }
 
@@ -172,43 +184,26 @@ impl Current {
     }
 }
 
-/// Looks after changed files and SIGHUP, for as long as the broker runs.
-///
-/// # Errors
-/// When the signal cannot be received.
-pub(super) fn watch(certificates: &Certificates) -> io::Result<()> {
-    let all = certificates.all();
-    if all.is_empty() {
-        tokio::spawn(watch_one(signal(SignalKind::hangup())?, None));
+/// Looks after changed files, for as long as the broker runs, and whenever [`Certificates::read_again`] asks for it.
+pub(super) fn watch(certificates: &Certificates) {
+    for tls in certificates.all() {
+        tokio::spawn(watch_one(tls));
     }
-    for tls in all {
-        tokio::spawn(watch_one(signal(SignalKind::hangup())?, Some(tls)));
-    }
-    Ok(())
 }
 
-async fn watch_one(mut hangup: Signal, tls: Option<Arc<Tls>>) {
-    let interval = tls.as_ref().and_then(|tls| tls.settings.reload_interval);
+async fn watch_one(tls: Arc<Tls>) {
+    let interval = tls.settings.reload_interval;
     // What was tried last and could not be used: it is told once, not every few seconds.
     let mut refused = None;
     loop {
         let asked = tokio::select! {
-            signal = hangup.recv() => match signal {
-                Some(()) => true,
-                None => return,
-            },
+            () = tls.asked.notified() => true,
             () = pause(interval) => false,
         };
-        match &tls {
-            Some(tls) => {
-                let tls = Arc::clone(tls);
-                let before = refused.take();
-                match spawn_blocking(move || look(&tls, asked, before)).await {
-                    Ok(after) => refused = after,
-                    Err(_) => return,
-                }
-            }
-            None => tracing::debug!("SIGHUP: there are no TLS files to read again"),
+        let (looking, before) = (Arc::clone(&tls), refused.take());
+        match spawn_blocking(move || look(&looking, asked, before)).await {
+            Ok(after) => refused = after,
+            Err(_) => return,
         }
     }
 }

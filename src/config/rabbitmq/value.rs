@@ -139,7 +139,18 @@ pub(super) fn information(text: &str) -> Result<u64, String> {
     };
     let number: Option<u64> = number.parse().ok();
     let size = number.zip(power).and_then(|(number, power)| number.checked_mul(step.checked_pow(power)?));
-    size.ok_or_else(|| "expected a size such as 2GB or 4GiB, or a number of bytes".to_owned())
+    size.ok_or_else(|| {
+        if information_without_space(text) {
+            "there is a space before the unit: expected a size such as 2GB or 4GiB, or a number of bytes".to_owned()
+        } else {
+            "expected a size such as 2GB or 4GiB, or a number of bytes".to_owned()
+        }
+    })
+}
+
+/// Whether nothing but blanks is wrong with a size.
+fn information_without_space(text: &str) -> bool {
+    text.contains(char::is_whitespace) && information(&text.replace(char::is_whitespace, "")).is_ok()
 }
 
 /// A size whose units are steps of 1024, whatever they are called: what RabbitMQ calls a byte size.

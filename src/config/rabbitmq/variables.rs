@@ -111,10 +111,11 @@ pub(crate) struct Given<'a> {
     pub(crate) used: &'a dyn Fn(&str) -> bool,
 }
 
-/// The settings of RabbitMQ's variables. `notes` tells of them, and of those without effect.
+/// The settings of RabbitMQ's variables. `taken_over` tells of them, `notes` of those without effect.
 pub(crate) fn environment_settings(
     environment: &[(String, String)],
     given: &Given<'_>,
+    taken_over: &mut Vec<String>,
     notes: &mut Vec<String>,
 ) -> Vec<Setting> {
     let mut settings = Vec::new();
@@ -123,12 +124,15 @@ pub(crate) fn environment_settings(
         let Some((_, text)) = text_of(name) else { continue };
         match (translate(text), Key::find(path)) {
             (Taken::Value(text), Some(key)) => {
-                notes.push(format!("{name} sets {path}; {} does so too", key.environment()));
+                taken_over.push(format!("{name} sets {path}; {} does so too", key.environment()));
                 settings.push((key, Raw::plain(Origin::Environment(name.to_owned()), text)));
             }
             (Taken::Nothing(reason), _) => notes.push(format!("{name} has no effect: {reason}")),
             (Taken::Value(_) | Taken::Usual, _) => {}
         }
+    }
+    if let Some((_, text)) = text_of("RABBITMQ_LOG") {
+        notes.extend(categories_of(text));
     }
     let mut others: Vec<&str> = Vec::new();
     for (name, text) in environment.iter().filter(|(name, text)| name.starts_with("RABBITMQ_") && !text.is_empty()) {
@@ -195,6 +199,15 @@ fn log_level(text: &str) -> Taken {
         // What is none of RabbitMQ's levels is told as a value of log.level that cannot be.
         Some(level) => super::value::level(level).map_or_else(|_| unchanged(level), |(level, _)| unchanged(level)),
     }
+}
+
+/// What is said of the categories in the same value.
+fn categories_of(text: &str) -> Option<String> {
+    let categories: Vec<&str> = text.split(',').map(str::trim).filter(|part| part.contains('=')).collect();
+    let verb = if categories.len() == 1 { "has" } else { "have" };
+    let instead = "the variable is the level of all categories; log.connection.level and its like in rabbitmq.conf, and \
+                   log.levels here, are those of one";
+    (!categories.is_empty()).then(|| format!("RABBITMQ_LOG: {} {verb} no effect: {instead}", categories.join(", ")))
 }
 
 /// RabbitMQ's `-` is standard output, `-stderr` standard error, where the log goes in any case.
