@@ -129,6 +129,15 @@ impl Plan {
             let limits = map_of(vhost.get("limits"));
             let limits = (!limits.is_empty()).then_some(Value::Object(limits));
             limits.as_ref().map(limits::check_vhost_limits).transpose()?;
+            if let Some(kind) = metadata.default_queue_type.filter(|kind| *kind != QueueType::Classic) {
+                let reason = format!(
+                    "its default queue type is '{kind}', and this version has no {kind} queues: declarations without a type \
+                     will be refused; write 'classic'",
+                    kind = kind.name()
+                );
+                let name = format!("vhost '{}'", shown(name.as_str()));
+                self.parts.push(("vhosts", Remark { name, reason }));
+            }
             self.push(Item::Vhost(name, metadata, limits), vhost);
         }
         Ok(())

@@ -187,6 +187,9 @@ class Import(Case):
             ],
         }
         answer = self.post("definitions?report=true", definitions)
+        [partly] = answer.body["kinds"]["vhosts"]["partly"]
+        self.assertEqual(partly["name"], f"vhost '{self.vhost}'")
+        self.assertIn("declarations without a type will be refused; write 'classic'", partly["reason"])
         self.assertEqual([queue["name"] for queue in self.get(f"queues/{self.vhost}")], ["classic", "transient"])
         [skipped] = answer.body["kinds"]["queues"]["skipped"]
         self.assertEqual(skipped["name"], f"queue 'untyped' in vhost '{self.vhost}'")
