@@ -84,7 +84,7 @@ async fn finish(call: &Call, document: &Map<String, Value>, vhost: Option<VhostN
 
 /// Says what an import would do, as far as that can be told without doing it.
 fn foretell(management: &Management, plan: Plan) -> Report {
-    let now = View::of(&management.broker, &plan.vhosts_of_bindings());
+    let now = View::of(management, &plan.vhosts_of_bindings());
     let outcomes = plan.items.iter().map(|item| expected(item, &now)).collect();
     told(plan, outcomes, Report::new(true))
 }
@@ -92,14 +92,14 @@ fn foretell(management: &Management, plan: Plan) -> Report {
 /// Applies everything, in RabbitMQ's order. What exists is kept as it is, as far as it is topology.
 async fn carry_out(management: &Management, plan: Plan) -> Report {
     let vhosts: BTreeSet<VhostName> = plan.vhosts_of_bindings();
-    let before = View::of(&management.broker, &vhosts);
+    let before = View::of(management, &vhosts);
     let mut operations = Operations::default();
     let mut refusals = Vec::with_capacity(plan.items.len());
     for item in &plan.items {
         refusals.push(item.apply(management, &before, &mut operations).await.err());
     }
     management.broker.settled().await;
-    let after = View::of(&management.broker, &vhosts);
+    let after = View::of(management, &vhosts);
     let outcomes =
         plan.items.iter().zip(refusals).map(|(item, refusal)| happened(item, &before, &after, refusal)).collect();
     told(plan, outcomes, Report::new(false))

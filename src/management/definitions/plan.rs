@@ -179,8 +179,8 @@ impl Plan {
         for global in objects(document, "global_parameters")? {
             let name = text(global, "name")?;
             if name.starts_with("internal") {
-                let reason = "the other broker's own affair";
-                self.skip("global_parameters", format!("global parameter '{}'", shown(name)), reason);
+                let outcome = Outcome::Needless("the other broker's own affair".to_owned());
+                self.settled.push(("global_parameters", format!("global parameter '{}'", shown(name)), outcome));
                 continue;
             }
             let value = global.get("value").cloned().unwrap_or_default();

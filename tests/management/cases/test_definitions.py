@@ -155,6 +155,17 @@ class Import(Case):
         self.assertEqual(answer.body["kinds"]["queues"]["made"], [f"queue 'q' in vhost '{self.vhost}'"])
         self.assertEqual(self.get(f"queues/{self.vhost}"), [])
 
+    def test_an_export_changes_nothing_where_it_came_from(self) -> None:
+        answer = self.post("definitions?report=true", self.get("definitions"))
+        self.assertEqual((answer.body["made"], answer.body["changed"], answer.body["skipped"]), (0, 0, 0), answer.body)
+
+    def test_what_nobody_misses_is_not_skipped(self) -> None:
+        definitions = {"global_parameters": [{"name": "internal_cluster_id", "value": "abc"}]}
+        answer = self.post("definitions?report=true", definitions)
+        self.assertEqual(answer.body["skipped"], 0, answer.body)
+        [needless] = answer.body["kinds"]["global_parameters"]["needless"]
+        self.assertEqual(needless["reason"], "the other broker's own affair")
+
     def test_an_empty_body_defines_nothing(self) -> None:
         for body in (b"", b" \n", b"\xef\xbb\xbf"):
             self.assertEqual(self.post_bytes(body).status, 204)
