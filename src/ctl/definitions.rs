@@ -212,6 +212,9 @@ fn send(call: &Call<'_>, text: String) -> Done {
     let asked = if dry_run { "dry_run=true" } else { "report=true" };
     let address = format!("{}?{asked}", api_path(call));
     let reply = call.client.send(&Method::POST, &address, Some(Bytes::from(text)), &[])?;
+    if let (false, Some(explanation)) = (reply.is_success(), reply.json()["explanation"].as_str()) {
+        return Err(CtlError::Refused { status: reply.status, reason: explanation.to_owned() });
+    }
     let report = reply.success().map_err(|error| missing_vhost(call, error))?.json();
     if !report["kinds"].is_object() {
         call.banner("Successfully started definition import. This process is asynchronous and can take some time.\n");

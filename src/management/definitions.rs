@@ -10,6 +10,7 @@
 
 mod document;
 mod export;
+mod fault;
 mod item;
 mod plan;
 mod report;
@@ -52,7 +53,7 @@ pub async fn import_text(management: &Arc<Management>, text: &[u8]) -> Result<Re
         body: axum::body::Bytes::new(),
         topology: management.broker.topology(),
     };
-    let plan = Plan::make(&call, &document::parse(text)?, None).map_err(|failure| failure.reason())?;
+    let plan = Plan::make(&call, &document::parse(text)?, None).map_err(|failure| failure.explanation())?;
     Ok(carry_out(management, plan).await)
 }
 
@@ -72,7 +73,10 @@ pub(super) async fn import_vhost(call: Call) -> Result<Answer, Failure> {
 
 /// 204 with the sums in a header, as RabbitMQ's clients expect it, or 200 with the report for those who ask for it.
 async fn finish(call: &Call, document: &Map<String, Value>, vhost: Option<VhostName>) -> Result<Answer, Failure> {
-    let plan = Plan::make(call, document, vhost.as_ref())?;
+    // RabbitMQ's clients get RabbitMQ's answer.
+    let is_told = call.query.is_true("dry_run") || call.query.is_true("report");
+    let plan = Plan::make(call, document, vhost.as_ref());
+    let plan = plan.map_err(|failure| if is_told { failure.telling() } else { failure })?;
     if call.query.is_true("dry_run") {
         return Ok(Answer::json(foretell(&call.management, plan).document()));
     }

@@ -221,6 +221,9 @@ class Import(Case):
         self.put(f"queues/{self.vhost}/q")
         permissions = [permission(self.vhost, "nobody")]
         self.refused("POST", "definitions", {"permissions": permissions}, 400, '{no_such_user,<<"nobody">>}')
+        answer = self.call("POST", "definitions?report=true", {"permissions": permissions})
+        explanation = f"permission of user 'nobody' in vhost '{self.vhost}': there is no such user"
+        self.assertEqual((answer.body["reason"], answer.body["explanation"]), ('{no_such_user,<<"nobody">>}', explanation))
         queues = [{"vhost": self.vhost, "name": "r", "durable": True, "auto_delete": False, "arguments": {}}]
         text = (
             f'Adding 1 queue(s) to virtual host "{self.vhost}" would exceed the limit of 1 queue(s).\n\n'
