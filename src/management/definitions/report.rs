@@ -117,10 +117,13 @@ impl Report {
         let kinds: Map<String, Value> = self
             .present()
             .map(|(name, kind)| {
-                let document = json!({
+                let mut document = json!({
                     "made": kind.made, "changed": kind.changed, "unchanged": kind.unchanged,
-                    "skipped": remarks(&kind.skipped), "needless": remarks(&kind.needless), "partly": remarks(&kind.partly),
+                    "skipped": remarks(&kind.skipped), "partly": remarks(&kind.partly),
                 });
+                if !kind.needless.is_empty() {
+                    document["needless"] = remarks(&kind.needless);
+                }
                 (name.to_owned(), document)
             })
             .collect();
