@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use hyper::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::call::Call;
 use super::client::path;
@@ -142,6 +142,11 @@ pub(crate) fn read(name: Option<&str>) -> Result<String, CtlError> {
         Some(name) if !Path::new(name).exists() => {
             return Err(CtlError::BadArgument(format!("File {name} does not exist")));
         }
+        Some(name) if Path::new(name).is_dir() => {
+            return Err(CtlError::BadArgument(format!(
+                "{name} is a directory: name its files one by one, in the order of their names, as definitions.load reads them"
+            )));
+        }
         Some(name) => (name, Box::new(File::open(name).map_err(|cause| CtlError::file(name, cause))?)),
     };
     let size = input.take(LARGEST_FILE + 1).read_to_string(&mut text).map_err(|cause| CtlError::file(name, cause))?;
@@ -207,20 +212,30 @@ fn send(call: &Call<'_>, text: String) -> Done {
     let asked = if dry_run { "dry_run=true" } else { "report=true" };
     let address = format!("{}?{asked}", api_path(call));
     let reply = call.client.send(&Method::POST, &address, Some(Bytes::from(text)), &[])?;
+    if let (false, Some(explanation)) = (reply.is_success(), reply.json()["explanation"].as_str()) {
+        return Err(CtlError::Refused { status: reply.status, reason: explanation.to_owned() });
+    }
     let report = reply.success().map_err(|error| missing_vhost(call, error))?.json();
     if !report["kinds"].is_object() {
         call.banner("Successfully started definition import. This process is asynchronous and can take some time.\n");
         return not_strict(call);
     }
     call.document(&report, || report_text(&report, call.arguments.has("verbose")))?;
-    let kinds = report["kinds"].as_object().into_iter().flatten();
-    let is_missing =
-        |(_, kind): (_, &Value)| [&kind["skipped"], &kind["partly"]].iter().any(|list| **list != json!([]));
-    if call.arguments.has("strict") && kinds.into_iter().any(is_missing) {
-        Err(CtlError::Silent { code: code::DATA })
-    } else {
-        Ok(())
+    match missing(&report).filter(|_| call.arguments.has("strict")) {
+        Some(text) => Err(CtlError::plain(code::DATA, text)),
+        None => Ok(()),
     }
+}
+
+/// What `--strict` has against a report.
+fn missing(report: &Value) -> Option<String> {
+    let count = |list: &str| {
+        let kinds = report["kinds"].as_object().into_iter().flatten();
+        kinds.filter_map(|(_, kind)| kind[list].as_array()).map(Vec::len).sum::<usize>()
+    };
+    let (skipped, partly) = (count("skipped"), count("partly"));
+    let rest = if report["dry_run"] == true { "nothing was imported (dry run)" } else { "the rest has been imported" };
+    (skipped + partly > 0).then(|| format!("--strict: {skipped} skipped, {partly} partly taken; {rest}"))
 }
 
 /// A broker that does not report cannot be taken at its word.
@@ -256,7 +271,7 @@ fn report_text(report: &Value, verbose: bool) -> String {
                     .for_each(|name| text.push_str(&format!("  {word} {}\n", name.as_str().unwrap_or_default())));
             }
         }
-        for (word, remarks) in [("skipped", skipped), ("partly", list("partly"))] {
+        for (word, remarks) in [("skipped", skipped), ("not needed", list("needless")), ("partly", list("partly"))] {
             for remark in remarks {
                 let field = |key: &str| remark[key].as_str().unwrap_or_default();
                 text.push_str(&format!("  {word} {}: {}\n", field("name"), field("reason")));
@@ -276,7 +291,27 @@ fn changes(call: &Call<'_>, definitions: &Value) -> Result<Vec<Difference>, CtlE
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn strict_says_what_is_missing() {
+        let needless =
+            json!({"kinds": {"global_parameters": {"skipped": [], "needless": [{"name": "i"}], "partly": []}}});
+        assert_eq!(missing(&needless), None);
+        let mut report = json!({"kinds": {"queues": {"skipped": [{}], "partly": []}, "policies": {"partly": [{}]}}});
+        let text = "--strict: 1 skipped, 1 partly taken; the rest has been imported";
+        assert_eq!(missing(&report).as_deref(), Some(text));
+        report["dry_run"] = true.into();
+        assert!(missing(&report).is_some_and(|text| text.ends_with("nothing was imported (dry run)")));
+    }
+
+    #[test]
+    fn a_folder_is_no_file() {
+        let folder = std::env::temp_dir().display().to_string();
+        assert!(read(Some(&folder)).is_err_and(|error| error.to_string().contains("name its files one by one")));
+    }
 
     #[test]
     fn a_report_is_lines() {

@@ -130,7 +130,18 @@ fn add_vhost(call: &Call<'_>) -> Done {
         return Ok(());
     }
     call.client.put(&vhost_path(vhost), &body)?.success()?;
+    warn_of_queue_type(call);
     Ok(())
+}
+
+/// Says that a default queue type which this version does not have leaves every declaration without a type refused.
+fn warn_of_queue_type(call: &Call<'_>) {
+    if let Some(kind @ ("quorum" | "stream")) = call.arguments.option("default-queue-type") {
+        eprintln!(
+            "warning: this version has no {kind} queues: in this virtual host, declarations without a type will be refused; \
+             use --default-queue-type classic"
+        );
+    }
 }
 
 fn delete_vhost(call: &Call<'_>) -> Done {
@@ -221,6 +232,7 @@ fn update_vhost_metadata(call: &Call<'_>) -> Done {
         body[key] = value;
     }
     call.client.put(&vhost_path(vhost), &body)?.success()?;
+    warn_of_queue_type(call);
     Ok(())
 }
 

@@ -38,6 +38,8 @@ pub(crate) struct Failure {
     body: Option<Value>,
     /// The browser is to ask for a name and a password.
     challenge: bool,
+    /// The reason in plain words, where it is known better than by RabbitMQ's reason.
+    explanation: Option<String>,
 }
 
 impl Answer {
@@ -144,7 +146,12 @@ impl Answer {
 
 impl Failure {
     fn new(status: StatusCode, error: &str, reason: impl Into<Value>) -> Self {
-        Self { status, body: Some(json!({"error": error, "reason": reason.into()})), challenge: false }
+        Self {
+            status,
+            body: Some(json!({"error": error, "reason": reason.into()})),
+            challenge: false,
+            explanation: None,
+        }
     }
 
     /// 400. The reason is a text, or an array where RabbitMQ has a tuple.
@@ -174,7 +181,7 @@ impl Failure {
     /// 401 without credentials: empty, with a challenge.
     #[must_use]
     pub(crate) fn no_credentials() -> Self {
-        Self { status: StatusCode::UNAUTHORIZED, body: None, challenge: true }
+        Self { status: StatusCode::UNAUTHORIZED, body: None, challenge: true, explanation: None }
     }
 
     /// 401 of wrong credentials: no challenge, or browsers would ask.
@@ -192,13 +199,13 @@ impl Failure {
     /// 405.
     #[must_use]
     pub(crate) fn method_not_allowed() -> Self {
-        Self { status: StatusCode::METHOD_NOT_ALLOWED, body: None, challenge: false }
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, body: None, challenge: false, explanation: None }
     }
 
     /// 406.
     #[must_use]
     pub(crate) fn not_acceptable() -> Self {
-        Self { status: StatusCode::NOT_ACCEPTABLE, body: None, challenge: false }
+        Self { status: StatusCode::NOT_ACCEPTABLE, body: None, challenge: false, explanation: None }
     }
 
     /// 403: not from this web page.
@@ -210,13 +217,13 @@ impl Failure {
     /// 415.
     #[must_use]
     pub(crate) fn unsupported_media_type() -> Self {
-        Self { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, body: None, challenge: false }
+        Self { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, body: None, challenge: false, explanation: None }
     }
 
     /// 408.
     #[must_use]
     pub(crate) fn timed_out() -> Self {
-        Self { status: StatusCode::REQUEST_TIMEOUT, body: None, challenge: false }
+        Self { status: StatusCode::REQUEST_TIMEOUT, body: None, challenge: false, explanation: None }
     }
 
     /// 412.
@@ -235,7 +242,7 @@ impl Failure {
     #[must_use]
     pub(crate) fn unhealthy(reason: &str) -> Self {
         let body = json!({"status": "failed", "reason": reason});
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, body: Some(body), challenge: false }
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, body: Some(body), challenge: false, explanation: None }
     }
 
     /// 400 of a key that is needed and not there.
@@ -255,6 +262,33 @@ impl Failure {
             ReplyCode::NotFound => Self::missing(exception.text.as_str()),
             _ => Self::bad_request(exception.text.as_str()),
         }
+    }
+
+    /// The reason as it is answered.
+    #[must_use]
+    pub(crate) fn reason_term(&self) -> Option<&Value> {
+        self.body.as_ref()?.get("reason")
+    }
+
+    /// The same with what it means, which is not answered.
+    #[must_use]
+    pub(crate) fn explained(self, explanation: String) -> Self {
+        Self { explanation: Some(explanation), ..self }
+    }
+
+    /// The same with the explanation in the answer, for those who understand one.
+    #[must_use]
+    pub(crate) fn telling(mut self) -> Self {
+        if let (Some(Value::Object(body)), Some(explanation)) = (&mut self.body, &self.explanation) {
+            body.insert("explanation".to_owned(), explanation.as_str().into());
+        }
+        self
+    }
+
+    /// What it means, else the reason alone.
+    #[must_use]
+    pub(crate) fn explanation(&self) -> String {
+        self.explanation.clone().unwrap_or_else(|| self.reason())
     }
 
     /// The reason alone.

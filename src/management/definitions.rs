@@ -10,6 +10,7 @@
 
 mod document;
 mod export;
+mod fault;
 mod item;
 mod plan;
 mod report;
@@ -52,7 +53,7 @@ pub async fn import_text(management: &Arc<Management>, text: &[u8]) -> Result<Re
         body: axum::body::Bytes::new(),
         topology: management.broker.topology(),
     };
-    let plan = Plan::make(&call, &document::parse(text)?, None).map_err(|failure| failure.reason())?;
+    let plan = Plan::make(&call, &document::parse(text)?, None).map_err(|failure| failure.explanation())?;
     Ok(carry_out(management, plan).await)
 }
 
@@ -72,7 +73,10 @@ pub(super) async fn import_vhost(call: Call) -> Result<Answer, Failure> {
 
 /// 204 with the sums in a header, as RabbitMQ's clients expect it, or 200 with the report for those who ask for it.
 async fn finish(call: &Call, document: &Map<String, Value>, vhost: Option<VhostName>) -> Result<Answer, Failure> {
-    let plan = Plan::make(call, document, vhost.as_ref())?;
+    // RabbitMQ's clients get RabbitMQ's answer.
+    let is_told = call.query.is_true("dry_run") || call.query.is_true("report");
+    let plan = Plan::make(call, document, vhost.as_ref());
+    let plan = plan.map_err(|failure| if is_told { failure.telling() } else { failure })?;
     if call.query.is_true("dry_run") {
         return Ok(Answer::json(foretell(&call.management, plan).document()));
     }
@@ -84,7 +88,7 @@ async fn finish(call: &Call, document: &Map<String, Value>, vhost: Option<VhostN
 
 /// Says what an import would do, as far as that can be told without doing it.
 fn foretell(management: &Management, plan: Plan) -> Report {
-    let now = View::of(&management.broker, &plan.vhosts_of_bindings());
+    let now = View::of(management, &plan.vhosts_of_bindings());
     let outcomes = plan.items.iter().map(|item| expected(item, &now)).collect();
     told(plan, outcomes, Report::new(true))
 }
@@ -92,14 +96,14 @@ fn foretell(management: &Management, plan: Plan) -> Report {
 /// Applies everything, in RabbitMQ's order. What exists is kept as it is, as far as it is topology.
 async fn carry_out(management: &Management, plan: Plan) -> Report {
     let vhosts: BTreeSet<VhostName> = plan.vhosts_of_bindings();
-    let before = View::of(&management.broker, &vhosts);
+    let before = View::of(management, &vhosts);
     let mut operations = Operations::default();
     let mut refusals = Vec::with_capacity(plan.items.len());
     for item in &plan.items {
         refusals.push(item.apply(management, &before, &mut operations).await.err());
     }
     management.broker.settled().await;
-    let after = View::of(&management.broker, &vhosts);
+    let after = View::of(management, &vhosts);
     let outcomes =
         plan.items.iter().zip(refusals).map(|(item, refusal)| happened(item, &before, &after, refusal)).collect();
     told(plan, outcomes, Report::new(false))

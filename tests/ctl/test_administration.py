@@ -107,6 +107,9 @@ class VirtualHosts(CtlTest):
         self.fails(65, f"\\AVirtual host '{name}' does not exist\n\\Z", "delete_vhost", name)
 
     def test_mistakes(self):
+        warned = self.works("add_vhost", "ctl-quorum", "--default-queue-type", "quorum", "-q")
+        self.works("delete_vhost", "ctl-quorum")
+        self.assertRegex(warned.err, "no quorum queues: in this virtual host, declarations without a type will be refused")
         self.fails(65, "Default queue type must be one of", "add_vhost", self.vhost, "--default-queue-type", "bogus")
         self.fails(64, "Info key\\(s\\) bogus are not supported", "list_vhosts", "bogus")
         self.fails(64, "not enough arguments", "update_vhost_metadata", self.vhost)

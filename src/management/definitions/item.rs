@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::broker::policy::{Policy, PolicyKind};
-use crate::broker::{Broker, Permission, TopicPermission, Topology, VhostTopology};
+use crate::broker::{Permission, TopicPermission, Topology, VhostTopology};
 use crate::model::entity::{Destination, Exchange, ExchangeKind, Queue};
 use crate::model::names::{ExchangeName, UserName, VhostName};
 use crate::model::request::{Ask, BindingRequest, DeclareExchange, DeclareQueue};
@@ -14,6 +14,7 @@ use crate::model::table::FieldTable;
 use crate::model::vhost::{Protection, VhostLimits, VhostMetadata};
 
 use super::super::Management;
+use super::super::endpoints::parameters::{CLUSTER_NAME, CLUSTER_TAGS};
 use super::super::endpoints::users;
 use super::super::fields::table_to_json;
 use super::super::identity::Identity;
@@ -40,10 +41,15 @@ pub(super) struct View {
     topology: Arc<Topology>,
     /// The bindings of the vhosts that were asked for.
     bindings: BTreeMap<VhostName, BTreeSet<String>>,
+    /// What the cluster is called, whether it was told so or not.
+    cluster_name: String,
+    /// The default type of queues where a vhost has none of its own.
+    default_queue_type: &'static str,
 }
 
 impl View {
-    pub(super) fn of(broker: &Broker, vhosts: &BTreeSet<VhostName>) -> Self {
+    pub(super) fn of(management: &Management, vhosts: &BTreeSet<VhostName>) -> Self {
+        let broker = &management.broker;
         let bindings = vhosts.iter().map(|vhost| {
             let found = broker.bindings_from(vhost, None);
             let keys = found.iter().map(|binding| {
@@ -51,7 +57,31 @@ impl View {
             });
             (vhost.clone(), keys.collect())
         });
-        Self { topology: broker.topology(), bindings: bindings.collect() }
+        Self {
+            topology: broker.topology(),
+            bindings: bindings.collect(),
+            cluster_name: management.cluster_name().to_string(),
+            default_queue_type: management.settings.default_queue_type,
+        }
+    }
+
+    /// A global parameter; those that are always there have a value without being set.
+    fn global(&self, name: &str) -> Option<Value> {
+        let set = self.topology.global(name).map(|value| (**value).clone());
+        set.or_else(|| match name {
+            CLUSTER_NAME => Some(self.cluster_name.as_str().into()),
+            CLUSTER_TAGS => Some(json!({})),
+            _ => None,
+        })
+    }
+
+    /// A vhost as it is compared: what is not said counts as the default.
+    fn described_vhost(&self, metadata: &VhostMetadata, limits: Option<&Value>) -> Value {
+        json!({
+            "description": metadata.description, "tags": metadata.tags,
+            "default_queue_type": metadata.default_queue_type.map_or(self.default_queue_type, |kind| kind.name()),
+            "protected_from_deletion": metadata.protection == Protection::FromDeletion, "limits": limits,
+        })
     }
 
     fn vhost(&self, name: &VhostName) -> Option<&Arc<VhostTopology>> {
@@ -79,14 +109,6 @@ pub(super) fn end_of(destination: &Destination) -> (&'static str, &str) {
 pub(super) fn shown(name: &str) -> String {
     let escaped = |c: char| if c.is_control() || c == '\\' { c.escape_default().to_string() } else { c.to_string() };
     name.chars().map(escaped).collect()
-}
-
-fn described_vhost(metadata: &VhostMetadata, limits: Option<&Value>) -> Value {
-    json!({
-        "description": metadata.description, "tags": metadata.tags,
-        "default_queue_type": metadata.default_queue_type.map(|kind| kind.name()),
-        "protected_from_deletion": metadata.protection == Protection::FromDeletion, "limits": limits,
-    })
 }
 
 fn described_exchange(exchange: &Exchange) -> Value {
@@ -165,7 +187,7 @@ impl Item {
         match self {
             Self::Vhost(vhost, ..) => {
                 let found = view.vhost(vhost)?;
-                Some(described_vhost(&found.metadata, limits_of(found).map(|limits| &**limits)))
+                Some(view.described_vhost(&found.metadata, limits_of(found).map(|limits| &**limits)))
             }
             Self::User(user, _) => view.topology.user(user).map(|user| users::render(user)),
             Self::Permission(user, vhost, _) => {
@@ -175,7 +197,7 @@ impl Item {
                 let key = (vhost.clone(), exchange.clone());
                 view.topology.user(user)?.topic_permissions.get(&key).map(|permission| json!(permission.patterns()))
             }
-            Self::Global(name, _) => view.topology.global(name).map(|value| (**value).clone()),
+            Self::Global(name, _) => view.global(name),
             Self::Policy(vhost, kind, policy) => {
                 view.vhost(vhost)?.policies.get(*kind, &policy.name).map(|policy| policy.value())
             }
@@ -204,7 +226,7 @@ impl Item {
         match self {
             Self::Vhost(vhost, metadata, limits) => {
                 let own = view.vhost(vhost).and_then(|found| limits_of(found));
-                Some(described_vhost(metadata, limits.as_ref().or_else(|| own.map(|own| &**own))))
+                Some(view.described_vhost(metadata, limits.as_ref().or_else(|| own.map(|own| &**own))))
             }
             Self::User(name, wanted) => {
                 let current = view.topology.user(name).map(Arc::as_ref);
@@ -212,6 +234,7 @@ impl Item {
             }
             Self::Permission(_, _, permission) => Some(json!(permission.patterns())),
             Self::TopicPermission(_, _, _, permission) => Some(json!(permission.patterns())),
+            Self::Global(name, value) if name == CLUSTER_TAGS && is_empty(value) => Some(json!({})),
             Self::Global(_, value) => Some(value.clone()),
             Self::Policy(_, _, policy) => Some(policy.value()),
             Self::Parameter(_, _, _, value) => value.clone(),
@@ -257,6 +280,8 @@ impl Item {
             Self::TopicPermission(user, vhost, exchange, permission) => {
                 broker.set_topic_permission(user, vhost, exchange, Some(permission.clone())).map_err(told)?;
             }
+            // A default that is confirmed stays one.
+            Self::Global(..) if self.current(view) == self.wanted(view) => {}
             Self::Global(name, value) => {
                 broker.set_parameter(None, "", name, value.clone()).map_err(told)?;
             }

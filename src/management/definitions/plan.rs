@@ -20,6 +20,7 @@ use super::super::endpoints::{exchanges, limits, parameters, permissions, queues
 use super::super::fields::json_to_table;
 use super::document::{objects, text};
 use super::export::limits_of;
+use super::fault;
 use super::item::{self, Item, end_of, shown};
 use super::report::{Outcome, Remark};
 
@@ -42,6 +43,8 @@ pub(super) struct Plan {
     queues: BTreeSet<(VhostName, QueueName)>,
     /// Names of exchanges and queues that were left out.
     left_out: BTreeSet<(VhostName, &'static str, String)>,
+    /// The list and the place of what is being read, to name what is wrong.
+    reading: Option<(&'static str, usize)>,
 }
 
 /// The place of a definition among the items, and what the document says of it.
@@ -59,6 +62,18 @@ impl Plan {
     /// What is wrong with it: then nothing of it is applied.
     pub(super) fn make(call: &Call, document: &Map<String, Value>, only: Option<&VhostName>) -> Result<Self, Failure> {
         let mut plan = Self::default();
+        plan.read(call, document, only).map_err(|failure| match (plan.reading, failure.reason_term()) {
+            (Some((kind, at)), Some(reason)) => {
+                let explanation = fault::explained(document, kind, at, reason);
+                failure.explained(explanation)
+            }
+            _ => failure,
+        })?;
+        Ok(plan)
+    }
+
+    fn read(&mut self, call: &Call, document: &Map<String, Value>, only: Option<&VhostName>) -> Result<(), Failure> {
+        let plan = self;
         if only.is_none() {
             plan.read_vhosts(call, document)?;
             plan.read_users(call, document)?;
@@ -80,9 +95,19 @@ impl Plan {
             plan.read_topic_permissions(document, &scope)?;
         }
         plan.read_queues(document, &scope)?;
+        plan.reading = None;
         plan.check_queue_limits(&scope)?;
-        plan.read_bindings(document, &scope)?;
-        Ok(plan)
+        plan.read_bindings(document, &scope)
+    }
+
+    /// The objects of a list, and their places.
+    fn list<'a>(
+        &mut self,
+        document: &'a Map<String, Value>,
+        kind: &'static str,
+    ) -> Result<impl Iterator<Item = (usize, &'a Map<String, Value>)> + use<'a>, Failure> {
+        self.reading = None;
+        Ok(objects(document, kind)?.into_iter().enumerate())
     }
 
     /// The vhosts whose bindings are spoken of.
@@ -116,7 +141,8 @@ impl Plan {
     }
 
     fn read_vhosts(&mut self, call: &Call, document: &Map<String, Value>) -> Result<(), Failure> {
-        for vhost in objects(document, "vhosts")? {
+        for (at, vhost) in self.list(document, "vhosts")? {
+            self.reading = Some(("vhosts", at));
             let name = VhostName::new(text(vhost, "name")?);
             let mut described = map_of(vhost.get("metadata"));
             for key in ["description", "tags", "default_queue_type", "protected_from_deletion"] {
@@ -129,6 +155,15 @@ impl Plan {
             let limits = map_of(vhost.get("limits"));
             let limits = (!limits.is_empty()).then_some(Value::Object(limits));
             limits.as_ref().map(limits::check_vhost_limits).transpose()?;
+            if let Some(kind) = metadata.default_queue_type.filter(|kind| *kind != QueueType::Classic) {
+                let reason = format!(
+                    "its default queue type is '{kind}', and this version has no {kind} queues: declarations without a type \
+                     will be refused; write 'classic'",
+                    kind = kind.name()
+                );
+                let name = format!("vhost '{}'", shown(name.as_str()));
+                self.parts.push(("vhosts", Remark { name, reason }));
+            }
             self.push(Item::Vhost(name, metadata, limits), vhost);
         }
         Ok(())
@@ -140,7 +175,8 @@ impl Plan {
             ["3.0.", "3.1.", "3.2.", "3.3.", "3.4.", "3.5."].iter().any(|old| version.starts_with(old))
         });
         let default = if is_old { HashAlgorithm::Md5 } else { HashAlgorithm::Sha256 };
-        for user in objects(document, "users")? {
+        for (at, user) in self.list(document, "users")? {
+            self.reading = Some(("users", at));
             let wanted = Wanted::read(user, default, &call.management.settings.passwords)?;
             self.push(Item::User(UserName::new(text(user, "name")?), wanted), user);
         }
@@ -158,7 +194,8 @@ impl Plan {
     }
 
     fn read_permissions(&mut self, document: &Map<String, Value>, scope: &Scope<'_>) -> Result<(), Failure> {
-        for permission in objects(document, "permissions")? {
+        for (at, permission) in self.list(document, "permissions")? {
+            self.reading = Some(("permissions", at));
             let user = self.user(permission, scope)?;
             let item = Item::Permission(user, scope.vhost(permission)?, permissions::read(permission)?);
             self.push(item, permission);
@@ -167,11 +204,12 @@ impl Plan {
     }
 
     fn read_globals(&mut self, document: &Map<String, Value>) -> Result<(), Failure> {
-        for global in objects(document, "global_parameters")? {
+        for (at, global) in self.list(document, "global_parameters")? {
+            self.reading = Some(("global_parameters", at));
             let name = text(global, "name")?;
             if name.starts_with("internal") {
-                let reason = "the other broker's own affair";
-                self.skip("global_parameters", format!("global parameter '{}'", shown(name)), reason);
+                let outcome = Outcome::Needless("the other broker's own affair".to_owned());
+                self.settled.push(("global_parameters", format!("global parameter '{}'", shown(name)), outcome));
                 continue;
             }
             let value = global.get("value").cloned().unwrap_or_default();
@@ -181,7 +219,8 @@ impl Plan {
     }
 
     fn read_policies(&mut self, document: &Map<String, Value>, scope: &Scope<'_>) -> Result<(), Failure> {
-        for policy in objects(document, "policies")? {
+        for (at, policy) in self.list(document, "policies")? {
+            self.reading = Some(("policies", at));
             let (vhost, name) = (scope.vhost(policy)?, text(policy, "name")?);
             self.read_policy(&vhost, PolicyKind::Regular, name, policy, policy)?;
         }
@@ -226,7 +265,8 @@ impl Plan {
     }
 
     fn read_parameters(&mut self, document: &Map<String, Value>, scope: &mut Scope<'_>) -> Result<(), Failure> {
-        for parameter in objects(document, "parameters")? {
+        for (at, parameter) in self.list(document, "parameters")? {
+            self.reading = Some(("parameters", at));
             let vhost = scope.vhost(parameter)?;
             let (component, name) = (text(parameter, "component")?, text(parameter, "name")?);
             let value = parameter.get("value").cloned().unwrap_or_default();
@@ -251,7 +291,8 @@ impl Plan {
     }
 
     fn read_exchanges(&mut self, document: &Map<String, Value>, scope: &Scope<'_>) -> Result<(), Failure> {
-        for exchange in objects(document, "exchanges")? {
+        for (at, exchange) in self.list(document, "exchanges")? {
+            self.reading = Some(("exchanges", at));
             let (vhost, name) = (scope.vhost(exchange)?, text(exchange, "name")?);
             let declare = exchanges::read_declaration(exchange, ExchangeName::new(name))?;
             let existing = scope.exchange(&vhost, &declare.exchange);
@@ -277,7 +318,8 @@ impl Plan {
     }
 
     fn read_topic_permissions(&mut self, document: &Map<String, Value>, scope: &Scope<'_>) -> Result<(), Failure> {
-        for permission in objects(document, "topic_permissions")? {
+        for (at, permission) in self.list(document, "topic_permissions")? {
+            self.reading = Some(("topic_permissions", at));
             let (exchange, patterns) = permissions::read_topic(permission)?;
             let (user, vhost) = (self.user(permission, scope)?, scope.vhost(permission)?);
             let missing = self.exchange(&vhost, &exchange, scope).err();
@@ -291,7 +333,8 @@ impl Plan {
     }
 
     fn read_queues(&mut self, document: &Map<String, Value>, scope: &Scope<'_>) -> Result<(), Failure> {
-        for queue in objects(document, "queues")? {
+        for (at, queue) in self.list(document, "queues")? {
+            self.reading = Some(("queues", at));
             let (vhost, name) = (scope.vhost(queue)?, text(queue, "name")?);
             let mut declare = queues::read_declaration(queue, QueueName::new(name))?;
             let beside = queue.get("type").and_then(Value::as_str);
@@ -354,7 +397,8 @@ impl Plan {
     }
 
     fn read_bindings(&mut self, document: &Map<String, Value>, scope: &Scope<'_>) -> Result<(), Failure> {
-        for binding in objects(document, "bindings")? {
+        for (at, binding) in self.list(document, "bindings")? {
+            self.reading = Some(("bindings", at));
             let vhost = scope.vhost(binding)?;
             let (source, to) = (text(binding, "source")?, text(binding, "destination")?);
             if source.is_empty() {

@@ -27,6 +27,8 @@ pub(super) enum Outcome {
     Unchanged,
     /// Why.
     Skipped(String),
+    /// Why nobody misses it here: it is skipped, and that is no loss.
+    Needless(String),
 }
 
 /// Something that is said of one definition.
@@ -43,6 +45,8 @@ struct Outcomes {
     changed: Vec<String>,
     unchanged: u64,
     skipped: Vec<Remark>,
+    /// Skipped as well, and no loss.
+    needless: Vec<Remark>,
     /// Of what is there, the parts that were left out.
     partly: Vec<Remark>,
 }
@@ -68,6 +72,7 @@ impl Report {
             Outcome::Changed => kind.changed.push(name),
             Outcome::Unchanged => kind.unchanged += 1,
             Outcome::Skipped(reason) => kind.skipped.push(Remark { name, reason }),
+            Outcome::Needless(reason) => kind.needless.push(Remark { name, reason }),
         }
     }
 
@@ -83,7 +88,8 @@ impl Report {
 
     fn present(&self) -> impl Iterator<Item = (&'static str, &Outcomes)> {
         KINDS.into_iter().zip(&self.kinds).filter(|(_, kind)| {
-            kind.unchanged > 0 || !(kind.made.is_empty() && kind.changed.is_empty() && kind.skipped.is_empty())
+            let lists = [kind.made.len(), kind.changed.len(), kind.skipped.len(), kind.needless.len()];
+            kind.unchanged > 0 || lists.iter().any(|length| *length > 0)
         })
     }
 
@@ -111,10 +117,13 @@ impl Report {
         let kinds: Map<String, Value> = self
             .present()
             .map(|(name, kind)| {
-                let document = json!({
+                let mut document = json!({
                     "made": kind.made, "changed": kind.changed, "unchanged": kind.unchanged,
                     "skipped": remarks(&kind.skipped), "partly": remarks(&kind.partly),
                 });
+                if !kind.needless.is_empty() {
+                    document["needless"] = remarks(&kind.needless);
+                }
                 (name.to_owned(), document)
             })
             .collect();
@@ -137,6 +146,9 @@ impl Report {
                 kind.unchanged,
                 kind.skipped.len()
             );
+            for remark in kind.needless.iter().take(LOGGED_MAX) {
+                tracing::info!(from, "import of definitions: not needed {}: {}", remark.name, remark.reason);
+            }
             for (word, remarks) in [("skipped", &kind.skipped), ("partly", &kind.partly)] {
                 for remark in remarks.iter().take(LOGGED_MAX) {
                     tracing::warn!(from, "import of definitions: {word} {}: {}", remark.name, remark.reason);
@@ -161,12 +173,14 @@ mod tests {
         report.add("vhosts", "vhost 'v'".to_owned(), Outcome::Unchanged);
         report.add_part("policies", Remark { name: "policy 'p'".to_owned(), reason: "key".to_owned() });
         report.add("policies", "policy 'p'".to_owned(), Outcome::Changed);
+        report.add("global_parameters", "global parameter 'i'".to_owned(), Outcome::Needless("own".to_owned()));
         assert_eq!(report.summary(), "made=1, changed=1, unchanged=1, skipped=1");
         let document = report.document();
         assert_eq!(document["kinds"]["queues"]["made"], json!(["queue 'a'"]));
         assert_eq!(document["kinds"]["queues"]["skipped"], json!([{"name": "queue 'b'", "reason": "why"}]));
         assert_eq!(document["kinds"]["policies"]["partly"], json!([{"name": "policy 'p'", "reason": "key"}]));
-        assert_eq!(document["kinds"].as_object().map(Map::len), Some(3));
+        assert_eq!(document["kinds"].as_object().map(Map::len), Some(4));
+        assert_eq!(document["kinds"]["global_parameters"]["needless"][0]["reason"], "own");
         assert_eq!((&document["dry_run"], &document["made"]), (&json!(true), &json!(1)));
     }
 }

@@ -18,7 +18,7 @@ use super::policies;
 
 /// The name of the global parameter that is the cluster's name.
 pub(crate) const CLUSTER_NAME: &str = "cluster_name";
-const CLUSTER_TAGS: &str = "cluster_tags";
+pub(crate) const CLUSTER_TAGS: &str = "cluster_tags";
 
 pub(crate) async fn list(call: Call) -> Result<Answer, Failure> {
     listing::answer(all(&call, |_, _| true), &call.query)

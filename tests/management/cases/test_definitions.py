@@ -155,6 +155,17 @@ class Import(Case):
         self.assertEqual(answer.body["kinds"]["queues"]["made"], [f"queue 'q' in vhost '{self.vhost}'"])
         self.assertEqual(self.get(f"queues/{self.vhost}"), [])
 
+    def test_an_export_changes_nothing_where_it_came_from(self) -> None:
+        answer = self.post("definitions?report=true", self.get("definitions"))
+        self.assertEqual((answer.body["made"], answer.body["changed"], answer.body["skipped"]), (0, 0, 0), answer.body)
+
+    def test_what_nobody_misses_is_not_skipped(self) -> None:
+        definitions = {"global_parameters": [{"name": "internal_cluster_id", "value": "abc"}]}
+        answer = self.post("definitions?report=true", definitions)
+        self.assertEqual(answer.body["skipped"], 0, answer.body)
+        [needless] = answer.body["kinds"]["global_parameters"]["needless"]
+        self.assertEqual(needless["reason"], "the other broker's own affair")
+
     def test_an_empty_body_defines_nothing(self) -> None:
         for body in (b"", b" \n", b"\xef\xbb\xbf"):
             self.assertEqual(self.post_bytes(body).status, 204)
@@ -187,6 +198,9 @@ class Import(Case):
             ],
         }
         answer = self.post("definitions?report=true", definitions)
+        [partly] = answer.body["kinds"]["vhosts"]["partly"]
+        self.assertEqual(partly["name"], f"vhost '{self.vhost}'")
+        self.assertIn("declarations without a type will be refused; write 'classic'", partly["reason"])
         self.assertEqual([queue["name"] for queue in self.get(f"queues/{self.vhost}")], ["classic", "transient"])
         [skipped] = answer.body["kinds"]["queues"]["skipped"]
         self.assertEqual(skipped["name"], f"queue 'untyped' in vhost '{self.vhost}'")
@@ -207,6 +221,9 @@ class Import(Case):
         self.put(f"queues/{self.vhost}/q")
         permissions = [permission(self.vhost, "nobody")]
         self.refused("POST", "definitions", {"permissions": permissions}, 400, '{no_such_user,<<"nobody">>}')
+        answer = self.call("POST", "definitions?report=true", {"permissions": permissions})
+        explanation = f"permission of user 'nobody' in vhost '{self.vhost}': there is no such user"
+        self.assertEqual((answer.body["reason"], answer.body["explanation"]), ('{no_such_user,<<"nobody">>}', explanation))
         queues = [{"vhost": self.vhost, "name": "r", "durable": True, "auto_delete": False, "arguments": {}}]
         text = (
             f'Adding 1 queue(s) to virtual host "{self.vhost}" would exceed the limit of 1 queue(s).\n\n'
