@@ -107,7 +107,8 @@ class VirtualHosts(CtlTest):
         self.fails(65, f"\\AVirtual host '{name}' does not exist\n\\Z", "delete_vhost", name)
 
     def test_mistakes(self):
-        warned = self.works("add_vhost", "ctl-quorum", "--default-queue-type", "quorum", "-q")
+        warned = self.ctl("add_vhost", "ctl-quorum", "--default-queue-type", "quorum", "-q")
+        self.assertEqual(warned.code, 0, warned)
         self.works("delete_vhost", "ctl-quorum")
         self.assertRegex(warned.err, "no quorum queues: in this virtual host, declarations without a type will be refused")
         self.fails(65, "Default queue type must be one of", "add_vhost", self.vhost, "--default-queue-type", "bogus")

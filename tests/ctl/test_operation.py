@@ -160,8 +160,8 @@ class Definitions(CtlTest):
         for line in told:
             self.assertIn(f"  {line}\n", first.out)
         again = self.definitions("import", self.file, "--strict")
-        told = "--strict: 2 skipped, 1 partly taken; the rest has been imported\n"
-        self.assertEqual((again.code, again.err), (65, told), again)
+        why = "--strict: 2 skipped, 1 partly taken; the rest has been imported\n"
+        self.assertEqual((again.code, again.err), (65, why), again)
         self.assertRegex(again.out, "(?s)queues: 0 made, 0 changed, 1 unchanged, 1 skipped\n.*bindings: 0 made, 0 changed, 1 unchanged, 1 skipped\n")
         for line in told:
             self.assertIn(f"  {line}\n", again.out)
