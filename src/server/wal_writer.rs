@@ -51,7 +51,7 @@ pub(super) async fn run(shared: &Arc<Shared>, mode: SyncMode) -> Result<(), LogE
             let since = *stopping.get_or_insert(begun);
             if begun - since > GIVE_UP && is_missing {
                 tracing::error!("stopping although not all could be written: what is missing was not confirmed");
-                return Ok(());
+                return shared.broker.sync_log();
             }
         }
         let written = shared.broker.write_log();
