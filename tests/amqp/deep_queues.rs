@@ -2,12 +2,11 @@
 
 use crate::{
     client::Client,
-    harness::{Broker, own_broker},
+    harness::{MIB, growth, own_broker},
     methods::{basic, confirm, exchange, queue},
     wire::{Properties, Table, Value},
 };
 
-const MIB: u64 = 1024 * 1024;
 const COUNT: u64 = 50_000;
 /// What the broker may grow by: buffers of the log, whatever the depth, and the budget. The messages are 200 MiB.
 const GROWTH: u64 = 80 * MIB;
@@ -23,10 +22,6 @@ struct Shape {
 
 const BODIES: Shape = Shape { headers: 0, body: 4096 };
 const HEADERS: Shape = Shape { headers: 4096, body: 8 };
-
-fn grown(broker: &Broker, before: u64) -> u64 {
-    broker.resident_bytes().unwrap().saturating_sub(before)
-}
 
 /// Publishes messages with their numbers in front of their bodies, each of them confirmed.
 fn fill(client: &mut Client, queue: &str, count: u64, delivery_mode: Option<u8>, shape: Shape) {
@@ -56,7 +51,7 @@ fn stays_small(queue_flags: u8, delivery_mode: Option<u8>, shape: Shape) {
     client.declare_queue(1, "deep", queue_flags, &Table::new());
     let before = broker.resident_bytes().unwrap();
     fill(&mut client, "deep", COUNT, delivery_mode, shape);
-    let grown_by = grown(&broker, before);
+    let grown_by = growth(&broker, before);
     assert!(grown_by < GROWTH, "{} MiB for {COUNT} messages", grown_by / MIB);
 
     let got = client.get(1, "deep", 1).unwrap();
@@ -68,7 +63,7 @@ fn stays_small(queue_flags: u8, delivery_mode: Option<u8>, shape: Shape) {
         assert_eq!(message.content.body.len(), shape.body);
     }
     assert_eq!(client.message_count(1, "deep"), 0);
-    let grown_by = grown(&broker, before);
+    let grown_by = growth(&broker, before);
     assert!(grown_by < GROWTH, "{} MiB once they are gone", grown_by / MIB);
 }
 
@@ -119,7 +114,7 @@ fn of_empty_messages_in_many_queues() {
             client.expect_acks(1, number - 99, number);
         }
     }
-    let grown_by = grown(&broker, before);
+    let grown_by = growth(&broker, before);
     // Slots alone would be 110 MiB.
     assert!(grown_by < GROWTH, "{} MiB for {MESSAGES} empty messages in {QUEUES} queues", grown_by / MIB);
     for name in ["q0", "q299"] {
@@ -152,7 +147,7 @@ fn many_small_queues_stay_small_together() {
             }
         }
     }
-    let grown_by = grown(&broker, before);
+    let grown_by = growth(&broker, before);
     // The messages are 190 MiB.
     assert!(grown_by < GROWTH, "{} MiB for {QUEUES} queues", grown_by / MIB);
     for number in (0..QUEUES).step_by(97) {

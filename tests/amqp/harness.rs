@@ -11,13 +11,16 @@ use std::{
         atomic::{AtomicU32, Ordering},
         mpsc,
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
     client::{Client, Handshake},
     methods::{connection, exchange, queue},
+    wire::Table,
 };
+
+pub(crate) const MIB: u64 = 1024 * 1024;
 
 /// How long a broker may take until it accepts connections.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -73,6 +76,22 @@ pub(crate) fn is_warren() -> bool {
 /// A broker of the test's own with `configuration` as its broker.toml; None when the tests use one that was already running.
 pub(crate) fn own_broker(configuration: &str) -> Option<Broker> {
     is_warren().then(|| Broker::start(configuration))
+}
+
+/// Resident memory of `broker` above `before`, in bytes.
+pub(crate) fn growth(broker: &Broker, before: u64) -> u64 {
+    broker.resident_bytes().unwrap().saturating_sub(before)
+}
+
+/// The slowest of a few round trips on a connection of its own.
+pub(crate) fn slowest_round_trip(broker: &Broker, count: usize) -> Duration {
+    let mut client = broker.connect();
+    let slowest = (0..count).map(|_| {
+        let start = Instant::now();
+        client.exclusive_queue(1, &Table::new());
+        start.elapsed()
+    });
+    slowest.max().unwrap()
 }
 
 impl Broker {

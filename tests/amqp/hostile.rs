@@ -10,31 +10,13 @@ use std::{
 
 use crate::{
     client::{Client, Handshake, PATIENCE, PROTOCOL_HEADER, close_arguments},
-    harness::{Broker, Names, broker, is_warren, own_broker},
+    harness::{MIB, Names, broker, growth, is_warren, own_broker, slowest_round_trip},
     methods::{Method, basic, confirm, connection, queue},
     wire::{BODY, HEADER, METHOD, Properties, Table, Value, Writer, frame, table},
 };
 
-const MIB: u64 = 1024 * 1024;
-
 fn none() -> Table {
     Table::new()
-}
-
-/// Resident memory of `broker` above `before`, in bytes.
-fn growth(broker: &Broker, before: u64) -> u64 {
-    broker.resident_bytes().unwrap().saturating_sub(before)
-}
-
-/// The slowest of a few round trips on a connection of its own.
-fn slowest_round_trip(broker: &Broker, count: usize) -> Duration {
-    let mut client = broker.connect();
-    let slowest = (0..count).map(|_| {
-        let start = Instant::now();
-        client.exclusive_queue(1, &none());
-        start.elapsed()
-    });
-    slowest.max().unwrap()
 }
 
 /// Writes `chunk` again and again until the peer closes or `limit` bytes are sent; how many were taken.
