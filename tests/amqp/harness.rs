@@ -25,6 +25,10 @@ pub(crate) const MIB: u64 = 1024 * 1024;
 /// How long a broker may take until it accepts connections.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// As the broker's arguments name ports.
+const ANY_PORT: &str = "0";
+const NO_PORT: &str = "-1";
+
 /// Runs the broker as a child and ends it when standard input closes, which also happens when the test process dies.
 const LIFELINE: &str = r#"dir=$1; log=$2; shift 2; sh -c 'echo "pid $$"; exec "$@"' broker "$@" 2>"$log" & pid=$!; read -r _
 kill -TERM $pid 2>/dev/null; for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 $pid 2>/dev/null || break; sleep 0.1; done
@@ -37,6 +41,8 @@ pub(crate) struct Broker {
     pub(crate) address: SocketAddr,
     /// Where its metrics are, if the tests started it.
     pub(crate) metrics: Option<SocketAddr>,
+    /// Where its management API is, if the test wanted one.
+    pub(crate) management: Option<SocketAddr>,
     /// None for a broker that the tests did not start.
     process: Option<Process>,
 }
@@ -58,8 +64,8 @@ impl Drop for Process {
 pub(crate) fn broker() -> &'static Broker {
     static SHARED: OnceLock<Broker> = OnceLock::new();
     SHARED.get_or_init(|| match external_address() {
-        Some(address) => Broker { address, metrics: None, process: None },
-        None => Broker::start(""),
+        Some(address) => Broker { address, metrics: None, management: None, process: None },
+        None => Broker::start("", NO_PORT),
     })
 }
 
@@ -75,7 +81,12 @@ pub(crate) fn is_warren() -> bool {
 
 /// A broker of the test's own with `configuration` as its broker.toml; None when the tests use one that was already running.
 pub(crate) fn own_broker(configuration: &str) -> Option<Broker> {
-    is_warren().then(|| Broker::start(configuration))
+    is_warren().then(|| Broker::start(configuration, NO_PORT))
+}
+
+/// The same with a management API.
+pub(crate) fn own_managed_broker(configuration: &str) -> Option<Broker> {
+    is_warren().then(|| Broker::start(configuration, ANY_PORT))
 }
 
 /// Resident memory of `broker` above `before`, in bytes.
@@ -95,7 +106,7 @@ pub(crate) fn slowest_round_trip(broker: &Broker, count: usize) -> Duration {
 }
 
 impl Broker {
-    fn start(configuration: &str) -> Self {
+    fn start(configuration: &str, management_port: &str) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let base = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
         let directory = base.join(format!("amqp-{}-{number}", std::process::id()));
@@ -110,7 +121,7 @@ impl Broker {
             .arg(&config_file)
             .arg("--data-dir")
             .arg(directory.join("data"))
-            .args(["--amqp-port", "0", "--management-port", "-1", "--prometheus-port", "0"])
+            .args(["--amqp-port", ANY_PORT, "--management-port", management_port, "--prometheus-port", ANY_PORT])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -122,7 +133,8 @@ impl Broker {
         let listener = |name: &str| listeners.split_whitespace().find_map(|word| word.strip_prefix(name));
         let address = listener("amqp=").expect("the ready line names the AMQP listener").parse().unwrap();
         let metrics = listener("prometheus=").map(|address| address.parse().unwrap());
-        Self { address, metrics, process: Some(process) }
+        let management = listener("management=").map(|address| address.parse().unwrap());
+        Self { address, metrics, management, process: Some(process) }
     }
 
     /// A plain socket, before the protocol header.
@@ -154,9 +166,18 @@ impl Broker {
 
     /// Resident memory of the broker's process in bytes; None when the tests did not start it.
     pub(crate) fn resident_bytes(&self) -> Option<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that its resident memory ever was.
+    pub(crate) fn most_resident_bytes(&self) -> Option<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, name: &str) -> Option<u64> {
         let pid = self.process.as_ref()?.pid;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the broker still runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
         Some(kibibytes * 1024)
     }

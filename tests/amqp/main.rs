@@ -9,6 +9,7 @@
 )]
 
 mod alarms;
+mod amplifiers;
 mod argument_errors;
 mod cases;
 mod channel_errors;
