@@ -168,12 +168,10 @@ pub struct Broker {
     log: Log,
     journal: Journal,
     loads: Loads,
-    /// Bytes of queued messages in each shard's memory above which they are paged out, while memory is scarce.
-    memory_ceiling: Arc<AtomicU64>,
+    /// What the shards share.
+    common: shard::Common,
     /// Bytes of publishes that open transactions hold.
     transaction_bytes: Arc<AtomicU64>,
-    /// What connections that publish share.
-    pub credit_pool: Arc<CreditPool>,
     replies: ReplyRegistry,
     connections: AtomicUsize,
     /// The connections that front ends have made known.
@@ -284,7 +282,7 @@ impl Broker {
     /// even if their budget is larger.
     pub fn limit_memory(&self, bytes_max: Option<u64>) {
         let share = bytes_max.map_or(u64::MAX, |bytes| bytes / self.shards.len().max(1) as u64);
-        if self.memory_ceiling.swap(share, Ordering::Relaxed) != share {
+        if self.common.memory_ceiling.swap(share, Ordering::Relaxed) != share {
             self.shards.iter().for_each(|cell| cell.wake.notify_one());
         }
     }
@@ -327,6 +325,12 @@ impl Broker {
             }
         }
         cell.wake.notify_one();
+    }
+
+    /// What connections that publish share.
+    #[must_use]
+    pub fn credit_pool(&self) -> &Arc<CreditPool> {
+        &self.common.credit_pool
     }
 
     /// Takes a shard, unless somebody else has it, and runs a turn on what is in its mailbox.
@@ -402,6 +406,8 @@ impl Broker {
         }
         let remote = (0..).zip(&mut output.remote).find(|(_, envelopes)| !envelopes.is_empty());
         if let Some((target, envelopes)) = remote {
+            let made = i64::try_from(envelopes.len()).expect("there are fewer");
+            self.common.credit_pool.change_own(made);
             self.post(target, Envelope::FromShard(mem::take(envelopes)));
             return true;
         }

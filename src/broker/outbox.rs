@@ -26,6 +26,9 @@ const REPLIES_MAX: usize = 1024 * 1024;
 const POOL_BYTES: i64 = 32 * 1024 * 1024;
 /// The least that each of them has, in bytes; none has more than its own.
 const SHARE_MIN: i64 = 64 * 1024;
+/// Envelopes that shards made themselves and have not handled above which each connection has one publish on the way: what
+/// comes of it is done before the next.
+const OWN_MAX: i64 = 8 * 1024;
 
 /// What connections that publish at the same time share.
 #[derive(Debug)]
@@ -34,11 +37,14 @@ pub struct CreditPool {
     publishing: AtomicI64,
     /// Bytes of publishes that each may have on the way.
     share: AtomicI64,
+    /// Envelopes that shards made themselves, for themselves or others, and that are not handled: letters, for the most
+    /// part. A shard counts its part once a turn.
+    own: AtomicI64,
 }
 
 impl Default for CreditPool {
     fn default() -> Self {
-        Self { publishing: AtomicI64::new(0), share: AtomicI64::new(POOL_BYTES) }
+        Self { publishing: AtomicI64::new(0), share: AtomicI64::new(POOL_BYTES), own: AtomicI64::new(0) }
     }
 }
 
@@ -48,6 +54,21 @@ impl CreditPool {
         assert!(publishing >= 0, "who ends has begun");
         // Of changes at the same time one may be forgotten until the next: it is a bound, not an account.
         self.share.store((POOL_BYTES / publishing.max(1)).max(SHARE_MIN), Ordering::Relaxed);
+    }
+
+    /// Bytes that a connection may have on the way: never none, since who has nothing there is not told of a change.
+    fn share(&self) -> i64 {
+        if self.own() > OWN_MAX { 1 } else { self.share.load(Ordering::Relaxed) }
+    }
+
+    /// Envelopes that shards made themselves and have not handled.
+    pub(super) fn own(&self) -> i64 {
+        self.own.load(Ordering::Relaxed)
+    }
+
+    /// Shards made, or handled, so many.
+    pub(super) fn change_own(&self, by: i64) {
+        self.own.fetch_add(by, Ordering::Relaxed);
     }
 }
 
@@ -182,7 +203,7 @@ impl Outbox {
     /// Bytes of credit to publish, `gathered` bytes being not spent yet.
     pub(super) fn publish_credit_left(&self, gathered: usize) -> i64 {
         let gathered = signed(gathered);
-        let share = self.pool.share.load(Ordering::Relaxed).min(self.given[0]);
+        let share = self.pool.share().min(self.given[0]);
         let spent = self.given[0] - self.publish_credit.load(Ordering::SeqCst);
         share.saturating_sub(spent).saturating_sub(gathered)
     }

@@ -100,8 +100,8 @@ impl Broker {
         let (since_snapshot, is_complete) = read_changes(&opened.log, own.as_ref(), through, &mut metadata)?;
 
         let shares = settings.memory_budget / u64::from(count);
-        let ceiling = Arc::new(AtomicU64::new(u64::MAX));
-        let mut shards: Vec<Shard> = (0..count).map(|index| Shard::new(index, count, shares, &ceiling)).collect();
+        let common = super::shard::Common::default();
+        let mut shards: Vec<Shard> = (0..count).map(|index| Shard::new(index, count, shares, common.clone())).collect();
         for queue in durable_queues(metadata.topology()) {
             let machine = revive(&queue, logs.remove(&queue.id.0), now);
             let shard = usize::from(shard_of(queue.id, count));
@@ -136,9 +136,8 @@ impl Broker {
             log: opened.log,
             journal: Journal::new(opened.writer),
             loads: Loads::default(),
-            memory_ceiling: ceiling,
+            common,
             transaction_bytes: Arc::default(),
-            credit_pool: Arc::default(),
             replies: ReplyRegistry::default(),
             connections: AtomicUsize::new(0),
             registry: Registry::default(),

@@ -86,10 +86,12 @@ impl Shard {
     /// Puts a message the broker itself publishes on its way.
     pub(super) fn forward(&mut self, shard: u16, envelope: Envelope) {
         if shard == self.index {
+            self.own_change += 1;
             self.own.push_back(envelope);
         } else {
             self.sent[usize::from(shard)] = true;
             self.has_sent = true;
+            self.sent_in_turn += 1;
             self.output.remote[usize::from(shard)].push(envelope);
         }
     }

@@ -229,7 +229,7 @@ impl Shard {
     /// Brings the queues' memory back under the budget, as far as the log has what they hold: first what nobody is about to
     /// get, then most of what consumers get next.
     pub(super) fn page_out(&mut self) {
-        let budget = self.memory_budget.min(self.memory_ceiling.load(Ordering::Relaxed));
+        let budget = self.memory_budget.min(self.common.memory_ceiling.load(Ordering::Relaxed));
         while self.held > budget {
             let Some(queue) = self.pageable.pop_first() else { break };
             let wanted = self.held - budget;

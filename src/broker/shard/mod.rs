@@ -35,7 +35,7 @@ use super::envelope::{AskKind, Envelope, LoadRequest, Replayed};
 use super::events::Notice;
 use super::journal::Submission;
 use super::link::{Link, LinkGate};
-use super::outbox::{Outbox, Spent};
+use super::outbox::{CreditPool, Outbox, Spent};
 use super::topology::Topology;
 use history::History;
 use letters::Letters;
@@ -49,8 +49,27 @@ const TURN_LOG_BYTES: usize = 1024 * 1024;
 /// meanwhile is not to keep credit away for ever.
 const PASSED_MAX: u8 = 8;
 
-/// Envelopes that the shard made itself and has not handled above which nothing more expires.
-const OWN_MAX: usize = 4096;
+/// Envelopes that shards made themselves and that are not handled, in all shards, above which nothing more expires.
+const OWN_MAX: i64 = 4096;
+
+/// Milliseconds that what is to expire waits until it is looked at again, while others are behind with what was made before.
+const EXPIRY_PAUSE_MS: u64 = 2;
+
+/// What the shards of a broker share.
+#[derive(Clone, Debug)]
+pub(super) struct Common {
+    /// Bytes in a shard's queues above which they page out while memory is scarce; `u64::MAX` otherwise. The broker sets
+    /// it.
+    pub(super) memory_ceiling: Arc<AtomicU64>,
+    /// What connections that publish share, and what shards make of that themselves.
+    pub(super) credit_pool: Arc<CreditPool>,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self { memory_ceiling: Arc::new(AtomicU64::new(u64::MAX)), credit_pool: Arc::default() }
+    }
+}
 
 struct OwnedQueue {
     definition: Arc<Queue>,
@@ -152,8 +171,13 @@ pub(super) struct Shard {
     held: u64,
     /// Bytes in `held` above which queues page out.
     memory_budget: u64,
-    /// The same while memory is scarce; `u64::MAX` otherwise. The broker sets it.
-    memory_ceiling: Arc<AtomicU64>,
+    common: Common,
+    /// What the turn has made for this shard, less what it has handled of that.
+    own_change: i64,
+    /// Letters that the turn has made for other shards. They are counted in common when they go out.
+    sent_in_turn: i64,
+    /// What is to expire waits until then.
+    expiry_after: Timestamp,
     /// Queues that may have something to page out.
     pageable: BTreeSet<QueueId>,
     /// Queues that keep the messages their consumers get next, and have nothing else to page out.
@@ -181,7 +205,7 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    pub(super) fn new(index: u16, shards: u16, memory_budget: u64, memory_ceiling: &Arc<AtomicU64>) -> Self {
+    pub(super) fn new(index: u16, shards: u16, memory_budget: u64, common: Common) -> Self {
         Self {
             index,
             inbox: VecDeque::new(),
@@ -197,7 +221,10 @@ impl Shard {
             dirty: Vec::new(),
             held: 0,
             memory_budget,
-            memory_ceiling: Arc::clone(memory_ceiling),
+            common,
+            own_change: 0,
+            sent_in_turn: 0,
+            expiry_after: Timestamp(0),
             pageable: BTreeSet::new(),
             ahead: BTreeSet::new(),
             is_narrow: false,
@@ -231,6 +258,10 @@ impl Shard {
                 self.resume(connection, now, topology);
             }
         }
+        self.sent_in_turn = 0;
+        if self.own_change != 0 {
+            self.common.credit_pool.change_own(mem::take(&mut self.own_change));
+        }
         self.end_turn(now);
         self.page_out();
         self.hand_out();
@@ -246,10 +277,16 @@ impl Shard {
         }
         let is_their_turn = self.work >= TURN_MAX / 2 || self.batch.length() > TURN_LOG_BYTES / 2;
         if is_their_turn {
-            self.inbox.pop_front().or_else(|| self.own.pop_front())
+            self.inbox.pop_front().or_else(|| self.next_own())
         } else {
-            self.own.pop_front().or_else(|| self.inbox.pop_front())
+            self.next_own().or_else(|| self.inbox.pop_front())
         }
+    }
+
+    fn next_own(&mut self) -> Option<Envelope> {
+        let own = self.own.pop_front()?;
+        self.own_change -= 1;
+        Some(own)
     }
 
     /// How much the last turn did: envelopes, and messages that they made of one.
@@ -274,7 +311,7 @@ impl Shard {
 
     /// When the next turn is due although nothing arrives.
     pub(super) fn next_alarm(&self) -> Option<Timestamp> {
-        self.alarms.first().map(|(at, _)| *at)
+        self.alarms.first().map(|(at, _)| (*at).max(self.expiry_after))
     }
 
     /// Envelopes that the shard made itself, or left unfinished.
@@ -371,6 +408,7 @@ impl Shard {
     fn taken(&mut self, spent: Spent) {
         if !self.own.is_empty() {
             // Behind what came of it.
+            self.own_change += 1;
             self.own.push_back(Envelope::Followed { spent: Arc::new(spent), passed: 0 });
         } else if self.has_sent || !self.batch.is_empty() || self.cut_short {
             self.follow(Arc::new(spent), 0);
@@ -462,9 +500,15 @@ impl Shard {
     }
 
     fn expire(&mut self, now: Timestamp, topology: &Topology) {
+        self.expiry_after = Timestamp(0);
         while let Some((at, queue)) = self.alarms.first().copied().filter(|(at, _)| *at <= now) {
-            // What expires waits in its queue rather than on the way to others.
-            if self.has_done_enough() || self.own.len() >= OWN_MAX {
+            if self.has_done_enough() {
+                return;
+            }
+            // What expires waits in its queue rather than on the way to others, whichever shard they are in.
+            let made = self.common.credit_pool.own() + self.own_change + self.sent_in_turn;
+            if made >= OWN_MAX {
+                self.expiry_after = now.plus(EXPIRY_PAUSE_MS);
                 return;
             }
             self.work += 1;
