@@ -84,7 +84,7 @@ async fn let_others_run() {
 /// What a driver waits for.
 enum Wake {
     Readable,
-    /// What is kept of the input may be handled.
+    /// What is kept of the input may be handled, or more of a transaction.
     Input,
     Answered(Verdict),
     /// Another connection needs the place of this one, which has not logged in.
@@ -115,7 +115,7 @@ pub(super) async fn serve(
         return;
     };
     let outbox =
-        Arc::new(Outbox::new(shared.publish_credit, shared.delivery_credit).sharing(&shared.broker.credit_pool));
+        Arc::new(Outbox::new(shared.publish_credit, shared.delivery_credit).sharing(shared.broker.credit_pool()));
     let (peer, own) = (link.peer, link.local);
     let facts = ConnectionFacts {
         name: format!("{peer} -> {own}").into(),
@@ -371,9 +371,13 @@ impl Driver {
             }
             return Ok(());
         }
-        if self.protocol.wants_input() && !is_late {
+        if (self.protocol.wants_input() || self.session.is_committing()) && !is_late {
             if !self.session.has_credit() {
                 let _ = tokio::time::timeout_at(until, self.outbox.changed()).await;
+                return Ok(());
+            }
+            if self.session.is_committing() {
+                let_others_run().await;
                 return Ok(());
             }
             if self.protocol.can_go_on() {
@@ -400,6 +404,9 @@ impl Driver {
         self.take_pending();
         let waiting = self.protocol.output().len();
         let reading = self.takes_input();
+        if self.session.is_committing() && self.session.has_credit() {
+            return Ok(Wake::Input);
+        }
         if self.takes_requests() && self.protocol.can_go_on() {
             return Ok(Wake::Input);
         }
@@ -472,8 +479,25 @@ impl Driver {
         }
     }
 
+    /// What began to commit does so whole, although nobody is there any more to be told.
+    async fn end_commit(&mut self) {
+        while self.session.is_committing() {
+            if self.session.has_credit() {
+                let_others_run().await;
+            } else {
+                self.outbox.changed().await;
+            }
+            self.events.clear();
+            self.outbox.take(&mut self.events);
+            self.requests.clear();
+            self.immediate.clear();
+            self.session.submit(&mut self.requests, &mut self.immediate, self.shared.clock.now());
+        }
+    }
+
     /// Ends what the broker has for the connection, and closes the socket so that what was written last arrives.
     async fn finish(mut self: Box<Self>, id: ConnectionId, outcome: io::Result<()>) {
+        self.end_commit().await;
         self.session.abandon(self.shared.clock.now());
         self.shared.broker.registry.remove(id);
         let user = self.session.user().map_or("", |user| user.as_str());

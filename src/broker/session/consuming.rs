@@ -74,7 +74,7 @@ impl Session {
         for shard in self.attached_shards() {
             self.send(shard, Envelope::CancelConsumer(consumer));
         }
-        self.join(channel, Answer::Done)
+        Ok(self.join_with(channel, Answer::Done, Envelope::Join))
     }
 
     /// Ends a consumer that the user may not have any more.

@@ -39,7 +39,7 @@ use super::outbox::Outbox;
 use super::topology::{Topology, VhostTopology};
 
 use publishing::RouteCache;
-use transaction::{HeldBytes, Transaction};
+use transaction::{Commit, HeldBytes, Transaction};
 use waiting::Waiting;
 
 pub use waiting::{Pending, Verdict};
@@ -107,6 +107,8 @@ pub struct Session {
     channels: IdMap<u32, SessionChannel>,
     /// What its transactions hold.
     held_bytes: HeldBytes,
+    /// The one that commits at present.
+    committing: Option<Commit>,
     /// For each shard: envelopes to push, and bytes published among them.
     batches: Vec<(Vec<Envelope>, usize)>,
     /// Bytes published in all batches, which the next push spends.
@@ -149,6 +151,7 @@ impl Session {
             vhost: None,
             channels: IdMap::default(),
             held_bytes: HeldBytes::new(&broker.transaction_bytes),
+            committing: None,
             batches: (0..shards).map(|_| (Vec::new(), 0)).collect(),
             gathered: 0,
             costliest: 0,
@@ -208,10 +211,22 @@ impl Session {
     /// Handles requests in order, and lets the shards work on them. Immediate answers go to `events`, the rest comes
     /// through the outbox.
     pub fn submit(&mut self, requests: &mut Vec<Request>, events: &mut Vec<Event>, now: Timestamp) {
+        if self.committing.is_some() {
+            self.now = now;
+            self.has_gathered = true;
+            self.go_on_committing(events);
+            self.handle_held(events);
+        }
         self.gather(requests, events, now);
         if std::mem::take(&mut self.has_gathered) {
             self.flush(now);
         }
+    }
+
+    /// Whether a transaction is on its way to the shards; `submit` sends more of it when there is credit.
+    #[must_use]
+    pub fn is_committing(&self) -> bool {
+        self.committing.is_some()
     }
 
     /// The same, but leaves it to the next `submit` to push what is for the shards.
@@ -290,6 +305,7 @@ impl Session {
     /// The socket is gone: ends everything without an answer.
     pub fn abandon(&mut self, now: Timestamp) {
         self.now = now;
+        self.commit_all();
         self.hold_nothing();
         if self.closing.is_none() {
             let mut events = Vec::new();
@@ -343,9 +359,9 @@ impl Session {
                 Ok(Some(Answer::Done))
             }
             Ask::Commit { settlements } => {
-                self.commit(channel, events);
-                settlements.into_iter().for_each(|settlement| self.settle(settlement));
-                self.join_with(channel, Answer::Done, Envelope::JoinDurably)
+                self.begin_commit(channel, settlements);
+                self.go_on_committing(events);
+                Ok(None)
             }
             Ask::Proceed => Ok(Some(Answer::Done)),
             Ask::Rollback => {
@@ -445,20 +461,16 @@ impl Session {
         }
     }
 
-    /// Answers once all shards have handled everything sent so far.
-    fn join(&mut self, channel: ChannelRef, answer: Answer) -> Result<Option<Answer>, Exception> {
-        self.join_with(channel, answer, Envelope::Join)
-    }
-
+    /// Answers once all shards have handled everything sent so far: now, if nothing was.
     fn join_with(
         &mut self,
         channel: ChannelRef,
         answer: Answer,
         envelope: impl Fn(ChannelRef) -> Envelope,
-    ) -> Result<Option<Answer>, Exception> {
+    ) -> Option<Answer> {
         let attached: Vec<u16> = self.attached_shards().collect();
         if attached.is_empty() {
-            return Ok(Some(answer));
+            return Some(answer);
         }
         for shard in &attached {
             self.send(*shard, envelope(channel));
@@ -466,7 +478,7 @@ impl Session {
         if let Some(state) = self.channels.get_mut(&channel.serial) {
             state.joining = Some((attached.len(), answer));
         }
-        Ok(None)
+        None
     }
 
     fn joined(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use crate::model::entity::EXPIRY_MAX_MS;
 use crate::model::exception::{Exception, ReplyCode};
-use crate::model::ids::ChannelRef;
+use crate::model::ids::{ChannelRef, QueueId};
 use crate::model::message::{Envelope as Address, Message, Properties};
 use crate::model::names::RoutingKey;
 use crate::model::narrow::narrow;
-use crate::model::request::{Event, PublishRequest};
+use crate::model::request::{Answer, Event, PublishRequest, Settlement};
 use crate::model::statistics::{ChannelNumber, ExchangeNumber, ExchangeStatistics};
 use crate::model::table::{FieldTable, FieldValue};
 use crate::queue::{DeathHistory, Publish, PublishOrigin};
@@ -21,7 +21,7 @@ use super::super::envelope::{ByShard, Envelope, Recipients, by_shard};
 use super::super::firehose::{self, TracePlace};
 use super::super::replies::{REPLY_TO, token_of};
 use super::Session;
-use super::transaction::{HELD_MAX, Transaction};
+use super::transaction::{Commit, HELD_MAX, Transaction};
 
 /// Routes kept for a connection.
 const CACHE_MAX: usize = 4096;
@@ -31,8 +31,11 @@ const CACHE_QUEUES_MAX: usize = 64 * 1024;
 /// Bytes of a held publish besides the message's cost: itself, and its envelope when the transaction commits.
 const HELD_COST: u64 = 256;
 
-/// Bytes of a transaction's publishes after which their shards may begin.
+/// Bytes of credit for a transaction's publishes that are sent before everybody else has a turn.
 const COMMIT_BYTES: usize = 1024 * 1024;
+
+/// Bytes of memory of a route besides its queues.
+const ROUTE_COST: u64 = 160;
 
 /// Publish credit, in bytes, for each queue but the first that a message goes to: its place in the queue, and its record.
 const RECIPIENT_COST: usize = 128;
@@ -48,6 +51,17 @@ impl HeldPublish {
     /// Bytes of memory that it takes.
     pub(super) fn memory(&self) -> u64 {
         self.publish.memory() + HELD_COST
+    }
+
+    /// Where its route lies, which other publishes may share.
+    pub(super) fn route_address(&self) -> usize {
+        Arc::as_ptr(&self.route).addr()
+    }
+
+    /// Bytes of memory that its route takes.
+    pub(super) fn route_memory(&self) -> u64 {
+        let queues: u64 = narrow(self.route.queues * size_of::<QueueId>(), "a list in memory");
+        queues + ROUTE_COST
     }
 }
 
@@ -125,17 +139,20 @@ impl Session {
         if self.channels.get(&channel.serial).is_none_or(|state| state.failed) {
             return;
         }
-        if !request.transactional
-            && !request.message.has_publishing_properties()
-            && let Some(route) = self.cache.find(&request.message)
-        {
-            let route = Arc::clone(route);
-            if self.topology.has_tracing {
-                self.trace(channel, &request.message, &[], &route.recipients);
+        let known = if request.message.has_publishing_properties() { None } else { self.cache.find(&request.message) };
+        let outcome = match known.map(Arc::clone) {
+            Some(route) => {
+                if self.topology.has_tracing {
+                    self.trace(channel, &request.message, &[], &route.recipients);
+                }
+                if !request.transactional {
+                    return self.enqueue(request, None, None, &route, events);
+                }
+                self.keep(request, None, None, route)
             }
-            return self.enqueue(request, None, None, &route, events);
-        }
-        if let Err(exception) = self.publish_slowly(request, events) {
+            None => self.publish_slowly(request, events),
+        };
+        if let Err(exception) = outcome {
             if let Some(state) = self.channels.get_mut(&channel.serial) {
                 state.failed = true;
             }
@@ -161,19 +178,29 @@ impl Session {
             self.trace(request.channel, &request.message, &prepared.more_keys, &route.recipients);
         }
         if request.transactional {
-            let publish = publish_of(&request, prepared.expiration_ms, prepared.deaths);
-            if let Some(state) = self.channels.get_mut(&request.channel.serial) {
-                let held = HeldPublish { route, publish, mandatory: request.mandatory };
-                let transaction = state.transaction.get_or_insert_with(|| Transaction::new(&self.held_bytes));
-                if !transaction.add(held) {
-                    let text = format!("the transactions of a connection may hold {HELD_MAX} bytes of publishes");
-                    return Err(Exception::new(ReplyCode::ResourceError, text));
-                }
-            }
-            return Ok(());
+            return self.keep(request, prepared.expiration_ms, prepared.deaths, route);
         }
         self.enqueue(request, prepared.expiration_ms, prepared.deaths, &route, events);
         Ok(())
+    }
+
+    /// Keeps a publish until its transaction commits.
+    fn keep(
+        &mut self,
+        request: PublishRequest,
+        expiration_ms: Option<u64>,
+        deaths: Option<Arc<DeathHistory>>,
+        route: Route,
+    ) -> Result<(), Exception> {
+        let PublishRequest { channel, mandatory, .. } = request;
+        let Some(state) = self.channels.get_mut(&channel.serial) else { return Ok(()) };
+        let held = HeldPublish { route, publish: publish_of(request, expiration_ms, deaths), mandatory };
+        let transaction = state.transaction.get_or_insert_with(|| Transaction::new(&self.held_bytes));
+        if transaction.add(held) {
+            return Ok(());
+        }
+        let text = format!("the transactions of a connection may hold {HELD_MAX} bytes of publishes");
+        Err(Exception::new(ReplyCode::ResourceError, text))
     }
 
     fn check_exchange(&self, message: &Message) -> Result<(), Exception> {
@@ -331,9 +358,8 @@ impl Session {
         route: &Found,
         events: &mut Vec<Event>,
     ) {
-        let PublishRequest { channel, message, mandatory, sequence, .. } = request;
-        let origin = sequence.map_or(PublishOrigin::Untracked, |sequence| PublishOrigin::Channel { channel, sequence });
-        self.deliver_to(channel, Publish { message, expiration_ms, origin, deaths }, mandatory, route, events);
+        let PublishRequest { channel, mandatory, .. } = request;
+        self.deliver_to(channel, publish_of(request, expiration_ms, deaths), mandatory, route, events);
     }
 
     fn deliver_to(
@@ -413,23 +439,49 @@ impl Session {
         Ok(())
     }
 
-    /// Sends what a transaction held.
-    pub(super) fn commit(&mut self, channel: ChannelRef, events: &mut Vec<Event>) {
-        let transaction = self.channels.get_mut(&channel.serial).and_then(|state| state.transaction.take());
-        for held in transaction.map(Transaction::into_publishes).unwrap_or_default() {
-            self.deliver_to(channel, held.publish, held.mandatory, &held.route, events);
-            if self.gathered >= COMMIT_BYTES {
-                self.flush(self.now);
-            }
+    /// Begins to send what a transaction held. Requests wait until all of it is sent.
+    pub(super) fn begin_commit(&mut self, channel: ChannelRef, settlements: Vec<Settlement>) {
+        assert!(self.committing.is_none(), "requests wait for the end of a commit");
+        let mut held = self.channels.get_mut(&channel.serial).and_then(|state| state.transaction.take());
+        let publishes = held.as_mut().map(Transaction::take_publishes).unwrap_or_default().into_iter();
+        self.committing = Some(Commit { channel, publishes, settlements, _held: held });
+    }
+
+    /// Sends some of what the transaction held that commits, as far as there is credit for it.
+    pub(super) fn go_on_committing(&mut self, events: &mut Vec<Event>) {
+        let Some(mut commit) = self.committing.take() else { return };
+        let begun = self.gathered;
+        while self.gathered - begun < COMMIT_BYTES && self.has_credit() {
+            let Some(held) = commit.publishes.next() else { return self.end_commit(commit, events) };
+            self.deliver_to(commit.channel, held.publish, held.mandatory, &held.route, events);
+        }
+        self.committing = Some(commit);
+    }
+
+    /// Sends the rest of it at once: nobody is there any more to wait for.
+    pub(super) fn commit_all(&mut self) {
+        let Some(commit) = self.committing.take() else { return };
+        let mut events = Vec::new();
+        for held in commit.publishes {
+            self.deliver_to(commit.channel, held.publish, held.mandatory, &held.route, &mut events);
+            events.clear();
+        }
+        commit.settlements.into_iter().for_each(|settlement| self.settle(settlement));
+    }
+
+    fn end_commit(&mut self, commit: Commit, events: &mut Vec<Event>) {
+        let Commit { channel, settlements, .. } = commit;
+        settlements.into_iter().for_each(|settlement| self.settle(settlement));
+        if let Some(answer) = self.join_with(channel, Answer::Done, Envelope::JoinDurably) {
+            events.push(Event::Answer { channel, answer });
         }
     }
 }
 
-fn publish_of(request: &PublishRequest, expiration_ms: Option<u64>, deaths: Option<Arc<DeathHistory>>) -> Publish {
-    let origin = request
-        .sequence
-        .map_or(PublishOrigin::Untracked, |sequence| PublishOrigin::Channel { channel: request.channel, sequence });
-    Publish { message: request.message.clone(), expiration_ms, origin, deaths }
+fn publish_of(request: PublishRequest, expiration_ms: Option<u64>, deaths: Option<Arc<DeathHistory>>) -> Publish {
+    let PublishRequest { channel, message, sequence, .. } = request;
+    let origin = sequence.map_or(PublishOrigin::Untracked, |sequence| PublishOrigin::Channel { channel, sequence });
+    Publish { message, expiration_ms, origin, deaths }
 }
 
 fn unroutable(channel: ChannelRef, publish: Publish, mandatory: bool, events: &mut Vec<Event>) {

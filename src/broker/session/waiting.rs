@@ -63,10 +63,10 @@ impl Session {
         self.waiting.pending.take()
     }
 
-    /// Whether requests are held until `resume`: what the socket has can wait there.
+    /// Whether requests are held, until `resume` or the end of a commit: what the socket has can wait there.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.waiting.is_waiting
+        self.waiting.is_waiting || self.committing.is_some()
     }
 
     /// When the credentials end; from then on the connection must not go on.
@@ -100,15 +100,20 @@ impl Session {
             VerdictKind::Renewed(identity, may_stay) => events.push(self.renew(identity, may_stay)),
             VerdictKind::Access(question, allowed) => self.waiting.answers.push((question, allowed)),
         }
+        self.handle_held(events);
+        self.flush(now);
+    }
+
+    /// Handles what was held, until something has to wait again.
+    pub(super) fn handle_held(&mut self, events: &mut Vec<Event>) {
         let mut held = std::mem::take(&mut self.waiting.requests);
-        while !self.waiting.is_waiting
+        while !self.is_waiting()
             && let Some(request) = held.pop_front()
         {
             self.handle(request, events);
         }
         // What has to be asked again stands before what was held behind it.
         self.waiting.requests.append(&mut held);
-        self.flush(now);
     }
 
     /// Keeps requests until the wait is over.

@@ -1,16 +1,18 @@
 //! One message for many queues: an envelope and a verdict for each shard, and turns of bounded length.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::super::envelope::Envelope;
-use super::super::{Broker, Limits};
+use super::super::{Broker, Limits, Outbox};
 use super::client::{Client, Mode, Oracle};
 use super::{NOW, broker};
 use crate::model::entity::Destination;
 use crate::model::ids::{ChannelRef, QueueId};
 use crate::model::message::{Envelope as Address, Message, Properties};
 use crate::model::names::{QueueName, RoutingKey};
-use crate::model::request::{Ask, BindingRequest, DeclareQueue, Event, PublishRequest, Request};
+use crate::model::request::{Ask, BindingRequest, DeclareQueue, Event, Internal, PublishRequest, Request};
 use crate::model::table::{FieldTable, FieldValue};
 
 /// A broker and a client with a channel in confirm mode.
@@ -98,8 +100,14 @@ impl Bench {
     fn ready(&self, queue: &str) -> u64 {
         let topology = self.broker.topology.load();
         let id: QueueId = topology.vhost(&"/".into()).unwrap().queues.get(queue).unwrap().id;
-        let shard = super::super::metadata::shard_of(id, self.broker.shard_count());
+        let shard = self.shard_of(queue);
         self.broker.shards[usize::from(shard)].state.lock().counts(id).unwrap().ready
+    }
+
+    fn shard_of(&self, queue: &str) -> u16 {
+        let topology = self.broker.topology.load();
+        let id = topology.vhost(&"/".into()).unwrap().queues.get(queue).unwrap().id;
+        super::super::metadata::shard_of(id, self.broker.shard_count())
     }
 
     /// What waits in each shard's mailbox with a message in it.
@@ -233,6 +241,182 @@ fn letters_share_turns_with_what_came() {
     bench.write();
     assert_eq!((bench.ready("q0"), bench.ready("q99")), (500, 500));
     assert_eq!(bench.client.outbox.credits().0, before);
+}
+
+#[test]
+fn what_expires_waits_for_letters_in_other_shards() {
+    const COUNT: usize = 20_000;
+    let mut bench = Bench::new(2);
+    let dying =
+        [("x-message-ttl", FieldValue::I32(1000)), ("x-dead-letter-exchange", FieldValue::string("amq.fanout"))];
+    bench.declare("dying", false, &dying);
+    let home = bench.shard_of("dying");
+    let mut names = (0..).map(|number| format!("q{number}"));
+    let target = loop {
+        let name = names.next().unwrap();
+        bench.declare(&name, false, &[]);
+        if bench.shard_of(&name) != home {
+            break name;
+        }
+    };
+    bench.bind(&target);
+    for _ in 0..COUNT {
+        bench.publish("", "dying", NO_PROPERTIES);
+    }
+    let broker = Arc::clone(&bench.broker);
+    let mut now = NOW.plus(2000);
+    let guard = broker.shards[usize::from(1 - home)].state.lock();
+    for _ in 0..100 {
+        broker.drive(home, now);
+        now = now.plus(1);
+    }
+    let waiting: usize = broker.shards.iter().map(|cell| cell.mailbox.count(|_| true)).sum();
+    let left = usize::try_from(bench.ready("dying")).unwrap();
+    assert!(waiting > 0 && COUNT - left <= 8192, "{} letters wait for a shard", COUNT - left);
+    assert!(broker.shard_alarm(home).unwrap() >= now, "it does not turn in vain until then");
+    drop(guard);
+    let mut rounds = 0;
+    while bench.ready(&target) < COUNT as u64 {
+        (0..2).for_each(|shard| broker.drive(shard, now));
+        bench.write();
+        // What was paged out.
+        while broker.serve_load(Duration::ZERO).unwrap() {}
+        now = now.plus(2);
+        rounds += 1;
+        assert!(rounds < 100, "{} are left in the queue after {rounds} rounds", bench.ready("dying"));
+    }
+    assert_eq!(bench.ready("dying"), 0);
+}
+
+#[test]
+fn publishers_wait_while_shards_are_behind_with_what_they_made_themselves() {
+    let bench = Bench::new(1);
+    let pool = Arc::clone(bench.broker.credit_pool());
+    let outboxes: Vec<Outbox> = (0..2).map(|_| Outbox::new(1_000_000, 1_000_000).sharing(&pool)).collect();
+    outboxes.iter().for_each(|outbox| outbox.spend_publish_credit(1000));
+    assert!(outboxes.iter().all(|outbox| outbox.has_publish_credit(0)));
+    pool.change_own(10_000);
+    assert!(outboxes.iter().all(|outbox| !outbox.has_publish_credit(0)), "letters first");
+    outboxes[0].return_publish_credit(1000);
+    assert!(outboxes[0].has_publish_credit(0), "who has nothing there is told of no change, and has to try");
+    assert!(!outboxes[0].has_publish_credit(1));
+    pool.change_own(-9_000);
+    assert!(outboxes.iter().all(|outbox| outbox.has_publish_credit(0)));
+}
+
+#[test]
+fn what_shards_make_themselves_is_counted_until_it_is_handled() {
+    let mut bench = Bench::new(3);
+    bench.queues(10);
+    let dead = [("x-message-ttl", FieldValue::I32(0)), ("x-dead-letter-exchange", FieldValue::string("amq.fanout"))];
+    bench.declare("dead", true, &dead);
+    let broker = Arc::clone(&bench.broker);
+    let home = bench.shard_of("dead");
+    let others: Vec<_> = (0..3).filter(|shard| *shard != home).collect();
+    let guards: Vec<_> = others.iter().map(|shard| broker.shards[usize::from(*shard)].state.lock()).collect();
+    for _ in 0..100 {
+        bench.publish("", "dead", PERSISTENT);
+    }
+    let made = broker.credit_pool().own();
+    assert!((200..=400).contains(&made), "a letter for each of the other shards, and its credit: {made}");
+    drop(guards);
+    while broker.finish_turns(NOW) || broker.write_log().unwrap() {}
+    assert_eq!(broker.credit_pool().own(), 0);
+    assert_eq!(bench.ready("q9"), 100);
+}
+
+/// Publishes of a transaction.
+fn transactional(requests: Vec<Request>) -> Vec<Request> {
+    let in_transaction = |request| match request {
+        Request::Publish(publish) => {
+            Request::Publish(PublishRequest { transactional: true, sequence: None, ..publish })
+        }
+        other => panic!("{other:?}"),
+    };
+    requests.into_iter().map(in_transaction).collect()
+}
+
+#[test]
+fn a_commit_waits_for_credit_and_requests_for_the_commit() {
+    let mut bench = Bench::new(1);
+    bench.queues(100);
+    let broker = Arc::clone(&bench.broker);
+    let publishes = (0..100).map(|_| bench.request("amq.fanout", "", NO_PROPERTIES)).collect();
+    let mut requests = transactional(publishes);
+    let commit = Ask::Commit { settlements: Vec::new() };
+    requests.push(Request::Ask { channel: bench.channel, ask: commit });
+    requests.push(bench.request("", "q0", NO_PROPERTIES));
+    let mut events = Vec::new();
+    let guard = broker.shards[0].state.lock();
+    bench.client.session.submit(&mut requests, &mut events, NOW);
+    let sent = bench.messages_on_their_way()[0];
+    assert!((1..10).contains(&sent), "100,000 bytes of credit for messages that cost 12,800: {sent}");
+    assert!(bench.client.session.is_committing() && bench.client.session.is_waiting());
+    bench.client.session.submit(&mut requests, &mut events, NOW);
+    assert_eq!(bench.messages_on_their_way()[0], sent, "there is no credit for more");
+    drop(guard);
+    broker.drive(0, NOW);
+    let mut rounds = 0;
+    while bench.client.session.is_committing() {
+        bench.client.session.submit(&mut requests, &mut events, NOW);
+        bench.write();
+        rounds += 1;
+        assert!(rounds < 100);
+    }
+    assert!(rounds > 10, "{rounds}");
+    bench.write();
+    assert_eq!((bench.ready("q0"), bench.ready("q99")), (101, 100));
+    let mut told = Vec::new();
+    bench.client.outbox.take(&mut told);
+    let is_joined = |event: &Event| matches!(event, Event::Internal(Internal::Joined { .. }));
+    let is_confirm = |event: &Event| matches!(event, Event::Confirm { .. });
+    assert!(told.iter().any(is_joined) && told.iter().any(is_confirm), "{told:?}");
+}
+
+#[test]
+fn a_commit_whose_client_is_gone_is_whole() {
+    let mut bench = Bench::new(2);
+    bench.queues(100);
+    let broker = Arc::clone(&bench.broker);
+    let publishes = (0..100).map(|_| bench.request("amq.fanout", "", NO_PROPERTIES)).collect();
+    let mut requests = transactional(publishes);
+    requests.push(Request::Ask { channel: bench.channel, ask: Ask::Commit { settlements: Vec::new() } });
+    let guards: Vec<_> = broker.shards.iter().map(|cell| cell.state.lock()).collect();
+    bench.client.session.submit(&mut requests, &mut Vec::new(), NOW);
+    assert!(bench.client.session.is_committing());
+    bench.client.session.abandon(NOW);
+    drop(guards);
+    while broker.finish_turns(NOW) {}
+    assert_eq!((bench.ready("q0"), bench.ready("q99")), (100, 100));
+}
+
+#[test]
+fn a_transaction_counts_each_route_that_it_keeps_once() {
+    let mut bench = Bench::new(1);
+    bench.queues(1000);
+    let held = |bench: &Bench| bench.broker.transaction_bytes.load(Ordering::Relaxed);
+    let first = transactional(vec![bench.request("amq.fanout", "", NO_PROPERTIES)]);
+    let submit = |bench: &mut Bench, mut requests: Vec<Request>| {
+        let before = held(bench);
+        bench.client.session.submit(&mut requests, &mut Vec::new(), NOW);
+        held(bench) - before
+    };
+    let with_route = submit(&mut bench, first);
+    let more = (0..100).map(|_| bench.request("amq.fanout", "", NO_PROPERTIES)).collect();
+    let without = submit(&mut bench, transactional(more)) / 100;
+    assert!(with_route - without >= 8000, "{with_route} {without}");
+    assert!(without < 1000, "{without}");
+    // headers: CC with no key
+    let copied = b"\x20\x00\x00\x00\x00\x08\x02CCA\x00\x00\x00\x00";
+    let more = (0..100).map(|_| bench.request("amq.fanout", "", copied)).collect();
+    let each = submit(&mut bench, transactional(more)) / 100;
+    assert!(each >= 8000, "a route that nobody shares: {each}");
+    bench.client.session.submit(
+        &mut vec![Request::Ask { channel: bench.channel, ask: Ask::Rollback }],
+        &mut Vec::new(),
+        NOW,
+    );
+    assert_eq!(held(&bench), 0);
 }
 
 #[test]
