@@ -155,12 +155,7 @@ impl Plan {
             let limits = map_of(vhost.get("limits"));
             let limits = (!limits.is_empty()).then_some(Value::Object(limits));
             limits.as_ref().map(limits::check_vhost_limits).transpose()?;
-            if let Some(kind) = metadata.default_queue_type.filter(|kind| *kind != QueueType::Classic) {
-                let reason = format!(
-                    "its default queue type is '{kind}', and this version has no {kind} queues: declarations without a type \
-                     will be refused; write 'classic'",
-                    kind = kind.name()
-                );
+            if let Some(reason) = metadata.default_queue_type.and_then(QueueType::warning_as_default) {
                 let name = format!("vhost '{}'", shown(name.as_str()));
                 self.parts.push(("vhosts", Remark { name, reason }));
             }
