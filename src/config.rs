@@ -47,10 +47,10 @@ pub use schema::{
 pub(crate) use sources::reason;
 pub use sources::{DEFAULT_FILE, Flag, Sources};
 pub use types::{
-    AlternativeName, AuthBackend, DefaultOperatorPolicy, DefaultQueueType, DefaultVhostLimits, Expiry, FreeLimit,
-    FurtherResourceServer, HighWatermark, HttpMethod, IntrospectionAuth, LogFormat, LogLevel, LoginFrom, Mechanism,
-    Network, Permission, PolicyScope, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm,
-    User,
+    AlternativeName, AuthBackend, DefaultOperatorPolicy, DefaultQueueType, DefaultUser, DefaultVhostLimits, Expiry,
+    FreeLimit, FurtherResourceServer, HighWatermark, HttpMethod, IntrospectionAuth, LogFormat, LogLevel, LoginFrom,
+    Mechanism, Network, Permission, PolicyScope, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion,
+    TokenAlgorithm, User,
 };
 
 use origin::Problems;

@@ -437,6 +437,48 @@ fn what_new_virtual_hosts_get() {
 }
 
 #[test]
+fn users_that_new_virtual_hosts_get() {
+    let text = "default_users.qa.vhost_pattern = ^qa\n\
+                default_users.qa.password = $(QA_PASSWORD)\n\
+                default_users.qa.tags = monitoring, policymaker\n\
+                default_users.qa.configure = ^qa\\.\n\
+                default_users.qa.read = .*\n\
+                default_users.john\\.doe.write = ^$\n";
+    let loaded = load_with(text, &[("QA_PASSWORD", "secret # 1")]).expect("it can be used");
+    let qa = &loaded.config.defaults.users["qa"];
+    assert_eq!(qa.password.as_ref().map(|password| password.expose()), Some("secret # 1"));
+    assert_eq!((qa.vhost_pattern.as_str(), qa.tags.join(" ")), ("^qa", "monitoring policymaker".to_owned()));
+    assert_eq!([&*qa.configure, &qa.write, &qa.read], ["^qa\\.", ".*", ".*"]);
+    let john = &loaded.config.defaults.users["john.doe"];
+    assert_eq!((john.vhost_pattern.as_str(), &john.password, &*john.write), (".*", &None, "^$"));
+    assert!(loaded.warnings.iter().all(|warning| !warning.contains("default_users")), "{:?}", loaded.warnings);
+    assert_eq!(
+        errors("default_users.qa.password = x\ndefault_users.qa.configure = (\n"),
+        ["rabbitmq.conf:2: defaults.users.qa.configure: \"(\" is not a regular expression: Opening parenthesis \
+          without closing parenthesis at position 1"]
+    );
+    assert_eq!(
+        errors("default_users.a\\.b.hash = x\n"),
+        ["rabbitmq.conf:1: unknown key default_users.a\\.b.hash; did you mean default_user?"]
+    );
+}
+
+#[test]
+fn names_with_dots_are_names() {
+    let text = "default_policies.operator.a\\.b.max_length = 5\ndefault_limits.vhosts.a\\.b.max_queues = 5\n\
+                auth_backends.1 = oauth2\nauth_oauth2.resource_server_id = mq\n\
+                auth_oauth2.oauth_providers.key\\.cloak.jwks_uri = https://login.example.com/keys\n\
+                auth_oauth2.oauth_providers.key\\.cloak.signing_keys.k\\.1 = /k.pem\n\
+                auth_oauth2.resource_servers.a\\.b.scope_prefix = x.\n";
+    let config = config(text);
+    assert_eq!(config.defaults.operator_policies["a.b"].max_length, Some(5));
+    assert_eq!(config.defaults.vhost_limits.len(), 1);
+    assert_eq!(config.oauth2.jwks_uri, "https://login.example.com/keys");
+    assert_eq!(config.oauth2.signing_keys["k.1"], "/k.pem");
+    assert_eq!(config.oauth2.resource_servers["a.b"].scope_prefix.as_deref(), Some("x."));
+}
+
+#[test]
 fn what_has_no_effect_is_named_once() {
     let text = "cluster_formation.peer_discovery_backend = classic_config\n\
                 cluster_formation.classic_config.nodes.1 = rabbit@one\ncluster_formation.classic_config.nodes.2 = rabbit@two\n\

@@ -18,12 +18,12 @@ use super::raw::Raw;
 use super::resource_servers::ResourceServerTable;
 use super::tls::CertificateTable;
 use super::types::{
-    AlternativeName, AuthBackend, DefaultOperatorPolicy, DefaultQueueType, DefaultVhostLimits, Expiry, FreeLimit,
-    FurtherResourceServer, HighWatermark, HttpMethod, IntrospectionAuth, LogFormat, LogLevel, LoginFrom, Mechanism,
-    Network, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm, User,
+    AlternativeName, AuthBackend, DefaultOperatorPolicy, DefaultQueueType, DefaultUser, DefaultVhostLimits, Expiry,
+    FreeLimit, FurtherResourceServer, HighWatermark, HttpMethod, IntrospectionAuth, LogFormat, LogLevel, LoginFrom,
+    Mechanism, Network, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm, User,
 };
 use super::units::{GIB, KIB, MIB};
-use super::users::UserTable;
+use super::users::{DefaultUserTable, UserTable};
 use super::vhost_defaults::{OperatorPolicyTable, VhostLimitsTable};
 
 /// One key of the configuration.
@@ -620,6 +620,13 @@ schema! {
         /// [{ pattern = "^device", max_connections = 10, max_queues = 10 }].
         #[rabbitmq("default_limits.vhosts")]
         vhost_limits: Vec<DefaultVhostLimits> = "", List::of(VhostLimitsTable);
+
+        /// Users that a virtual host gets when it is made, if its name matches vhost_pattern; each has its permissions there:
+        /// { qa = { vhost_pattern = "^qa", password = "...", tags = ["monitoring"], configure = "^qa", write = ".*", read = ".*" } }.
+        /// A user who is there already keeps password and tags. All may be left out: patterns are ".*" then, and without
+        /// password, or password_file, nobody logs in with one.
+        #[rabbitmq("default_users")]
+        users: BTreeMap<String, DefaultUser> = "", Table(DefaultUserTable);
     }
 
     /// Who knows users and what they may do.

@@ -133,13 +133,12 @@ pub(super) static KEYS: &[(&str, Meaning)] = &[
     ("default_permissions.configure", Key("defaults.configure", Unit::Text)),
     ("default_permissions.write", Key("defaults.write", Unit::Text)),
     ("default_permissions.read", Key("defaults.read", Unit::Text)),
-    (
-        "default_users.**",
-        Refused(
-            "users who are given to each new virtual host do not exist: write [[users]] in broker.toml for \
-         those of the first start, or import definitions",
-        ),
-    ),
+    ("default_users.*.vhost_pattern", Together(&["defaults.users"])),
+    ("default_users.*.password", Together(&["defaults.users"])),
+    ("default_users.*.tags", Together(&["defaults.users"])),
+    ("default_users.*.configure", Together(&["defaults.users"])),
+    ("default_users.*.write", Together(&["defaults.users"])),
+    ("default_users.*.read", Together(&["defaults.users"])),
     ("loopback_users", Together(&["defaults.loopback_only"])),
     ("loopback_users.*", Together(&["defaults.loopback_only"])),
     ("default_queue_type", Together(&["queues.default_type"])),
