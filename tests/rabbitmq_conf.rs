@@ -586,6 +586,66 @@ fn files_where_the_official_image_has_them() {
 }
 
 #[test]
+fn variables_of_rabbitmq_env_conf() {
+    let directory = Directory::new();
+    let main = directory.file("mine/my.conf", "heartbeat = 11\n");
+    let text = "# as RabbitMQ's packages have it\nNODE_PORT=5673\nexport NODENAME='rabbit@shop' # ours\n\
+                RABBITMQ_DEFAULT_USER=ann\nDEFAULT_USER=bob\nDEFAULT_PASS=\"it's # secret\"\nMNESIA_BASE=/data\nODD=1\n";
+    let text = format!("{text}CONFIG_FILE={}\n", main.with_extension("").display());
+    let file = directory.file("etc/rabbitmq/rabbitmq-env.conf", &text);
+    let place = "DIR/etc/rabbitmq/rabbitmq-env.conf";
+    let loaded = usual(&directory, &[]).unwrap();
+    let config = &loaded.config;
+    assert_eq!((config.amqp.port, config.amqp.heartbeat_seconds(), &*config.node.name), (Some(5673), 11, "shop"));
+    assert_eq!((&*config.defaults.user, config.defaults.password.expose()), ("ann", "it's # secret"));
+    assert_eq!(directory.shorten(&loaded.origins.of("amqp.port").to_string()), format!("{place}:2"));
+    assert_eq!(loaded.files, [&file, &main].map(Clone::clone));
+    let told: Vec<String> = loaded.taken_over.iter().map(|note| directory.shorten(note)).collect();
+    assert!(told.contains(&format!("{place}:2: NODE_PORT sets amqp.port")), "{told:?}");
+    for note in
+        [":7: MNESIA_BASE has no effect: node.data_dir ", ":8: ODD has no effect: there is nothing of that name here"]
+    {
+        assert!(
+            loaded.warnings.iter().any(|told| told.starts_with(&format!("{place}{note}"))),
+            "{:?}",
+            loaded.warnings
+        );
+    }
+    // The environment goes before the file, also where it says nothing.
+    let environment = [("RABBITMQ_NODE_PORT", "7"), ("RABBITMQ_DEFAULT_USER", ""), ("WARREN_NODE__NAME", "x")];
+    let config = usual(&directory, &environment).unwrap().config;
+    assert_eq!((config.amqp.port, &*config.defaults.user, &*config.node.name), (Some(7), "guest", "x"));
+    // A file that is named is the only one, unless this one is named with it; then it goes before broker.toml.
+    let toml = directory.file("broker.toml", "[amqp]\nport = 9\nchannel_max = 8\n");
+    let [one, other] = [&main, &toml].map(|file| file.to_string_lossy());
+    let loaded = usual(&directory, &[("WARREN_CONFIG", &one)]).unwrap();
+    assert_eq!((loaded.config.amqp.port, loaded.files.len()), (Some(5672), 1));
+    let loaded = usual(&directory, &[("RABBITMQ_CONFIG_FILE", &other)]).unwrap();
+    assert_eq!((loaded.config.amqp.port, loaded.config.amqp.channel_max), (Some(5673), 8));
+    assert!(!loaded.warnings.iter().any(|told| told.contains("CONFIG_FILE")), "{:?}", loaded.warnings);
+    let further_files = vec![file.clone(), toml];
+    let loaded = Config::load(&Sources { file: Some(main), further_files, ..Sources::default() }).unwrap();
+    assert_eq!((loaded.config.amqp.port, loaded.config.amqp.channel_max), (Some(5673), 8));
+    let converted = warren(&["config", "convert"], &[("SYS_PREFIX", &directory.0.to_string_lossy())]);
+    let converted = directory.shorten(self::text(&converted.stdout));
+    for line in ["heartbeat = \"11s\"  # DIR/mine/my.conf:1", &format!("port = 5673  # {place}:2")] {
+        assert!(converted.contains(line), "{line}\n{converted}");
+    }
+    // What is wrong has its line, and a file that is not there is no mistake.
+    directory.file("etc/rabbitmq/rabbitmq-env.conf", "NODE_PORT=many\nif true; then\n  NODENAME=$(hostname)\nfi\n");
+    let refused = usual(&directory, &[]).unwrap_err();
+    let structure = "conditions, loops and functions are not run: write the assignments that they come to here, such as NODE_PORT=5672";
+    assert!(refused[0].starts_with(&format!("{place}:1: amqp.port: expected ")), "{refused:?}");
+    assert_eq!([&refused[1], &refused[3]], [2, 4].map(|line| format!("{place}:{line}: {structure}")).each_ref());
+    assert!(
+        refused[2].starts_with(&format!("{place}:3: NODENAME: a command is not run: write what it prints")),
+        "{refused:?}"
+    );
+    let elsewhere = usual(&directory, &[("RABBITMQ_CONF_ENV_FILE", "/nonexistent/x")]).unwrap();
+    assert_eq!(elsewhere.warnings, ["RABBITMQ_CONF_ENV_FILE has no effect: there is no file /nonexistent/x"]);
+}
+
+#[test]
 fn includes() {
     let directory = Directory::new();
     directory.file("etc/rabbitmq/rabbitmq.conf", "include parts/*.conf\nheartbeat = 30\ninclude last.conf\n");

@@ -38,6 +38,10 @@ const RABBITMQ: &str = "
 `RABBITMQ_ENABLED_PLUGINS_FILE` say. `broker.toml` goes before them. `warren config convert rabbitmq.conf` prints the
 `broker.toml` that means the same.
 
+`rabbitmq-env.conf`, in `/etc/rabbitmq` or where `RABBITMQ_CONF_ENV_FILE` says, is read where no file is named, or where it is
+named itself. Its lines are `NAME=value`, quoted as a shell has it, and each counts as the variable `RABBITMQ_NAME`, unless the
+environment has one. Nothing in it is run: commands, conditions and `$NAME` are refused, with what to write instead.
+
 Of a key that stands in several places the last one counts. `#` begins a comment, single quotes keep one in a value, and
 double quotes are a part of the value, as in RabbitMQ. `$(NAME)` is the value of a key or of an environment variable; so is
 `${NAME}`, if there is such a variable. With such a file, AMQP, the management API and the metrics listen on all addresses
