@@ -805,6 +805,47 @@ fn what_is_not_there_is_found_before_the_start() {
     }
 }
 
+#[test]
+fn what_files_hold_is_found_before_the_start() {
+    let directory = Directory::new();
+    let file = |name: &str, text: &str| directory.file(name, text).display().to_string();
+    let [text, keys] = [file("text.pem", "no key\n"), file("keys.json", "{}")];
+    let broken = file("defs/1.json", "{\"users\": [}");
+    let wrong = r#"{"vhosts": [{"name": "v"}], "queues": [{"vhost": "v", "name": "q", "arguments": {"x-max-length": "many"}}]}"#;
+    let wrong = file("defs/2.json", wrong);
+    // Vhosts and users may be there already, and with them the default type of a queue.
+    let well = r#"{"permissions": [{"user": "u", "vhost": "w", "configure": "", "write": "", "read": ""}],
+                   "queues": [{"vhost": "w", "name": "q", "durable": true, "arguments": {"x-max-length": 5, "x-quorum-initial-group-size": 3}}]}"#;
+    file("defs/3.json", well);
+    let defs = directory.0.join("defs").display().to_string();
+    let conf = format!(
+        "auth_backends.1 = oauth2\nauth_backends.2 = http\nauth_oauth2.resource_server_id = mq\n\
+         auth_oauth2.https.cacertfile = /nonexistent/ca.pem\nauth_oauth2.signing_keys.a = {text}\n\
+         auth_oauth2.signing_keys.b = /nonexistent/b.pem\nauth_http.ssl_options.cacertfile = {text}\n\
+         load_definitions = {defs}\n"
+    );
+    let conf = file("rabbitmq.conf", &conf);
+    let toml = file("broker.toml", &format!("[oauth2]\njwks_file = \"{keys}\"\n"));
+    let checked = warren(&["config", "check", &conf, &toml], &[]);
+    let told: Vec<&str> = self::text(&checked.stderr).lines().collect();
+    let expected = [
+        format!("{conf}:4: oauth2.cacertfile: /nonexistent/ca.pem: cannot be read: "),
+        format!("{conf}:7: auth_http.cacertfile: {text}: has no certificate that can be used"),
+        format!("{conf}:5: oauth2.signing_keys.a: {text}: it is neither a PEM public key nor a certificate, of RSA, "),
+        format!("{conf}:6: oauth2.signing_keys.b: cannot read /nonexistent/b.pem: there is no such file"),
+        format!("{toml}:2: oauth2.jwks_file: {keys}: it is not a JSON web key set"),
+        format!("{conf}:8: definitions.load: {broken}: it is not JSON: expected value at line 1 column 12"),
+        format!("{conf}:8: definitions.load: {wrong}: queue 'q' in vhost 'v': "),
+    ];
+    assert_eq!((checked.status.code(), told.len()), (Some(64), expected.len()), "{told:#?}");
+    for (told, expected) in told.iter().zip(expected) {
+        assert!(told.starts_with(&expected), "{told}\n{expected}");
+    }
+    // Nobody reads the files of a backend that is not asked.
+    let unused = file("unused.conf", "auth_http.ssl_options.cacertfile = /nonexistent/ca.pem\n");
+    assert_eq!(warren(&["config", "check", &unused], &[]).status.code(), Some(0));
+}
+
 /// A broker of a test's own, stopped when dropped.
 struct Running(std::process::Child);
 

@@ -16,7 +16,7 @@ all mistakes are told at once.
 
 | Command | |
 | --- | --- |
-| `warren config check` | all mistakes in what would be read, or in the files that are named; exit code 64 if there are any |
+| `warren config check` | all mistakes in what would be read, or in the files that are named, and in those that these name: certificates, keys of tokens, definitions; exit code 64 if there are any |
 | `warren config convert rabbitmq.conf` | the `broker.toml` that means the same |
 | `warren config show` | the values in effect, and where each came from |
 | `warren config default` | a `broker.toml` with every key, commented out |
