@@ -31,7 +31,7 @@ use value::Unit;
 
 pub use convert::convert;
 pub(crate) use env_file::Variables;
-pub(crate) use keys::rows;
+pub(crate) use keys::{names_of, own_of, rows};
 pub(crate) use places::{Files, is_rabbitmq, usual_variables};
 pub(crate) use variables::{Given, environment_settings};
 

@@ -1,6 +1,7 @@
 //! The configuration as a Markdown page: every key, and the keys of rabbitmq.conf that they stand for.
 
 use super::kind::Secrets;
+use super::rabbitmq::names_of;
 use super::schema::{Config, KEYS, Key, SECTIONS};
 
 const PREAMBLE: &str = "\
@@ -82,8 +83,9 @@ fn push_key(text: &mut String, key: &Key, config: &Config) {
     text.push_str(&format!("\n### {}\n\n{}\n\n", key.path, prose(key.documentation)));
     text.push_str(&format!("- Value: {}{range}\n", (key.expects)()));
     text.push_str(&format!("- Default: `{default}`\n- Environment: `{}`\n", key.environment()));
-    if !key.rabbitmq.is_empty() {
-        let names: Vec<_> = key.rabbitmq.iter().map(|name| format!("`{name}`")).collect();
+    let names = names_of(key.path);
+    if !names.is_empty() {
+        let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
         text.push_str(&format!("- In rabbitmq.conf: {}\n", names.join(", ")));
     }
 }

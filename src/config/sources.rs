@@ -197,10 +197,8 @@ fn unknown_entry(entry: &RawEntry, problems: &mut Problems) {
 
 /// The message for a key of rabbitmq.conf, which may lie in a table made by its dots.
 fn leaf_of_rabbitmq(path: &str, entry: &RawEntry) -> Option<String> {
-    if let Some(key) = KEYS.iter().find(|key| key.rabbitmq.contains(&path)) {
-        return Some(format!("{path} is {} here", key.path));
-    }
-    leaf_below(path, entry)
+    let own = || rabbitmq::own_of(path).map(|own| format!("{path} is {own} here"));
+    leaf_below(path, entry).or_else(own)
 }
 
 /// The same of what is below it.
@@ -213,8 +211,8 @@ fn leaf_below(path: &str, entry: &RawEntry) -> Option<String> {
 
 /// What to tell of a key that does not exist.
 fn unknown_key(path: &str) -> String {
-    if let Some(key) = KEYS.iter().find(|key| key.rabbitmq.contains(&path)) {
-        return format!("{path} is {} here", key.path);
+    if let Some(own) = rabbitmq::own_of(path) {
+        return format!("{path} is {own} here");
     }
     let (section, name) = path.split_once('.').unwrap_or(("", path));
     let siblings = || KEYS.iter().filter(|key| key.section == section);
