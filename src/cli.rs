@@ -166,6 +166,7 @@ pub enum ConfigCommand {
     /// Print every mistake in a configuration, with file and line; exit with 0 if there is none,
     /// else with 64.
     ///
+    /// The files it names are looked into: certificates and their keys, authorities, keys of tokens, definitions.
     /// The environment counts as it does for `serve`.
     Check {
         /// A broker.toml, or files of RabbitMQ (a rabbitmq.conf, a directory of *.conf, an enabled_plugins), and behind

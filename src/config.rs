@@ -47,10 +47,10 @@ pub use schema::{
 pub(crate) use sources::reason;
 pub use sources::{DEFAULT_FILE, Flag, Sources};
 pub use types::{
-    AlternativeName, AuthBackend, DefaultOperatorPolicy, DefaultQueueType, DefaultVhostLimits, Expiry, FreeLimit,
-    FurtherResourceServer, HighWatermark, HttpMethod, IntrospectionAuth, LogFormat, LogLevel, LoginFrom, Mechanism,
-    Network, Permission, PolicyScope, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm,
-    User,
+    AlternativeName, AuthBackend, DefaultOperatorPolicy, DefaultQueueType, DefaultUser, DefaultVhostLimits, Expiry,
+    FreeLimit, FurtherResourceServer, HighWatermark, HttpMethod, IntrospectionAuth, LogFormat, LogLevel, LoginFrom,
+    Mechanism, Network, Permission, PolicyScope, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion,
+    TokenAlgorithm, User,
 };
 
 use origin::Problems;
@@ -135,7 +135,7 @@ impl Config {
         warnings.extend(read.notes);
         let environment = &sources.environment;
         let given = rabbitmq::Given { reads_usual_files: read.is_usual, used: &|name| read.used.contains(name) };
-        settings.extend(rabbitmq::environment_settings(environment, &given, &mut taken_over, &mut warnings));
+        settings.extend(rabbitmq::environment_settings(&read.variables, &given, &mut taken_over, &mut warnings));
         settings.extend(sources::environment_settings(environment, &mut problems));
         settings.extend(sources::flag_settings(&sources.flags, &mut problems));
 

@@ -144,7 +144,7 @@ const MESSAGES: &[(&str, &str)] = &[
     ("amqp.prot = 1", "unknown key amqp.prot; did you mean amqp.port?"),
     ("limits.queue = 1", "unknown key limits.queue; did you mean limits.queues?"),
     ("amqp.consumer_timeout = \"1s\"", "unknown key amqp.consumer_timeout; did you mean queues.consumer_timeout?"),
-    ("heartbeat = \"60s\"", "unknown key heartbeat; did you mean amqp.heartbeat?"),
+    ("heartbeat = \"60s\"", "heartbeat is amqp.heartbeat here"),
     (
         "prometheus.path = \"x\"",
         "unknown key prometheus.path; [prometheus] has bind, port, tls_port, listen, tls_listen, certificate_file, \
@@ -302,8 +302,11 @@ const MESSAGES: &[(&str, &str)] = &[
         "auth_oauth2.introspection_endpoint is oauth2.introspection_endpoint here",
     ),
     ("oauth2.resource_servers = { \"\" = {} }", "oauth2.resource_servers.: an id has 1 to 255 bytes"),
-    ("auth_oauth2.resource_servers.1.id = \"prod\"", "auth_oauth2.resource_servers is oauth2.resource_servers here"),
-    ("auth_oauth2.oauth_providers.a.issuer = \"x\"", "auth_oauth2.oauth_providers is oauth2.issuers here"),
+    (
+        "auth_oauth2.resource_servers.1.id = \"prod\"",
+        "auth_oauth2.resource_servers.1.id is oauth2.resource_servers here",
+    ),
+    ("auth_oauth2.oauth_providers.a.issuer = \"x\"", "auth_oauth2.oauth_providers.a.issuer is oauth2.issuers here"),
     ("defaults.password = \"\"", "defaults.password: must not be empty: nobody can log in with an empty password"),
     ("defaults.password = 1234", "defaults.password: expected a text in quotes"),
     ("defaults.vhost = \"\"", "defaults.vhost: must not be empty"),

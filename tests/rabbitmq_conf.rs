@@ -437,6 +437,48 @@ fn what_new_virtual_hosts_get() {
 }
 
 #[test]
+fn users_that_new_virtual_hosts_get() {
+    let text = "default_users.qa.vhost_pattern = ^qa\n\
+                default_users.qa.password = $(QA_PASSWORD)\n\
+                default_users.qa.tags = monitoring, policymaker\n\
+                default_users.qa.configure = ^qa\\.\n\
+                default_users.qa.read = .*\n\
+                default_users.john\\.doe.write = ^$\n";
+    let loaded = load_with(text, &[("QA_PASSWORD", "secret # 1")]).expect("it can be used");
+    let qa = &loaded.config.defaults.users["qa"];
+    assert_eq!(qa.password.as_ref().map(|password| password.expose()), Some("secret # 1"));
+    assert_eq!((qa.vhost_pattern.as_str(), qa.tags.join(" ")), ("^qa", "monitoring policymaker".to_owned()));
+    assert_eq!([&*qa.configure, &qa.write, &qa.read], ["^qa\\.", ".*", ".*"]);
+    let john = &loaded.config.defaults.users["john.doe"];
+    assert_eq!((john.vhost_pattern.as_str(), &john.password, &*john.write), (".*", &None, "^$"));
+    assert!(loaded.warnings.iter().all(|warning| !warning.contains("default_users")), "{:?}", loaded.warnings);
+    assert_eq!(
+        errors("default_users.qa.password = x\ndefault_users.qa.configure = (\n"),
+        ["rabbitmq.conf:2: defaults.users.qa.configure: \"(\" is not a regular expression: Opening parenthesis \
+          without closing parenthesis at position 1"]
+    );
+    assert_eq!(
+        errors("default_users.a\\.b.hash = x\n"),
+        ["rabbitmq.conf:1: unknown key default_users.a\\.b.hash; did you mean default_user?"]
+    );
+}
+
+#[test]
+fn names_with_dots_are_names() {
+    let text = "default_policies.operator.a\\.b.max_length = 5\ndefault_limits.vhosts.a\\.b.max_queues = 5\n\
+                auth_backends.1 = oauth2\nauth_oauth2.resource_server_id = mq\n\
+                auth_oauth2.oauth_providers.key\\.cloak.jwks_uri = https://login.example.com/keys\n\
+                auth_oauth2.oauth_providers.key\\.cloak.signing_keys.k\\.1 = /k.pem\n\
+                auth_oauth2.resource_servers.a\\.b.scope_prefix = x.\n";
+    let config = config(text);
+    assert_eq!(config.defaults.operator_policies["a.b"].max_length, Some(5));
+    assert_eq!(config.defaults.vhost_limits.len(), 1);
+    assert_eq!(config.oauth2.jwks_uri, "https://login.example.com/keys");
+    assert_eq!(config.oauth2.signing_keys["k.1"], "/k.pem");
+    assert_eq!(config.oauth2.resource_servers["a.b"].scope_prefix.as_deref(), Some("x."));
+}
+
+#[test]
 fn what_has_no_effect_is_named_once() {
     let text = "cluster_formation.peer_discovery_backend = classic_config\n\
                 cluster_formation.classic_config.nodes.1 = rabbit@one\ncluster_formation.classic_config.nodes.2 = rabbit@two\n\
@@ -541,6 +583,66 @@ fn files_where_the_official_image_has_them() {
         refused[0].starts_with("DIR/etc/rabbitmq/advanced.config:2: is Erlang, which is not read: write "),
         "{refused:?}"
     );
+}
+
+#[test]
+fn variables_of_rabbitmq_env_conf() {
+    let directory = Directory::new();
+    let main = directory.file("mine/my.conf", "heartbeat = 11\n");
+    let text = "# as RabbitMQ's packages have it\nNODE_PORT=5673\nexport NODENAME='rabbit@shop' # ours\n\
+                RABBITMQ_DEFAULT_USER=ann\nDEFAULT_USER=bob\nDEFAULT_PASS=\"it's # secret\"\nMNESIA_BASE=/data\nODD=1\n";
+    let text = format!("{text}CONFIG_FILE={}\n", main.with_extension("").display());
+    let file = directory.file("etc/rabbitmq/rabbitmq-env.conf", &text);
+    let place = "DIR/etc/rabbitmq/rabbitmq-env.conf";
+    let loaded = usual(&directory, &[]).unwrap();
+    let config = &loaded.config;
+    assert_eq!((config.amqp.port, config.amqp.heartbeat_seconds(), &*config.node.name), (Some(5673), 11, "shop"));
+    assert_eq!((&*config.defaults.user, config.defaults.password.expose()), ("ann", "it's # secret"));
+    assert_eq!(directory.shorten(&loaded.origins.of("amqp.port").to_string()), format!("{place}:2"));
+    assert_eq!(loaded.files, [&file, &main].map(Clone::clone));
+    let told: Vec<String> = loaded.taken_over.iter().map(|note| directory.shorten(note)).collect();
+    assert!(told.contains(&format!("{place}:2: NODE_PORT sets amqp.port")), "{told:?}");
+    for note in
+        [":7: MNESIA_BASE has no effect: node.data_dir ", ":8: ODD has no effect: there is nothing of that name here"]
+    {
+        assert!(
+            loaded.warnings.iter().any(|told| told.starts_with(&format!("{place}{note}"))),
+            "{:?}",
+            loaded.warnings
+        );
+    }
+    // The environment goes before the file, also where it says nothing.
+    let environment = [("RABBITMQ_NODE_PORT", "7"), ("RABBITMQ_DEFAULT_USER", ""), ("WARREN_NODE__NAME", "x")];
+    let config = usual(&directory, &environment).unwrap().config;
+    assert_eq!((config.amqp.port, &*config.defaults.user, &*config.node.name), (Some(7), "guest", "x"));
+    // A file that is named is the only one, unless this one is named with it; then it goes before broker.toml.
+    let toml = directory.file("broker.toml", "[amqp]\nport = 9\nchannel_max = 8\n");
+    let [one, other] = [&main, &toml].map(|file| file.to_string_lossy());
+    let loaded = usual(&directory, &[("WARREN_CONFIG", &one)]).unwrap();
+    assert_eq!((loaded.config.amqp.port, loaded.files.len()), (Some(5672), 1));
+    let loaded = usual(&directory, &[("RABBITMQ_CONFIG_FILE", &other)]).unwrap();
+    assert_eq!((loaded.config.amqp.port, loaded.config.amqp.channel_max), (Some(5673), 8));
+    assert!(!loaded.warnings.iter().any(|told| told.contains("CONFIG_FILE")), "{:?}", loaded.warnings);
+    let further_files = vec![file.clone(), toml];
+    let loaded = Config::load(&Sources { file: Some(main), further_files, ..Sources::default() }).unwrap();
+    assert_eq!((loaded.config.amqp.port, loaded.config.amqp.channel_max), (Some(5673), 8));
+    let converted = warren(&["config", "convert"], &[("SYS_PREFIX", &directory.0.to_string_lossy())]);
+    let converted = directory.shorten(self::text(&converted.stdout));
+    for line in ["heartbeat = \"11s\"  # DIR/mine/my.conf:1", &format!("port = 5673  # {place}:2")] {
+        assert!(converted.contains(line), "{line}\n{converted}");
+    }
+    // What is wrong has its line, and a file that is not there is no mistake.
+    directory.file("etc/rabbitmq/rabbitmq-env.conf", "NODE_PORT=many\nif true; then\n  NODENAME=$(hostname)\nfi\n");
+    let refused = usual(&directory, &[]).unwrap_err();
+    let structure = "conditions, loops and functions are not run: write the assignments that they come to here, such as NODE_PORT=5672";
+    assert!(refused[0].starts_with(&format!("{place}:1: amqp.port: expected ")), "{refused:?}");
+    assert_eq!([&refused[1], &refused[3]], [2, 4].map(|line| format!("{place}:{line}: {structure}")).each_ref());
+    assert!(
+        refused[2].starts_with(&format!("{place}:3: NODENAME: a command is not run: write what it prints")),
+        "{refused:?}"
+    );
+    let elsewhere = usual(&directory, &[("RABBITMQ_CONF_ENV_FILE", "/nonexistent/x")]).unwrap();
+    assert_eq!(elsewhere.warnings, ["RABBITMQ_CONF_ENV_FILE has no effect: there is no file /nonexistent/x"]);
 }
 
 #[test]
@@ -701,6 +803,47 @@ fn what_is_not_there_is_found_before_the_start() {
         }
         assert!(!data.exists(), "nothing was started");
     }
+}
+
+#[test]
+fn what_files_hold_is_found_before_the_start() {
+    let directory = Directory::new();
+    let file = |name: &str, text: &str| directory.file(name, text).display().to_string();
+    let [text, keys] = [file("text.pem", "no key\n"), file("keys.json", "{}")];
+    let broken = file("defs/1.json", "{\"users\": [}");
+    let wrong = r#"{"vhosts": [{"name": "v"}], "queues": [{"vhost": "v", "name": "q", "arguments": {"x-max-length": "many"}}]}"#;
+    let wrong = file("defs/2.json", wrong);
+    // Vhosts and users may be there already, and with them the default type of a queue.
+    let well = r#"{"permissions": [{"user": "u", "vhost": "w", "configure": "", "write": "", "read": ""}],
+                   "queues": [{"vhost": "w", "name": "q", "durable": true, "arguments": {"x-max-length": 5, "x-quorum-initial-group-size": 3}}]}"#;
+    file("defs/3.json", well);
+    let defs = directory.0.join("defs").display().to_string();
+    let conf = format!(
+        "auth_backends.1 = oauth2\nauth_backends.2 = http\nauth_oauth2.resource_server_id = mq\n\
+         auth_oauth2.https.cacertfile = /nonexistent/ca.pem\nauth_oauth2.signing_keys.a = {text}\n\
+         auth_oauth2.signing_keys.b = /nonexistent/b.pem\nauth_http.ssl_options.cacertfile = {text}\n\
+         load_definitions = {defs}\n"
+    );
+    let conf = file("rabbitmq.conf", &conf);
+    let toml = file("broker.toml", &format!("[oauth2]\njwks_file = \"{keys}\"\n"));
+    let checked = warren(&["config", "check", &conf, &toml], &[]);
+    let told: Vec<&str> = self::text(&checked.stderr).lines().collect();
+    let expected = [
+        format!("{conf}:4: oauth2.cacertfile: /nonexistent/ca.pem: cannot be read: "),
+        format!("{conf}:7: auth_http.cacertfile: {text}: has no certificate that can be used"),
+        format!("{conf}:5: oauth2.signing_keys.a: {text}: it is neither a PEM public key nor a certificate, of RSA, "),
+        format!("{conf}:6: oauth2.signing_keys.b: cannot read /nonexistent/b.pem: there is no such file"),
+        format!("{toml}:2: oauth2.jwks_file: {keys}: it is not a JSON web key set"),
+        format!("{conf}:8: definitions.load: {broken}: it is not JSON: expected value at line 1 column 12"),
+        format!("{conf}:8: definitions.load: {wrong}: queue 'q' in vhost 'v': "),
+    ];
+    assert_eq!((checked.status.code(), told.len()), (Some(64), expected.len()), "{told:#?}");
+    for (told, expected) in told.iter().zip(expected) {
+        assert!(told.starts_with(&expected), "{told}\n{expected}");
+    }
+    // Nobody reads the files of a backend that is not asked.
+    let unused = file("unused.conf", "auth_http.ssl_options.cacertfile = /nonexistent/ca.pem\n");
+    assert_eq!(warren(&["config", "check", &unused], &[]).status.code(), Some(0));
 }
 
 /// A broker of a test's own, stopped when dropped.

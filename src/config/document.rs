@@ -2,6 +2,7 @@
 
 use super::Loaded;
 use super::kind::Secrets;
+use super::rabbitmq::names_of;
 use super::schema::{Config, KEYS, Key, SECTIONS};
 
 /// The column in which `config show` tells where a value came from.
@@ -59,8 +60,9 @@ fn push_key(text: &mut String, key: &Key, config: &Config) {
     let range = (key.range)().map_or_else(String::new, |range| format!(", {range}"));
     text.push_str(&format!("# Value: {}{range}.\n", (key.expects)()));
     text.push_str(&format!("# Environment: {}", key.environment()));
-    if !key.rabbitmq.is_empty() {
-        text.push_str(&format!("; in rabbitmq.conf: {}", key.rabbitmq.join(", ")));
+    let names = names_of(key.path);
+    if !names.is_empty() {
+        text.push_str(&format!("; in rabbitmq.conf: {}", names.join(", ")));
     }
     let default = (key.write)(config, Secrets::Plain);
     text.push_str(&format!("\n#{} = {default}\n", key.name));
@@ -161,14 +163,12 @@ mod tests {
     #[test]
     fn every_key_is_documented_and_has_a_name_of_its_own() {
         let mut variables = BTreeSet::new();
-        let mut old_names = BTreeSet::new();
         for key in KEYS {
             assert!(!key.documentation.is_empty(), "{}", key.path);
             assert!(!(key.expects)().is_empty(), "{}", key.path);
             assert!(variables.insert(key.environment()), "{}", key.path);
-            for old in key.rabbitmq {
-                assert!(old_names.insert(old), "{old}");
-                assert!(Key::find(old).is_none_or(|found| found.path == key.path), "{old}");
+            for name in names_of(key.path) {
+                assert!(Key::find(name).is_none_or(|found| names_of(found.path).contains(&name)), "{name}");
             }
         }
     }

@@ -10,6 +10,8 @@ pub enum Origin {
     Default,
     /// A line of a configuration file; lines count from 1, and 0 is the file as a whole.
     File { file: Arc<str>, line: usize },
+    /// A line of RabbitMQ's file of variables, which counts as the environment does.
+    EnvironmentFile { file: Arc<str>, line: usize },
     /// An environment variable, by its name.
     Environment(String),
     /// A flag as it was written, without its value: `--amqp-port`, `--set amqp.heartbeat`.
@@ -22,7 +24,7 @@ impl Origin {
         match self {
             Self::Default => 0,
             Self::File { .. } => 1,
-            Self::Environment(_) => 2,
+            Self::EnvironmentFile { .. } | Self::Environment(_) => 2,
             Self::Flag(_) => 3,
         }
     }
@@ -33,7 +35,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => formatter.write_str("default"),
             Self::File { file, line: 0 } => formatter.write_str(file),
-            Self::File { file, line } => write!(formatter, "{file}:{line}"),
+            Self::File { file, line } | Self::EnvironmentFile { file, line } => write!(formatter, "{file}:{line}"),
             Self::Environment(name) => formatter.write_str(name),
             Self::Flag(flag) => formatter.write_str(flag),
         }

@@ -1,14 +1,15 @@
-//! RabbitMQ's own files and variables: `rabbitmq.conf`, `conf.d/*.conf`, `enabled_plugins`, `RABBITMQ_*`.
+//! RabbitMQ's own files and variables: `rabbitmq.conf`, `conf.d/*.conf`, `enabled_plugins`, `rabbitmq-env.conf`, `RABBITMQ_*`.
 //!
 //! They become settings of the keys here, with the place of each line, and go before `broker.toml` in precedence. Nothing is
 //! passed over in silence: a key is applied, or named as without effect, or refused with what to write instead.
 //!
 //! ```text
-//! places.rs (which files) -> conf.rs (lines) -> keys.rs (what each key comes to) -> value.rs, groups/ -> settings, notes
+//! env_file.rs (variables) -> places.rs (which files) -> conf.rs (lines) -> keys.rs (what each key comes to) -> value.rs, groups/ -> settings, notes
 //! ```
 
 mod conf;
 mod convert;
+mod env_file;
 mod groups;
 mod keys;
 mod places;
@@ -29,8 +30,9 @@ use keys::Meaning;
 use value::Unit;
 
 pub use convert::convert;
-pub(crate) use keys::rows;
-pub(crate) use places::{Files, is_rabbitmq};
+pub(crate) use env_file::Variables;
+pub(crate) use keys::{names_of, own_of, rows};
+pub(crate) use places::{Files, is_rabbitmq, usual_variables};
 pub(crate) use variables::{Given, environment_settings};
 
 /// What RabbitMQ's files come to.
@@ -44,11 +46,11 @@ pub(crate) struct Translation {
 }
 
 /// Reads the files.
-pub(crate) fn translate(files: &Files, environment: &[(String, String)], problems: &mut Problems) -> Translation {
+pub(crate) fn translate(files: &Files, variables: &Variables, problems: &mut Problems) -> Translation {
     let conf = Conf::read(&files.conf, problems);
     let mut translator = Translator {
         conf: &conf,
-        environment,
+        environment: variables.all(),
         problems,
         settings: Vec::new(),
         without_effect: BTreeMap::new(),
@@ -61,9 +63,8 @@ pub(crate) fn translate(files: &Files, environment: &[(String, String)], problem
         }
         groups::translate(&mut translator, &Origin::File { file: main.to_string_lossy().into(), line: 0 });
     }
-    let variable = environment.iter().find(|(name, text)| name == "RABBITMQ_ENABLED_PLUGINS" && !text.is_empty());
-    match (variable, &files.enabled_plugins) {
-        (Some((name, text)), _) => plugins::read_variable(name, text, &mut translator),
+    match (variables.find("RABBITMQ_ENABLED_PLUGINS"), &files.enabled_plugins) {
+        (Some((origin, text)), _) => plugins::read_variable(&origin, text, &mut translator),
         (None, Some(file)) => plugins::read_file(file, &mut translator),
         (None, None) => {}
     }

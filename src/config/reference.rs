@@ -1,6 +1,7 @@
 //! The configuration as a Markdown page: every key, and the keys of rabbitmq.conf that they stand for.
 
 use super::kind::Secrets;
+use super::rabbitmq::names_of;
 use super::schema::{Config, KEYS, Key, SECTIONS};
 
 const PREAMBLE: &str = "\
@@ -16,7 +17,7 @@ all mistakes are told at once.
 
 | Command | |
 | --- | --- |
-| `warren config check` | all mistakes in what would be read, or in the files that are named; exit code 64 if there are any |
+| `warren config check` | all mistakes in what would be read, or in the files that are named, and in those that these name: certificates, keys of tokens, definitions; exit code 64 if there are any |
 | `warren config convert rabbitmq.conf` | the `broker.toml` that means the same |
 | `warren config show` | the values in effect, and where each came from |
 | `warren config default` | a `broker.toml` with every key, commented out |
@@ -37,6 +38,10 @@ const RABBITMQ: &str = "
 `*.conf`), and without a file named, in `/etc/rabbitmq` or where `RABBITMQ_CONFIG_FILE`, `RABBITMQ_CONFIG_FILES` and
 `RABBITMQ_ENABLED_PLUGINS_FILE` say. `broker.toml` goes before them. `warren config convert rabbitmq.conf` prints the
 `broker.toml` that means the same.
+
+`rabbitmq-env.conf`, in `/etc/rabbitmq` or where `RABBITMQ_CONF_ENV_FILE` says, is read where no file is named, or where it is
+named itself. Its lines are `NAME=value`, quoted as a shell has it, and each counts as the variable `RABBITMQ_NAME`, unless the
+environment has one. Nothing in it is run: commands, conditions and `$NAME` are refused, with what to write instead.
 
 Of a key that stands in several places the last one counts. `#` begins a comment, single quotes keep one in a value, and
 double quotes are a part of the value, as in RabbitMQ. `$(NAME)` is the value of a key or of an environment variable; so is
@@ -78,8 +83,9 @@ fn push_key(text: &mut String, key: &Key, config: &Config) {
     text.push_str(&format!("\n### {}\n\n{}\n\n", key.path, prose(key.documentation)));
     text.push_str(&format!("- Value: {}{range}\n", (key.expects)()));
     text.push_str(&format!("- Default: `{default}`\n- Environment: `{}`\n", key.environment()));
-    if !key.rabbitmq.is_empty() {
-        let names: Vec<_> = key.rabbitmq.iter().map(|name| format!("`{name}`")).collect();
+    let names = names_of(key.path);
+    if !names.is_empty() {
+        let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
         text.push_str(&format!("- In rabbitmq.conf: {}\n", names.join(", ")));
     }
 }

@@ -95,6 +95,12 @@ fn user_passwords(config: &mut Config, origins: &Origins, problems: &mut Problem
             user.password = read_secret(file, &origins.of(&key), &key, NO_LOGIN, problems);
         }
     }
+    for (name, user) in &mut config.defaults.users {
+        if let Some(file) = &user.password_file {
+            let key = format!("defaults.users.{name}.password_file");
+            user.password = read_secret(file, &origins.of(&key), &key, NO_LOGIN, problems);
+        }
+    }
 }
 
 /// A secret from a file, without the line end; `empty` is why it may not be empty.
@@ -124,6 +130,10 @@ fn check_users(config: &Config, origins: &Origins, problems: &mut Problems) {
         } else if !names.insert(&user.name) {
             problems.value(&origins.of(&key), &key, format!("there are two users called {}", user.name));
         }
+    }
+    for name in config.defaults.users.keys().filter(|name| !(1..=255).contains(&name.len())) {
+        let key = format!("defaults.users.{name}");
+        problems.value(&origins.of(&key), &key, "a name has 1 to 255 bytes");
     }
 }
 

@@ -18,12 +18,12 @@ use super::raw::Raw;
 use super::resource_servers::ResourceServerTable;
 use super::tls::CertificateTable;
 use super::types::{
-    AlternativeName, AuthBackend, DefaultOperatorPolicy, DefaultQueueType, DefaultVhostLimits, Expiry, FreeLimit,
-    FurtherResourceServer, HighWatermark, HttpMethod, IntrospectionAuth, LogFormat, LogLevel, LoginFrom, Mechanism,
-    Network, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm, User,
+    AlternativeName, AuthBackend, DefaultOperatorPolicy, DefaultQueueType, DefaultUser, DefaultVhostLimits, Expiry,
+    FreeLimit, FurtherResourceServer, HighWatermark, HttpMethod, IntrospectionAuth, LogFormat, LogLevel, LoginFrom,
+    Mechanism, Network, Secret, Sync, TlsCertificate, TlsCipher, TlsVerify, TlsVersion, TokenAlgorithm, User,
 };
 use super::units::{GIB, KIB, MIB};
-use super::users::UserTable;
+use super::users::{DefaultUserTable, UserTable};
 use super::vhost_defaults::{OperatorPolicyTable, VhostLimitsTable};
 
 /// One key of the configuration.
@@ -37,8 +37,6 @@ pub(crate) struct Key {
     pub(crate) default: &'static str,
     /// Lines of documentation.
     pub(crate) documentation: &'static [&'static str],
-    /// What rabbitmq.conf calls it, where that is another name.
-    pub(crate) rabbitmq: &'static [&'static str],
     /// What may stand there.
     pub(crate) expects: fn() -> String,
     pub(crate) range: fn() -> Option<String>,
@@ -80,7 +78,6 @@ macro_rules! schema {
             $section:ident: $Section:ident {
                 $(
                     $(#[doc = $doc:literal])*
-                    $(#[rabbitmq($($old:literal),*)])?
                     $key:ident: $type:ty = $default:literal, $kind:expr;
                 )*
             }
@@ -133,7 +130,6 @@ macro_rules! schema {
                 path: concat!(stringify!($section), ".", stringify!($key)),
                 default: $default,
                 documentation: &[$($doc),*],
-                rabbitmq: &[$($($old),*)?],
                 expects: || $kind.expects(),
                 range: || $kind.range(),
                 set: |config, raw, problems| {
@@ -150,7 +146,6 @@ macro_rules! schema {
                 path: stringify!($top_key),
                 default: $top_default,
                 documentation: &[$($top_doc),*],
-                rabbitmq: &[],
                 expects: || $top_kind.expects(),
                 range: || $top_kind.range(),
                 set: |config, raw, problems| {
@@ -181,7 +176,6 @@ schema! {
         name: String = "", Text::NAME_OR_EMPTY;
 
         /// The cluster_name that clients and the API tell, until another one is set by an operator. Empty: the node's.
-        #[rabbitmq("cluster_name")]
         cluster_name: String = "", Text::NAME_OR_EMPTY;
 
         /// Where the broker keeps its data. Made when it is missing.
@@ -192,24 +186,19 @@ schema! {
     amqp: Amqp {
         /// The address to listen on. The default takes connections from this host only;
         /// "0.0.0.0" and "::" take them from everywhere.
-        #[rabbitmq("listeners.tcp.local", "tcp_listen_options.ip")]
         bind: IpAddr = "127.0.0.1", Address;
 
         /// The TCP port for clients. 0 takes a free one, -1 turns the listener off.
-        #[rabbitmq("listeners.tcp.default", "listeners.tcp.1")]
         port: Option<u16> = "5672", Port;
 
         /// The TCP port for clients that use TLS, as soon as there is a certificate in [tls].
         /// 0 takes a free one, -1 turns the listener off.
-        #[rabbitmq("listeners.ssl.default", "listeners.ssl.1")]
         tls_port: Option<u16> = "5671", Port;
 
         /// Further addresses to listen on, each with its port: ["10.0.0.1:5672", "[::1]:5673"].
-        #[rabbitmq("listeners.tcp.2")]
         listen: Vec<SocketAddr> = "", List::of(Endpoint);
 
         /// The same for clients that use TLS.
-        #[rabbitmq("listeners.ssl.2")]
         tls_listen: Vec<SocketAddr> = "", List::of(Endpoint);
 
         /// Whether connections begin with the header of the PROXY protocol, version 1 or 2, which
@@ -232,7 +221,6 @@ schema! {
         };
 
         /// The number of channels that one connection may open.
-        #[rabbitmq("max_channels_per_connection")]
         channel_max: u16 = "2047", Number::between(1, u16::MAX);
 
         /// The largest message body. A larger one closes the channel with 406.
@@ -244,15 +232,12 @@ schema! {
         /// The ways to log in that are offered. With ANONYMOUS anybody is defaults.user. With
         /// EXTERNAL the client certificate is the login: it is offered on TLS connections only,
         /// and needs tls.verify = "peer".
-        #[rabbitmq("auth_mechanisms.1")]
         mechanisms: Vec<Mechanism> = "PLAIN,AMQPLAIN", List { of: OneOf::<Mechanism>::NEW, least: 1 };
 
         /// How many connections the system keeps waiting until the broker accepts them.
-        #[rabbitmq("tcp_listen_options.backlog")]
         backlog: u32 = "1024", Number::between(1_u32, 65_535);
 
         /// The number of consumers that one channel may have. 0: no limit.
-        #[rabbitmq("consumer_max_per_channel")]
         consumers_per_channel_max: Option<u32> = "0", LIMIT;
 
         /// The prefetch count of consumers whose channel never called basic.qos. 0: no limit.
@@ -267,52 +252,41 @@ schema! {
     tls: Tls {
         /// The server's certificate, followed by the intermediate ones. Empty: no TLS, unless there
         /// are tls.certificates.
-        #[rabbitmq("ssl_options.certfile")]
         certificate_file: Option<PathBuf> = "", OptionalFile;
 
         /// The certificate's private key, not encrypted.
-        #[rabbitmq("ssl_options.keyfile")]
         key_file: Option<PathBuf> = "", OptionalFile;
 
         /// The authorities whose client certificates are trusted.
-        #[rabbitmq("ssl_options.cacertfile")]
         ca_file: Option<PathBuf> = "", OptionalFile;
 
         /// "peer" asks AMQP clients for a certificate and checks it, "none" does not ask. HTTP
         /// clients are never asked.
-        #[rabbitmq("ssl_options.verify")]
         verify: TlsVerify = "none", OneOf::<TlsVerify>::NEW;
 
         /// Whether clients without a certificate are refused, with tls.verify = "peer".
-        #[rabbitmq("ssl_options.fail_if_no_peer_cert")]
         fail_if_no_peer_cert: bool = "false", Boolean;
 
         /// The versions of TLS that are spoken. There is nothing older than 1.2.
-        #[rabbitmq("ssl_options.versions.1")]
         versions: Vec<TlsVersion> = "1.2,1.3", List { of: OneOf::<TlsVersion>::NEW, least: 1 };
 
         /// The cipher suites, the best first, by their OpenSSL names. Empty: all that there are.
-        #[rabbitmq("ssl_options.ciphers.1")]
         ciphers: Vec<TlsCipher> = "", List::of(OneOf::<TlsCipher>::NEW);
 
         /// An HTTPS connection that has not finished its handshake after this time is closed. AMQP
         /// has amqp.handshake_timeout.
-        #[rabbitmq("ssl_handshake_timeout")]
         handshake_timeout: Duration = "5s", Time::between(Duration::from_millis(100), HOUR);
 
         /// How often the files are looked at. "0s": only on SIGHUP.
         reload_interval: Option<Duration> = "5s", ZeroIsNone(Time::between(Duration::ZERO, HOUR));
 
         /// What of a client certificate is the user's name, with amqp.mechanisms EXTERNAL.
-        #[rabbitmq("ssl_cert_login_from")]
         login_from: LoginFrom = "distinguished_name", OneOf::<LoginFrom>::NEW;
 
         /// The kind of alternative name that counts, with tls.login_from "subject_alternative_name".
-        #[rabbitmq("ssl_cert_login_san_type")]
         login_san_type: AlternativeName = "dns", OneOf::<AlternativeName>::NEW;
 
         /// Which of the alternative names of that kind, from 0.
-        #[rabbitmq("ssl_cert_login_san_index")]
         login_san_index: u16 = "0", Number::between(0, u16::MAX);
 
         /// Further certificates, for clients that ask for other server names (SNI). Each is for the
@@ -330,52 +304,41 @@ schema! {
     /// The management API: HTTP for operators and their tools.
     management: Management {
         /// The address to listen on.
-        #[rabbitmq("management.tcp.ip")]
         bind: IpAddr = "127.0.0.1", Address;
 
         /// The TCP port. 0 takes a free one, -1 turns the listener off.
-        #[rabbitmq("management.tcp.port")]
         port: Option<u16> = "15672", Port;
 
         /// The TCP port with TLS, once there is a certificate. 0 takes a free one, -1 turns the listener off.
-        #[rabbitmq("management.ssl.port")]
         tls_port: Option<u16> = "15671", Port;
 
         /// Further addresses to listen on, each with its port: ["10.0.0.1:15672", "[::1]:15672"].
         listen: Vec<SocketAddr> = "", List::of(Endpoint);
 
         /// The same with TLS.
-        #[rabbitmq("management.ssl.ip")]
         tls_listen: Vec<SocketAddr> = "", List::of(Endpoint);
 
         /// The certificate of these TLS listeners, followed by the intermediate ones. Empty: those of [tls].
-        #[rabbitmq("management.ssl.certfile")]
         certificate_file: Option<PathBuf> = "", OptionalFile;
 
         /// That certificate's private key, not encrypted.
-        #[rabbitmq("management.ssl.keyfile")]
         key_file: Option<PathBuf> = "", OptionalFile;
 
         /// The largest body of a request.
-        #[rabbitmq("management.http.max_body_size")]
         max_body_size: u64 = "10MB", Size::between(KIB, GIB);
 
         /// Origins, such as https://console.example, whose web pages may use the API from a browser. With
         /// "*" any page may, if it brings a login of its own.
-        #[rabbitmq("management.cors.allow_origins.1")]
         cors_allow_origins: Vec<String> = "", List::of(Text::NAME);
 
         /// How long a browser remembers that a page may. "0s": as long as it likes.
-        #[rabbitmq("management.cors.max_age")]
         cors_max_age: Option<Duration> = "30m", ZeroIsNone(Time::between(Duration::ZERO, YEAR));
 
         /// What the header strict-transport-security says, for an API that is only used over HTTPS, such as
         /// "max-age=31536000; includeSubDomains". Empty: there is no such header.
-        #[rabbitmq("management.hsts.policy")]
         hsts: String = "", Text::NAME_OR_EMPTY;
 
         /// How often rates and charts look at all numbers.
-        #[rabbitmq("collect_statistics_interval")]
         sample_interval: Duration = "5s", Time::between(SECOND, 60 * SECOND);
 
         /// Memory for the charts' past.
@@ -386,41 +349,33 @@ schema! {
     definitions: Definitions {
         /// A file of definitions as the API exports them, or a directory whose *.json files are taken in the order of their
         /// names. A new broker that has it gets no default vhost and user.
-        #[rabbitmq("load_definitions", "management.load_definitions", "definitions.local.path")]
         load: Option<PathBuf> = "", OptionalFile;
 
         /// Whether files that were imported before and have not changed are left alone.
-        #[rabbitmq("definitions.skip_if_unchanged")]
         skip_if_unchanged: bool = "false", Boolean;
     }
 
     /// Metrics for Prometheus.
     prometheus: Prometheus {
         /// The address to listen on.
-        #[rabbitmq("prometheus.tcp.ip")]
         bind: IpAddr = "127.0.0.1", Address;
 
         /// The TCP port. 0 takes a free one, -1 turns the listener off.
-        #[rabbitmq("prometheus.tcp.port")]
         port: Option<u16> = "15692", Port;
 
         /// The TCP port with TLS, once there is a certificate. 0 takes a free one, -1 turns the listener off.
-        #[rabbitmq("prometheus.ssl.port")]
         tls_port: Option<u16> = "15691", Port;
 
         /// Further addresses to listen on, each with its port: ["10.0.0.1:15692", "[::1]:15692"].
         listen: Vec<SocketAddr> = "", List::of(Endpoint);
 
         /// The same with TLS.
-        #[rabbitmq("prometheus.ssl.ip")]
         tls_listen: Vec<SocketAddr> = "", List::of(Endpoint);
 
         /// The certificate of these TLS listeners, followed by the intermediate ones. Empty: those of [tls].
-        #[rabbitmq("prometheus.ssl.certfile")]
         certificate_file: Option<PathBuf> = "", OptionalFile;
 
         /// That certificate's private key, not encrypted.
-        #[rabbitmq("prometheus.ssl.keyfile")]
         key_file: Option<PathBuf> = "", OptionalFile;
 
         /// Whether /metrics has a series for each queue, channel and so on, as /metrics/per-object does in any case.
@@ -430,7 +385,6 @@ schema! {
     /// How many of each there may be. 0 is no limit.
     limits: Limits {
         /// Connections to this broker: all that were accepted on the ports of AMQP, whether or not they have logged in.
-        #[rabbitmq("max_connections", "connection_max")]
         connections: Option<u32> = "0", LIMIT;
 
         /// Connections that have not logged in, on the ports of AMQP: in the handshakes of PROXY, TLS and AMQP. At the limit
@@ -453,28 +407,24 @@ schema! {
         connections_per_user: Option<u32> = "0", LIMIT;
 
         /// Channels of all connections to this broker.
-        #[rabbitmq("channel_max_per_node")]
         channels_per_node: Option<u32> = "0", LIMIT;
 
         /// Channels of all connections of one user.
         channels_per_user: Option<u32> = "0", LIMIT;
 
         /// Queues in all virtual hosts together.
-        #[rabbitmq("cluster_queue_limit")]
         queues: Option<u32> = "0", LIMIT;
 
         /// Queues in one virtual host.
         queues_per_vhost: Option<u32> = "0", LIMIT;
 
         /// Exchanges in all virtual hosts together, those that every virtual host has among them.
-        #[rabbitmq("cluster_exchange_limit")]
         exchanges: Option<u32> = "0", LIMIT;
 
         /// Exchanges in one virtual host.
         exchanges_per_vhost: Option<u32> = "0", LIMIT;
 
         /// Virtual hosts.
-        #[rabbitmq("vhost_max")]
         vhosts: Option<u32> = "0", LIMIT;
     }
 
@@ -502,7 +452,6 @@ schema! {
 
         /// While the file system of node.data_dir has less free space than this, connections that
         /// publish are blocked. A share is one of the memory of the machine or the container.
-        #[rabbitmq("disk_free_limit.absolute", "disk_free_limit.relative")]
         disk_free_limit: FreeLimit = "50MiB", FreeSpace;
 
         /// How often the free space is measured, at most; it is measured more often when there
@@ -514,7 +463,6 @@ schema! {
     memory: Memory {
         /// While more memory than this is in use, connections that publish are blocked.
         /// The share is one of the memory of the machine or the control group (container).
-        #[rabbitmq("vm_memory_high_watermark.relative", "vm_memory_high_watermark.absolute")]
         high_watermark: HighWatermark = "60%", Watermark;
 
         /// How often the memory in use is measured.
@@ -532,7 +480,6 @@ schema! {
     /// Queues.
     queues: Queues {
         /// The type of queues that are declared without x-queue-type.
-        #[rabbitmq("default_queue_type")]
         default_type: DefaultQueueType = "classic", OneOf::<DefaultQueueType>::NEW;
 
         /// The number of shards that share the queues between them. What is in different shards is
@@ -551,20 +498,16 @@ schema! {
     /// What RabbitMQ changed from version to version.
     compatibility: Compatibility {
         /// Whether queues may be neither durable nor exclusive. RabbitMQ 4.3 refuses them with 541.
-        #[rabbitmq("deprecated_features.permit.transient_nonexcl_queues")]
         transient_nonexclusive_queues: bool = "true", Boolean;
 
         /// Whether basic.qos with global = true sets a limit for the channel as a whole.
         /// RabbitMQ 4.3 takes it as one for each consumer: false does so too.
-        #[rabbitmq("deprecated_features.permit.global_qos")]
         global_qos: bool = "true", Boolean;
 
         /// The product that clients are told in server properties. Some look for "RabbitMQ".
-        #[rabbitmq("product.name")]
         product: String = "RabbitMQ", Text { least: 1, ..Text::ANY };
 
         /// The version that clients are told. Some turn features on by it.
-        #[rabbitmq("product.version")]
         version: String = "4.3.5", Text { least: 1, ..Text::ANY };
     }
 
@@ -572,11 +515,9 @@ schema! {
     defaults: Defaults {
         /// The first user, with defaults.tags, and defaults.configure, defaults.write and defaults.read as permissions
         /// in defaults.vhost and defaults.vhosts. Empty: none.
-        #[rabbitmq("default_user")]
         user: String = "guest", Text::NAME_OR_EMPTY;
 
         /// The first user's password.
-        #[rabbitmq("default_pass")]
         password: Secret = "guest", Password;
 
         /// A file with the first user's password, in place of defaults.password. A line end after
@@ -584,42 +525,40 @@ schema! {
         password_file: Option<PathBuf> = "", OptionalFile;
 
         /// The first user's tags.
-        #[rabbitmq("default_user_tags.administrator")]
         tags: Vec<String> = "administrator", List::of(Text::NAME);
 
         /// What the first user may declare and delete: a regular expression over names of exchanges and queues.
-        #[rabbitmq("default_permissions.configure")]
         configure: String = ".*", Expression;
 
         /// What the first user may publish to and bind.
-        #[rabbitmq("default_permissions.write")]
         write: String = ".*", Expression;
 
         /// What the first user may consume from and bind to.
-        #[rabbitmq("default_permissions.read")]
         read: String = ".*", Expression;
 
         /// The first virtual host.
-        #[rabbitmq("default_vhost")]
         vhost: String = "/", Text::NAME;
 
         /// Further virtual hosts.
         vhosts: Vec<String> = "", List::of(Text::NAME);
 
         /// The users who may log in from this host only.
-        #[rabbitmq("loopback_users", "loopback_users.guest", "loopback_users.1")]
         loopback_only: Vec<String> = "guest", List::of(Text::NAME);
 
         /// Operator policies that a virtual host gets when it is made, if its name matches vhost_pattern:
         /// { devices = { vhost_pattern = "^device", queue_pattern = ".*", expires = "1h", max_length = 1000 } }. Besides
         /// there are apply_to, message_ttl, max_length_bytes, max_in_memory_length, max_in_memory_bytes, delivery_limit.
-        #[rabbitmq("default_policies.operator")]
         operator_policies: BTreeMap<String, DefaultOperatorPolicy> = "", Table(OperatorPolicyTable);
 
         /// Limits that a virtual host gets when it is made; the first whose pattern its name matches counts:
         /// [{ pattern = "^device", max_connections = 10, max_queues = 10 }].
-        #[rabbitmq("default_limits.vhosts")]
         vhost_limits: Vec<DefaultVhostLimits> = "", List::of(VhostLimitsTable);
+
+        /// Users that a virtual host gets when it is made, if its name matches vhost_pattern; each has its permissions there:
+        /// { qa = { vhost_pattern = "^qa", password = "...", tags = ["monitoring"], configure = "^qa", write = ".*", read = ".*" } }.
+        /// A user who is there already keeps password and tags. All may be left out: patterns are ".*" then, and without
+        /// password, or password_file, nobody logs in with one.
+        users: BTreeMap<String, DefaultUser> = "", Table(DefaultUserTable);
     }
 
     /// Who knows users and what they may do.
@@ -628,101 +567,80 @@ schema! {
         /// the broker's users, "oauth2" takes a token as password, "http" asks a service. "http+internal" has the
         /// service check the password, while tags and permissions are those of the broker's user of that name; the
         /// other pairs work alike.
-        #[rabbitmq("auth_backends.1", "auth_backends.2", "auth_backends.1.authn", "auth_backends.1.authz")]
         backends: Vec<AuthBackend> = "internal", List { of: OneOf::<AuthBackend>::NEW, least: 1 };
 
         /// How long the answers of the backend "http" about permissions hold. "0s": it is asked each time.
-        #[rabbitmq("auth_cache.cache_ttl")]
         cache_ttl: Duration = "15s", Time::between(Duration::ZERO, HOUR);
 
         /// The bytes that a password must have when it is set through the management API or imported; one that is
         /// imported as a hash is not looked at.
-        #[rabbitmq("credential_validator.min_length")]
         password_min_length: u32 = "0", Number::between(0, 255);
 
         /// A regular expression that such a password must match. Empty: any.
-        #[rabbitmq("credential_validator.regexp")]
         password_pattern: String = "", Expression;
     }
 
     /// Tokens, for auth.backends = ["oauth2"]: docs/oauth2.md.
     oauth2: OAuth2 {
         /// What tokens call this broker in their audience (aud). It may be empty where resource_servers has others.
-        #[rabbitmq("auth_oauth2.resource_server_id")]
         resource_server_id: String = "", Text::NAME_OR_EMPTY;
 
         /// The type of rich authorization requests that speak of this broker.
-        #[rabbitmq("auth_oauth2.resource_server_type")]
         resource_server_type: String = "", Text::NAME_OR_EMPTY;
 
         /// What the scopes for this broker begin with; others are passed over.
-        #[rabbitmq("auth_oauth2.scope_prefix")]
         scope_prefix: String = "{resource_server_id}.", Text::ANY;
 
         /// Further resource servers by their id; the audience of a token chooses one. What such a table does not have is
         /// as in this section: { prod = { issuers = ["https://login.example.com"], scope_prefix = "mq." }, test = {} }.
-        #[rabbitmq("auth_oauth2.resource_servers")]
         resource_servers: BTreeMap<String, FurtherResourceServer> = "", Table(ResourceServerTable);
 
         /// Claims that have scopes besides "scope": names, or paths with dots.
-        #[rabbitmq("auth_oauth2.additional_scopes_key")]
         additional_scopes_keys: Vec<String> = "", List::of(Text::NAME);
 
         /// Scopes or roles that stand for others: { admin = "rabbitmq.tag:administrator rabbitmq.read:*/*" }.
-        #[rabbitmq("auth_oauth2.scope_aliases")]
         scope_aliases: BTreeMap<String, String> = "", Table(Text::ANY);
 
         /// The claims that have the user's name; the first that is there counts.
-        #[rabbitmq("auth_oauth2.preferred_username_claims.1")]
         username_claims: Vec<String> = "sub,client_id", List { of: Text::NAME, least: 1 };
 
         /// Whether a token must name this broker in its audience.
-        #[rabbitmq("auth_oauth2.verify_aud")]
         verify_aud: bool = "true", Boolean;
 
         /// The issuers whose tokens are accepted. Empty: all whose keys are known. Where nothing else says where the
         /// keys are, each issuer is asked for its own (OpenID Connect discovery), and no other's count for its tokens.
-        #[rabbitmq("auth_oauth2.issuer", "auth_oauth2.oauth_providers")]
         issuers: Vec<String> = "", List::of(Text::ANY);
 
         /// The address of the issuer's keys, a JSON web key set: https:// or http://.
-        #[rabbitmq("auth_oauth2.jwks_uri", "auth_oauth2.jwks_url")]
         jwks_uri: String = "", Text::ANY;
 
         /// A file with a JSON web key set.
         jwks_file: Option<PathBuf> = "", OptionalFile;
 
         /// Public keys or certificates in PEM files, by the name that tokens have for them (kid).
-        #[rabbitmq("auth_oauth2.signing_keys")]
         signing_keys: BTreeMap<String, String> = "", Table(Text::ANY);
 
         /// The key of tokens that name none.
-        #[rabbitmq("auth_oauth2.default_key")]
         default_key: String = "", Text::NAME_OR_EMPTY;
 
         /// The signatures that are accepted.
-        #[rabbitmq("auth_oauth2.algorithms.1")]
         algorithms: Vec<TokenAlgorithm> = "RS256,RS384,RS512,PS256,PS384,PS512,ES256,ES384,EdDSA,HS256,HS384,HS512",
             List { of: OneOf::<TokenAlgorithm>::NEW, least: 1 };
 
         /// Who is asked about opaque tokens, those that are no JSON web tokens (RFC 7662): https:// or http://. Empty: they
         /// are refused.
-        #[rabbitmq("auth_oauth2.introspection_endpoint")]
         introspection_endpoint: String = "", Text::ANY;
 
         /// As whom the broker asks there.
-        #[rabbitmq("auth_oauth2.introspection_client_id")]
         introspection_client_id: String = "", Text::NAME_OR_EMPTY;
 
         /// The secret it shows.
-        #[rabbitmq("auth_oauth2.introspection_client_secret")]
         introspection_client_secret: Option<Secret> = "", OptionalPassword;
 
         /// A file with that secret, in place of introspection_client_secret.
         introspection_client_secret_file: Option<PathBuf> = "", OptionalFile;
 
         /// How it shows them: "basic" in a header, "request_param" as client_id and client_secret in the form.
-        #[rabbitmq("auth_oauth2.introspection_client_auth_method")]
         introspection_client_auth_method: IntrospectionAuth = "basic", OneOf::<IntrospectionAuth>::NEW;
 
         /// How often keys are read or fetched anew; an unknown one is looked for at once.
@@ -732,14 +650,12 @@ schema! {
         timeout: Duration = "5s", Time::between(Duration::from_millis(100), 60 * SECOND);
 
         /// The certificates that vouch for the issuer's. Empty: those of the system.
-        #[rabbitmq("auth_oauth2.https.cacertfile")]
         cacertfile: Option<PathBuf> = "", OptionalFile;
     }
 
     /// A service that knows users, for auth.backends = ["http"]: docs/http-auth.md.
     auth_http: AuthHttp {
         /// "post" sends a form; "get" has the password in the address, where logs may keep it.
-        #[rabbitmq("auth_http.http_method")]
         method: HttpMethod = "post", OneOf::<HttpMethod>::NEW;
 
         /// Who somebody is: https:// or http://.
@@ -755,39 +671,31 @@ schema! {
         topic_path: String = "http://localhost:8000/auth/topic", Text::ANY;
 
         /// How long the service may take to answer; after that it has refused.
-        #[rabbitmq("auth_http.request_timeout")]
         timeout: Duration = "5s", Time::between(Duration::from_millis(100), 60 * SECOND);
 
         /// The certificates that vouch for the service's. Empty: those of the system.
-        #[rabbitmq("auth_http.ssl_options.cacertfile")]
         cacertfile: Option<PathBuf> = "", OptionalFile;
     }
 
     /// The log.
     log: Log {
         /// Whether the log goes to standard error.
-        #[rabbitmq("log.console")]
         console: bool = "true", Boolean;
 
         /// A file that the log goes to. Empty: none. When the file is moved away, a new one is begun.
-        #[rabbitmq("log.file", "log.dir")]
         file: Option<PathBuf> = "", OptionalFile;
 
         /// The size at which the file becomes FILE.0, what was FILE.0 becomes FILE.1 and so on, and a new one is begun.
         /// 0: never, other programs look after that.
-        #[rabbitmq("log.file.rotation.size")]
         rotation_size: u64 = "10MiB", Size::between(0_u64, 1024 * GIB);
 
         /// How many older files are kept.
-        #[rabbitmq("log.file.rotation.count")]
         rotation_count: u32 = "10", Number::between(1, 1000);
 
         /// The least important messages that are logged.
-        #[rabbitmq("log.console.level", "log.file.level", "log.default.level")]
         level: LogLevel = "info", OneOf::<LogLevel>::NEW;
 
         /// "text" is a line for people, "json" an object on each line.
-        #[rabbitmq("log.console.formatter", "log.file.formatter")]
         format: LogFormat = "text", OneOf::<LogFormat>::NEW;
 
         /// Other levels for modules of the broker: { queue = "debug", "server::connection" = "warn" }.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::nearest::nearest;
 use super::origin::{Origin, Problems};
-use super::rabbitmq;
+use super::rabbitmq::{self, Variables};
 use super::raw::{Raw, RawEntry, RawValue, parse_file};
 use super::schema::{KEYS, Key, SECTIONS};
 
@@ -43,22 +43,28 @@ pub(crate) type Setting = (&'static Key, Raw);
 
 impl Sources {
     /// The file that the command line or a variable names, and the variable if one does.
-    fn named(&self) -> Option<(PathBuf, Origin)> {
+    fn named(&self, variables: &Variables) -> Option<(PathBuf, Origin)> {
         if let Some(file) = &self.file {
             return Some((file.clone(), Origin::Default));
         }
-        let given = |name: &str| self.environment.iter().find(|(variable, file)| variable == name && !file.is_empty());
-        let toml = given("RABBITMQ_CONFIG_FILE").filter(|(_, file)| file.ends_with(".toml"));
-        let (name, file) = given("WARREN_CONFIG").or(toml)?;
-        Some((PathBuf::from(file), Origin::Environment(name.clone())))
+        let toml = variables.find("RABBITMQ_CONFIG_FILE").filter(|(_, file)| file.ends_with(".toml"));
+        let (origin, file) = variables.find("WARREN_CONFIG").or(toml)?;
+        Some((PathBuf::from(file), origin))
     }
 
     /// All that files say, lowest precedence first: those of RabbitMQ, then the broker's own. A file that is named is the
     /// only one.
     pub(crate) fn files(&self, problems: &mut Problems) -> Read {
-        let environment = &self.environment;
+        let mut variables = Variables::of(&self.environment);
         let mut read = Read::default();
-        let (rabbitmq, own) = match self.named() {
+        let mut of_variables = None;
+        // RabbitMQ's variables say what is read, also where one of them names a broker.toml.
+        if self.file.is_none() && variables.find("WARREN_CONFIG").is_none() {
+            of_variables = rabbitmq::usual_variables(&mut variables, &mut read.notes, problems);
+            read.used.extend(["RABBITMQ_CONF_ENV_FILE", "RABBITMQ_CONFIG_FILE"].map(str::to_owned));
+        }
+        let named = self.named(&variables);
+        let (rabbitmq, own) = match named {
             Some((file, named)) if rabbitmq::is_rabbitmq(&file) => {
                 let mut files = vec![file];
                 files.extend(self.further_files.iter().cloned());
@@ -69,21 +75,25 @@ impl Sources {
                     return read;
                 }
                 let own = files.pop_if(|file| !rabbitmq::is_rabbitmq(file)).map(|file| (file, named));
-                (rabbitmq::Files::named(&files, problems), own)
+                let rabbitmq = rabbitmq::Files::named(&files, problems);
+                rabbitmq.environment.iter().for_each(|file| variables.add_file(file, problems));
+                (rabbitmq, own)
             }
-            Some(own) => (rabbitmq::Files::default(), Some(own)),
+            Some(own) => (rabbitmq::Files { environment: of_variables, ..rabbitmq::Files::default() }, Some(own)),
             None => {
                 read.is_usual = true;
                 let own = Path::new(DEFAULT_FILE);
                 let own = own.exists().then(|| (own.to_owned(), Origin::Default));
-                (rabbitmq::Files::usual(environment, problems), own)
+                let usual = rabbitmq::Files::usual(&variables, problems);
+                (rabbitmq::Files { environment: of_variables, ..usual }, own)
             }
         };
-        let translation = rabbitmq::translate(&rabbitmq, environment, problems);
+        let translation = rabbitmq::translate(&rabbitmq, &variables, problems);
         read.files = rabbitmq.all();
         read.settings = translation.settings;
-        read.notes = translation.notes;
-        read.used = translation.used;
+        read.notes.extend(translation.notes);
+        read.used.extend(translation.used);
+        read.variables = variables;
         if let Some((file, named)) = own {
             read.settings.extend(file_settings(&file, &named, problems));
             read.files.push(file);
@@ -99,6 +109,8 @@ pub(crate) struct Read {
     pub(crate) settings: Vec<Setting>,
     /// What is worth a line in the log.
     pub(crate) notes: Vec<String>,
+    /// The environment, with what they add to it.
+    pub(crate) variables: Variables,
     /// Variables that they refer to.
     pub(crate) used: BTreeSet<String>,
     /// No file was named.
@@ -185,10 +197,8 @@ fn unknown_entry(entry: &RawEntry, problems: &mut Problems) {
 
 /// The message for a key of rabbitmq.conf, which may lie in a table made by its dots.
 fn leaf_of_rabbitmq(path: &str, entry: &RawEntry) -> Option<String> {
-    if let Some(key) = KEYS.iter().find(|key| key.rabbitmq.contains(&path)) {
-        return Some(format!("{path} is {} here", key.path));
-    }
-    leaf_below(path, entry)
+    let own = || rabbitmq::own_of(path).map(|own| format!("{path} is {own} here"));
+    leaf_below(path, entry).or_else(own)
 }
 
 /// The same of what is below it.
@@ -201,8 +211,8 @@ fn leaf_below(path: &str, entry: &RawEntry) -> Option<String> {
 
 /// What to tell of a key that does not exist.
 fn unknown_key(path: &str) -> String {
-    if let Some(key) = KEYS.iter().find(|key| key.rabbitmq.contains(&path)) {
-        return format!("{path} is {} here", key.path);
+    if let Some(own) = rabbitmq::own_of(path) {
+        return format!("{path} is {own} here");
     }
     let (section, name) = path.split_once('.').unwrap_or(("", path));
     let siblings = || KEYS.iter().filter(|key| key.section == section);

@@ -92,6 +92,21 @@ pub struct Permission {
     pub read: String,
 }
 
+/// A user that new virtual hosts get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefaultUser {
+    /// Which virtual hosts, by their names; unanchored.
+    pub vhost_pattern: String,
+    /// None: nobody logs in as this user with a password.
+    pub password: Option<Secret>,
+    /// The file the password was read from.
+    pub password_file: Option<PathBuf>,
+    pub tags: Vec<String>,
+    pub configure: String,
+    pub write: String,
+    pub read: String,
+}
+
 /// A certificate of the server, its key, and the names it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsCertificate {

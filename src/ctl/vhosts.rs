@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::model::entity::QueueType;
+use crate::printable;
+
 use super::call::Call;
 use super::client::path;
 use super::error::{CtlError, code};
@@ -134,13 +137,11 @@ fn add_vhost(call: &Call<'_>) -> Done {
     Ok(())
 }
 
-/// Says that a default queue type which this version does not have leaves every declaration without a type refused.
+/// Says what the broker logs of a default queue type that this version does not have.
 fn warn_of_queue_type(call: &Call<'_>) {
-    if let Some(kind @ ("quorum" | "stream")) = call.arguments.option("default-queue-type") {
-        eprintln!(
-            "warning: this version has no {kind} queues: in this virtual host, declarations without a type will be refused; \
-             use --default-queue-type classic"
-        );
+    let given = call.arguments.option("default-queue-type").and_then(QueueType::from_name);
+    if let Some(warning) = given.and_then(QueueType::warning_as_default) {
+        eprintln!("warning: vhost '{}': {warning}", printable::line(call.argument(0)));
     }
 }
 

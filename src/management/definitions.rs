@@ -21,15 +21,17 @@ use std::sync::Arc;
 use axum::http::HeaderName;
 use serde_json::{Map, Value};
 
+use crate::broker::Topology;
 use crate::model::names::VhostName;
 
 use super::Management;
 use super::answer::{Answer, Failure};
 use super::call::{Call, Query};
 use super::identity::Identity;
+use super::passwords::PasswordRules;
 
 use item::{Item, Operations, View};
-use plan::Plan;
+use plan::{Ground, Others, Plan};
 use report::Outcome;
 
 pub(super) use export::{export, export_vhost};
@@ -53,8 +55,21 @@ pub async fn import_text(management: &Arc<Management>, text: &[u8]) -> Result<Re
         body: axum::body::Bytes::new(),
         topology: management.broker.topology(),
     };
-    let plan = Plan::make(&call, &document::parse(text)?, None).map_err(|failure| failure.explanation())?;
+    let plan =
+        Plan::make(&Ground::of(&call), &document::parse(text)?, None).map_err(|failure| failure.explanation())?;
     Ok(carry_out(management, plan).await)
+}
+
+/// Looks at definitions before there is a broker to import them: vhosts and users that they speak of, and do not make, may be
+/// there.
+///
+/// # Errors
+/// What is wrong with them, whatever the broker has.
+pub fn check_text(text: &[u8], passwords: &PasswordRules, default_queue_type: &'static str) -> Result<(), String> {
+    let topology = Topology::default();
+    let ground = Ground { topology: &topology, passwords, default_queue_type, others: Others::Assumed };
+    let plan = Plan::make(&ground, &document::parse(text)?, None);
+    plan.map(drop).map_err(|failure| failure.explanation())
 }
 
 pub(super) async fn import(call: Call) -> Result<Answer, Failure> {
@@ -75,7 +90,7 @@ pub(super) async fn import_vhost(call: Call) -> Result<Answer, Failure> {
 async fn finish(call: &Call, document: &Map<String, Value>, vhost: Option<VhostName>) -> Result<Answer, Failure> {
     // RabbitMQ's clients get RabbitMQ's answer.
     let is_told = call.query.is_true("dry_run") || call.query.is_true("report");
-    let plan = Plan::make(call, document, vhost.as_ref());
+    let plan = Plan::make(&Ground::of(call), document, vhost.as_ref());
     let plan = plan.map_err(|failure| if is_told { failure.telling() } else { failure })?;
     if call.query.is_true("dry_run") {
         return Ok(Answer::json(foretell(&call.management, plan).document()));

@@ -33,7 +33,7 @@ use crate::broker::Broker;
 use crate::model::ids::Timestamp;
 
 pub use cors::Browsers;
-pub use definitions::{Report, import_text};
+pub use definitions::{Report, check_text, import_text};
 pub use identity::RequestOrigin;
 pub use node::{Certificate, Listener, Node, NodeFacts, Reloaded, ServiceState};
 pub use passwords::PasswordRules;

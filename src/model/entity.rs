@@ -141,6 +141,19 @@ impl QueueType {
         }
     }
 
+    /// What is told to whoever makes it the default of a vhost, where this version has no such queues.
+    #[must_use]
+    pub fn warning_as_default(self) -> Option<String> {
+        let kind = self.name();
+        match self {
+            Self::Classic => None,
+            Self::Quorum | Self::Stream => Some(format!(
+                "its default queue type is '{kind}', and this version has no {kind} queues: declarations without a type will \
+                 be refused; write 'classic'"
+            )),
+        }
+    }
+
     /// RabbitMQ's module name, which its error texts use.
     #[must_use]
     pub fn module_name(self) -> &'static str {

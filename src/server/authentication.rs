@@ -1,11 +1,13 @@
 //! The chain of authentication backends: each is asked who somebody is, and what they may do, until one knows.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::clock::{Clock, wall_clock};
 use super::http_backend::{HttpBackend, HttpBackendError, Refusal};
+use super::http_client::check_certificates;
 use super::introspection::{Introspection, IntrospectionError};
-use super::token_keys::{TokenKeys, TokenKeysError, TokenRefusal};
+use super::token_keys::{self, TokenKeys, TokenKeysError, TokenRefusal};
 use crate::broker::{AuthError, Authenticate, Authority, Broker, Credentials, Eventually, Identity, Occasion, User};
 use crate::config::{AuthBackend, Config};
 use crate::model::ids::Timestamp;
@@ -39,6 +41,27 @@ pub(super) fn start(broker: &Broker, config: &Config, clock: Clock) -> Result<()
     }
     broker.set_authenticator(Arc::new(Chain(Arc::new(Backends { links, tokens, introspection, http, clock }))));
     Ok(())
+}
+
+/// What the backends in use cannot read or use of their files: the key of each file, and why.
+pub(super) fn check(config: &Config) -> Vec<(String, String)> {
+    let links: Vec<Link> = config.auth.backends.iter().map(|backend| link(*backend)).collect();
+    let is_used = |backend| links.iter().any(|link| link.who == backend || link.what == backend);
+    let mut problems = Vec::new();
+    let mut authorities = |key: &str, file: &Option<PathBuf>| {
+        let problem = file.as_deref().and_then(check_certificates);
+        problems.extend(problem.map(|problem| (key.to_owned(), problem)));
+    };
+    if is_used(Backend::OAuth2) {
+        authorities("oauth2.cacertfile", &config.oauth2.cacertfile);
+    }
+    if is_used(Backend::Http) {
+        authorities("auth_http.cacertfile", &config.auth_http.cacertfile);
+    }
+    if is_used(Backend::OAuth2) {
+        problems.extend(token_keys::check(&config.oauth2));
+    }
+    problems
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,13 +1,12 @@
-//! What a configuration names outside itself, looked at before anything is started: the files of TLS, the definitions to
-//! import, and addresses that two listeners would share.
+//! What a configuration names outside itself, looked at before anything is started: the files of TLS, the keys and authorities
+//! of those who know users, the definitions to import, and addresses that two listeners would share.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
-use crate::config::{ConfigError, Listening, Loaded, reason};
+use crate::config::{ConfigError, Listening, Loaded};
 
-use super::management::files_of;
 use super::tls::{Certificates, TlsError};
+use super::{authentication, management};
 
 /// All that a broker with this configuration would not start with, each with the place that names it.
 #[must_use]
@@ -23,10 +22,11 @@ pub fn check(loaded: &Loaded) -> Vec<ConfigError> {
         Err(TlsError::NoCipher) => tell("tls.ciphers", "none of them is of a version in tls.versions".to_owned()),
         Err(TlsError::Other(text)) => tell("tls", text),
     }
-    if let Some(path) = &config.definitions.load
-        && let Err(error) = readable(path)
-    {
-        tell("definitions.load", format!("cannot read {}: {}", path.display(), reason(&error)));
+    for (key, problem) in authentication::check(config) {
+        tell(&key, problem);
+    }
+    for problem in management::check(config) {
+        tell("definitions.load", problem);
     }
     let all: Vec<Listening> = [
         config.amqp.addresses(),
@@ -53,9 +53,4 @@ fn is_shared(one: SocketAddr, other: SocketAddr) -> bool {
         all.ip().is_unspecified() && (all.is_ipv6() || own.is_ipv4()) || all.ip() == own.ip()
     };
     one.port() != 0 && one.port() == other.port() && (covers(one, other) || covers(other, one))
-}
-
-/// Whether the definitions are there, all of them where it is a directory.
-fn readable(path: &Path) -> std::io::Result<()> {
-    files_of(path)?.iter().try_for_each(|file| std::fs::File::open(file).map(drop))
 }

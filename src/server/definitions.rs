@@ -18,7 +18,9 @@ pub(super) fn define(broker: &Broker, config: &Config) -> Result<(), ServerError
     }
     for configured in config.first_users() {
         let name = UserName::new(&configured.name);
-        let mut permissions = BTreeMap::new();
+        // Vhosts may have given some to a user of this name.
+        let given = broker.own_user(&name);
+        let mut permissions = given.map_or_else(BTreeMap::new, |user| user.permissions.clone());
         for permission in &configured.permissions {
             let vhost = VhostName::new(&permission.vhost);
             let parsed = Permission::parse(&permission.configure, &permission.write, &permission.read)

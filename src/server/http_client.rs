@@ -197,6 +197,11 @@ where
     }
 }
 
+/// Why a PEM file of those that are trusted cannot be used.
+pub(super) fn check_certificates(file: &Path) -> Option<String> {
+    roots(Some(file)).err().map(|error| format!("{}: {error}", file.display()))
+}
+
 fn roots(file: Option<&Path>) -> Result<RootCertStore, CertificatesError> {
     let mut roots = RootCertStore::empty();
     if let Some(file) = file {

@@ -7,11 +7,13 @@ use std::time::Duration;
 use fancy_regex::Regex;
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{Config, reason};
 use crate::log::CommitError;
 use crate::management::history::{History, Report};
 use crate::management::prometheus::Scrapes;
-use crate::management::{Browsers, Management, ManagementSettings, PasswordRules, Sampler, Scope, import_text};
+use crate::management::{
+    Browsers, Management, ManagementSettings, PasswordRules, Sampler, Scope, check_text, import_text,
+};
 
 use super::admission::Admission;
 use super::http::{self, Site};
@@ -38,13 +40,7 @@ pub(super) async fn open(shared: &Shared, config: &Config, process: &Arc<Process
             default_queue_type: config.queues.default_type.name(),
             consumer_timeout_ms: config.queues.consumer_timeout.map(millis),
             metrics_per_object: config.prometheus.return_per_object_metrics,
-            passwords: PasswordRules {
-                min_length: config.auth.password_min_length as usize,
-                // The configuration has none that is not one.
-                pattern: Some(&config.auth.password_pattern)
-                    .filter(|text| !text.is_empty())
-                    .and_then(|text| Regex::new(text).ok()),
-            },
+            passwords: password_rules(config),
             browsers: Browsers {
                 allowed_origins: config.management.cors_allow_origins.clone(),
                 max_age: config.management.cors_max_age,
@@ -55,6 +51,34 @@ pub(super) async fn open(shared: &Shared, config: &Config, process: &Arc<Process
         history: Arc::new(open_history(config).await),
         scrapes: Scrapes::default(),
     })
+}
+
+fn password_rules(config: &Config) -> PasswordRules {
+    let pattern = Some(&config.auth.password_pattern).filter(|text| !text.is_empty());
+    PasswordRules {
+        min_length: config.auth.password_min_length as usize,
+        // The configuration has none that is not one.
+        pattern: pattern.and_then(|text| Regex::new(text).ok()),
+    }
+}
+
+/// What is wrong with the definitions that the configuration names, one text for each file.
+pub(super) fn check(config: &Config) -> Vec<String> {
+    let Some(path) = &config.definitions.load else { return Vec::new() };
+    let unreadable = |path: &Path, error: &std::io::Error| format!("cannot read {}: {}", path.display(), reason(error));
+    let files = match files_of(path) {
+        Ok(files) => files,
+        Err(error) => return vec![unreadable(path, &error)],
+    };
+    let passwords = password_rules(config);
+    let problem = |file: &PathBuf| match std::fs::read(file) {
+        Ok(text) => {
+            let checked = check_text(&text, &passwords, config.queues.default_type.name());
+            checked.err().map(|error| format!("{}: {error}", file.display()))
+        }
+        Err(error) => Some(unreadable(file, &error)),
+    };
+    files.iter().filter_map(problem).collect()
 }
 
 /// Imports the definitions that the configuration names.
@@ -87,7 +111,7 @@ pub(super) async fn import(management: &Arc<Management>, config: &Config) -> Res
     }
 }
 
-pub(super) fn files_of(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+fn files_of(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

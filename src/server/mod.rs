@@ -191,8 +191,9 @@ fn open_broker(
 ) -> Result<(Arc<Broker>, bool), ServerError> {
     let mut has_spent_reserve = false;
     let mut waiting = Waiting::default();
+    let settings = settings::broker(config).map_err(ServerError::Random)?;
     loop {
-        match Broker::open(settings::broker(config), Arc::clone(disk) as _, options, clock.now()) {
+        match Broker::open(settings.clone(), Arc::clone(disk) as _, options, clock.now()) {
             Ok(broker) => {
                 if has_spent_reserve {
                     // The next start may find the disk as full, and has less to write.

@@ -46,6 +46,7 @@ static KEYS: &[(&str, Take)] = keys![
     limits.vhosts,
     defaults.operator_policies,
     defaults.vhost_limits,
+    defaults.users,
     compatibility.global_qos,
     log.level,
     shutdown.timeout,
@@ -76,6 +77,7 @@ pub(super) fn reload(shared: &Shared, process: &Process) -> Result<Reloaded, Str
     let new = Config::load(&loaded.sources)
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     let (merged, reloaded) = merge(&loaded, &new);
+    let settings = settings::broker(&merged).map_err(|error| ServerError::Random(error).to_string())?;
     let has = |section: &str| reloaded.changed.iter().any(|key| key.starts_with(section));
     if has("memory.high_watermark")
         && let Some(total) = machine_memory()
@@ -89,7 +91,6 @@ pub(super) fn reload(shared: &Shared, process: &Process) -> Result<Reloaded, Str
     if has("log.level") {
         process.logging.set_level(merged.log.level.name())?;
     }
-    let settings = settings::broker(&merged);
     shared.broker.set_limits(settings.limits);
     shared.broker.set_vhost_defaults(settings.vhost_defaults);
     shared.amqp.store(Arc::new(settings::amqp(&merged)));

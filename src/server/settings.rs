@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::broker;
-use crate::config::{Config, DefaultQueueType, Expiry, Mechanism, Sync};
+use crate::broker::{self, PasswordHash, Permission};
+use crate::config::{Config, DefaultQueueType, Expiry, Mechanism, Secret, Sync};
 use crate::log::{self, Keeping, SyncMode};
 use crate::model::entity::QueueType;
 use crate::model::names::UserName;
@@ -13,11 +13,12 @@ use crate::protocol::amqp091;
 
 use super::admission::{Descriptors, Places};
 
-pub(super) fn broker(config: &Config) -> broker::BrokerSettings {
+/// The error is that the system has no random numbers for salt.
+pub(super) fn broker(config: &Config) -> Result<broker::BrokerSettings, getrandom::Error> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let limit = |limit: Option<u32>| limit.map_or(0, |limit| limit as usize);
     let anonymous = config.amqp.mechanisms.contains(&Mechanism::Anonymous);
-    broker::BrokerSettings {
+    Ok(broker::BrokerSettings {
         shards: u16::try_from(config.queues.shard_count(cores)).unwrap_or(u16::MAX),
         default_queue_type: match config.queues.default_type {
             DefaultQueueType::Classic => QueueType::Classic,
@@ -40,12 +41,12 @@ pub(super) fn broker(config: &Config) -> broker::BrokerSettings {
             exchanges_per_vhost: limit(config.limits.exchanges_per_vhost),
             vhosts: limit(config.limits.vhosts),
         },
-        vhost_defaults: vhost_defaults(config),
-    }
+        vhost_defaults: vhost_defaults(config)?,
+    })
 }
 
 /// What new vhosts get. The configuration has neither patterns nor values that cannot be used.
-fn vhost_defaults(config: &Config) -> broker::VhostDefaults {
+fn vhost_defaults(config: &Config) -> Result<broker::VhostDefaults, getrandom::Error> {
     let mut defaults = broker::VhostDefaults::default();
     for (name, policy) in &config.defaults.operator_policies {
         let definition: Map<String, Value> =
@@ -62,7 +63,21 @@ fn vhost_defaults(config: &Config) -> broker::VhostDefaults {
         let added = defaults.add_limits(&limits.pattern, value);
         assert!(added.is_ok(), "defaults.vhost_limits: {added:?}");
     }
-    defaults
+    for (name, user) in &config.defaults.users {
+        let mut salt = [0; 4];
+        getrandom::fill(&mut salt)?;
+        let hash = |password: &Secret| PasswordHash::new(salt, password.expose().as_bytes());
+        let password = user.password.as_ref().map_or_else(PasswordHash::none, hash);
+        let given = broker::User {
+            loopback_only: config.defaults.loopback_only.contains(name),
+            ..broker::User::new(UserName::new(name), password, user.tags.clone())
+        };
+        let permission = Permission::parse(&user.configure, &user.write, &user.read);
+        let added = permission.map_err(|error| error.to_string());
+        let added = added.and_then(|permission| defaults.add_user(&user.vhost_pattern, given, permission));
+        assert!(added.is_ok(), "defaults.users.{name}: {added:?}");
+    }
+    Ok(defaults)
 }
 
 pub(super) fn log(config: &Config) -> log::Options {

@@ -2,7 +2,7 @@
 //! from time to time, and when a token names one that is unknown.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::http_client::{CertificatesError, HttpClient, HttpError};
-use crate::config::{Config, FurtherResourceServer, OAuth2, TokenAlgorithm};
+use crate::config::{Config, FurtherResourceServer, OAuth2, TokenAlgorithm, reason};
 use crate::model::ids::Timestamp;
 use crate::oauth2::{
     self, Algorithm, Audience, Grant, KeyError, KeyOrigin, KeyOwner, KeySet, ResourceServer, TokenError, Verifier,
@@ -50,7 +50,7 @@ pub(super) enum TokenRefusal {
 /// Why a file of keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    #[error("{}: {error}", path.display())]
+    #[error("cannot read {}: {}", path.display(), reason(error))]
     Read { path: PathBuf, error: std::io::Error },
     #[error("{} is larger than {FILE_MAX} bytes", path.display())]
     Large { path: PathBuf },
@@ -105,10 +105,8 @@ impl TokenKeys {
         let client = HttpClient::new(settings.cacertfile.as_deref(), settings.timeout);
         let mut fixed = KeySet::default();
         for (name, path) in &settings.signing_keys {
-            let path = PathBuf::from(path);
             let refuse = |error| TokenKeysError::Key { key: format!("signing_keys.{name}"), error };
-            let pem = read(&path).map_err(refuse)?;
-            fixed.add_pem(name, &pem).map_err(|error| refuse(FileError::Keys { path, error }))?;
+            add_key(&mut fixed, name, path.as_ref()).map_err(refuse)?;
         }
         let keys = Self {
             verifier: Verifier::new(verifier_settings(settings), fixed.clone()),
@@ -257,7 +255,23 @@ fn separate_issuers(settings: &OAuth2) -> Vec<String> {
     settings.issuers.iter().chain(of_servers).filter(|issuer| seen.insert(plain(issuer))).cloned().collect()
 }
 
-fn read(path: &std::path::Path) -> Result<Vec<u8>, FileError> {
+/// What cannot be read or used of the files of keys: the key of each file, and why.
+pub(super) fn check(settings: &OAuth2) -> Vec<(String, String)> {
+    let signing = settings.signing_keys.iter().filter_map(|(name, path)| {
+        let error = add_key(&mut KeySet::default(), name, path.as_ref()).err()?;
+        Some((format!("oauth2.signing_keys.{name}"), error.to_string()))
+    });
+    let set = settings.jwks_file.as_deref().and_then(|path| read_set(path).err());
+    let set = set.map(|error| ("oauth2.jwks_file".to_owned(), error.to_string()));
+    signing.chain(set).collect()
+}
+
+fn add_key(keys: &mut KeySet, name: &str, path: &Path) -> Result<(), FileError> {
+    let pem = read(path)?;
+    keys.add_pem(name, &pem).map_err(|error| FileError::Keys { path: path.to_owned(), error })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     let failed = |error| FileError::Read { path: path.to_owned(), error };
     if std::fs::metadata(path).map_err(failed)?.len() > FILE_MAX {
         return Err(FileError::Large { path: path.to_owned() });
@@ -265,7 +279,7 @@ fn read(path: &std::path::Path) -> Result<Vec<u8>, FileError> {
     std::fs::read(path).map_err(failed)
 }
 
-fn read_set(path: &std::path::Path) -> Result<(KeySet, Vec<String>), FileError> {
+fn read_set(path: &Path) -> Result<(KeySet, Vec<String>), FileError> {
     let json = read(path)?;
     KeySet::parse(&json, KeyOrigin::Private).map_err(|error| FileError::Keys { path: path.to_owned(), error })
 }

@@ -107,10 +107,13 @@ class VirtualHosts(CtlTest):
         self.fails(65, f"\\AVirtual host '{name}' does not exist\n\\Z", "delete_vhost", name)
 
     def test_mistakes(self):
-        warned = self.ctl("add_vhost", "ctl-quorum", "--default-queue-type", "quorum", "-q")
-        self.assertEqual(warned.code, 0, warned)
-        self.works("delete_vhost", "ctl-quorum")
-        self.assertRegex(warned.err, "no quorum queues: in this virtual host, declarations without a type will be refused")
+        told = "warning: vhost 'ctl-quorum': its default queue type is '{0}', and this version has no {0} queues: " \
+               "declarations without a type will be refused; write 'classic'\n"
+        self.addCleanup(self.ctl, "delete_vhost", "ctl-quorum")
+        for verb, kind in (("add_vhost", "quorum"), ("update_vhost_metadata", "stream")):
+            warned = self.ctl(verb, "ctl-quorum", "--default-queue-type", kind, "-q")
+            self.assertEqual((warned.code, warned.err), (0, told.format(kind)), warned)
+        self.works("update_vhost_metadata", "ctl-quorum", "--default-queue-type", "classic")
         self.fails(65, "Default queue type must be one of", "add_vhost", self.vhost, "--default-queue-type", "bogus")
         self.fails(64, "Info key\\(s\\) bogus are not supported", "list_vhosts", "bogus")
         self.fails(64, "not enough arguments", "update_vhost_metadata", self.vhost)

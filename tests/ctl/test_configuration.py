@@ -18,6 +18,10 @@ vhosts = 3
 operator_policies = { devices = { vhost_pattern = "^device", queue_pattern = "^q", expires = "1h", max_length = 5 } }
 vhost_limits = [{ pattern = "^device-1$", max_queues = 1 }, { pattern = "^device", max_queues = 7, max_connections = 3 }]
 
+[defaults.users]
+device = { vhost_pattern = "^device", password = "its own", tags = ["monitoring"], configure = "^q" }
+guest = { password = "not this one", tags = [], read = "^$" }
+
 [log]
 level = "info"
 """
@@ -61,6 +65,23 @@ class Configured(CtlTest):
         self.fails(69, refused, "add_vhost", "third")
         told = self.works("import_definitions", "-", stdin='{"vhosts": [{"name": "third"}]}').out
         self.assertRegex(told, f"  skipped vhost 'third': {refused}\n")
+
+    def test_a_new_vhost_has_its_users(self):
+        guest = {"user": "guest", "configure": ".*", "write": ".*", "read": ".*"}
+        self.assertEqual(self.rows("list_permissions", "-p", "/"), [guest], "what the first start gives goes before")
+        self.assertNotIn("device", [user["user"] for user in self.rows("list_users")], "there is no vhost for it yet")
+        self.works("import_definitions", "-", stdin='{"vhosts": [{"name": "device-1"}]}')
+        self.works("authenticate_user", "device", "its own")
+        self.works("authenticate_user", "guest", "guest")
+        device = {"user": "device", "configure": "^q", "write": ".*", "read": ".*"}
+        self.assertEqual(self.rows("list_permissions", "-p", "device-1"), [device, {**guest, "read": "^$"}])
+        self.assertEqual(self.rows("list_permissions", "-p", "/"), [guest])
+        self.change('"its own"', '"another"')
+        self.works("reload", out=".*changed: defaults.users\n")
+        self.works("delete_user", "device")
+        self.works("add_vhost", "device-2")
+        self.works("authenticate_user", "device", "another")
+        self.works("delete_user", "device")
 
     def test_what_can_change_changes_and_the_rest_is_named(self):
         self.works("reload", out="Reading the configuration of node .* again ...\nnothing has changed\n")

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::auth::{PasswordHash, Permission, User};
 use super::super::policy::PolicyKind;
 use super::super::{AdministrationError, Broker, BrokerSettings, Existed, Limits, VhostDefaults};
 use super::{empty_broker, settings};
@@ -48,6 +49,36 @@ fn a_new_vhost_has_what_its_name_gives_it_and_keeps_what_was_changed() {
     let metadata = VhostMetadata { description: "again".to_owned(), ..VhostMetadata::default() };
     assert_eq!(broker.put_vhost(&vhost, metadata), Ok(Existed::Yes));
     assert_eq!(policy_of("device-2"), None);
+}
+
+#[test]
+fn a_new_vhost_has_its_users_and_those_that_are_there_keep_what_they_log_in_with() {
+    let user = |name: &str, password: &[u8], tag: &str| {
+        User::new(name.into(), PasswordHash::new([1, 2, 3, 4], password), vec![tag.to_owned()])
+    };
+    let mut vhost_defaults = VhostDefaults::default();
+    let permission = Permission::parse("^q", ".*", "^$").unwrap();
+    for name in ["new", "old"] {
+        vhost_defaults.add_user("^qa", user(name, b"given", "given"), permission.clone()).unwrap();
+    }
+    assert!(vhost_defaults.add_user("(", user("bad", b"", ""), permission.clone()).is_err());
+    let broker = empty_broker(BrokerSettings { vhost_defaults, ..settings(1) });
+    broker.add_user(user("old", b"own", "own")).unwrap();
+    broker.add_vhost(&"qa-1".into(), VhostMetadata::default());
+    for vhost in ["qa-2", "other"] {
+        assert_eq!(broker.put_vhost(&vhost.into(), VhostMetadata::default()), Ok(Existed::No));
+    }
+    for (name, password, tag) in [("new", b"given".as_slice(), "given"), ("old", b"own", "own")] {
+        let found = broker.own_user(&name.into()).unwrap();
+        assert!(found.password.matches(password) && found.has_tag(tag), "{name}");
+        let permissions: Vec<_> = found.permissions.iter().map(|(vhost, own)| (vhost.as_str(), own)).collect();
+        assert_eq!(permissions, [("qa-1", &permission), ("qa-2", &permission)], "{name}");
+    }
+    // What operators change later is not set again.
+    broker.set_permission(&"new".into(), &"qa-1".into(), None).unwrap();
+    let metadata = VhostMetadata { description: "again".to_owned(), ..VhostMetadata::default() };
+    assert_eq!(broker.put_vhost(&"qa-1".into(), metadata), Ok(Existed::Yes));
+    assert_eq!(broker.own_user(&"new".into()).unwrap().permissions.len(), 1);
 }
 
 #[test]

@@ -20,9 +20,14 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// The key, for messages.
+    /// The key, as files write it.
     pub(super) fn name(&self) -> String {
-        self.parts.join(".")
+        self.parts.iter().map(|part| escaped(part)).collect::<Vec<_>>().join(".")
+    }
+
+    /// The last part of the key.
+    pub(super) fn last(&self) -> &str {
+        self.parts.last().map_or("", String::as_str)
     }
 
     /// The part at `index`, which the caller's pattern has.
@@ -81,15 +86,14 @@ impl Conf {
         self.lines.values()
     }
 
-    /// The setting with this key.
+    /// The setting with this key. Here as below, what of a key is chosen freely is written as [`escaped`] has it.
     pub(super) fn get(&self, key: &str) -> Option<&Line> {
-        let parts: Vec<String> = key.split('.').map(str::to_owned).collect();
-        self.lines.get(&parts)
+        self.lines.get(&parts_of(key).ok()?)
     }
 
     /// The settings right below a key, `listeners.tcp.1` below `listeners.tcp`: numbers in their order, then names.
     pub(super) fn under(&self, key: &str) -> Vec<&Line> {
-        let parts: Vec<&str> = key.split('.').collect();
+        let Ok(parts) = parts_of(key) else { return Vec::new() };
         let below = |line: &&Line| line.parts.len() == parts.len() + 1 && starts_with(line, &parts);
         let mut lines: Vec<&Line> = self.lines.values().filter(below).collect();
         lines.sort_by_key(|line| order(line.part(parts.len())));
@@ -98,7 +102,7 @@ impl Conf {
 
     /// The names right below a key under which there is anything, each once and in the order of [`Self::under`].
     pub(super) fn names_under(&self, key: &str) -> Vec<String> {
-        let parts: Vec<&str> = key.split('.').collect();
+        let Ok(parts) = parts_of(key) else { return Vec::new() };
         let below = self.lines.values().filter(|line| line.parts.len() > parts.len() && starts_with(line, &parts));
         let mut names: Vec<String> = below.map(|line| line.part(parts.len()).to_owned()).collect();
         names.sort_by_key(|name| order(name));
@@ -107,7 +111,12 @@ impl Conf {
     }
 }
 
-fn starts_with(line: &Line, parts: &[&str]) -> bool {
+/// A part of a key as files write it: a dot in it has a backslash.
+pub(super) fn escaped(part: &str) -> String {
+    part.replace('.', "\\.")
+}
+
+fn starts_with(line: &Line, parts: &[String]) -> bool {
     line.parts.iter().zip(parts).all(|(own, part)| own == part)
 }
 

@@ -133,13 +133,12 @@ pub(super) static KEYS: &[(&str, Meaning)] = &[
     ("default_permissions.configure", Key("defaults.configure", Unit::Text)),
     ("default_permissions.write", Key("defaults.write", Unit::Text)),
     ("default_permissions.read", Key("defaults.read", Unit::Text)),
-    (
-        "default_users.**",
-        Refused(
-            "users who are given to each new virtual host do not exist: write [[users]] in broker.toml for \
-         those of the first start, or import definitions",
-        ),
-    ),
+    ("default_users.*.vhost_pattern", Together(&["defaults.users"])),
+    ("default_users.*.password", Together(&["defaults.users"])),
+    ("default_users.*.tags", Together(&["defaults.users"])),
+    ("default_users.*.configure", Together(&["defaults.users"])),
+    ("default_users.*.write", Together(&["defaults.users"])),
+    ("default_users.*.read", Together(&["defaults.users"])),
     ("loopback_users", Together(&["defaults.loopback_only"])),
     ("loopback_users.*", Together(&["defaults.loopback_only"])),
     ("default_queue_type", Together(&["queues.default_type"])),
@@ -503,6 +502,21 @@ fn paths(meaning: &Meaning) -> &[&'static str] {
     }
 }
 
+/// The key here that a key of RabbitMQ comes to, the foremost where there are several.
+pub(crate) fn own_of(name: &str) -> Option<&'static str> {
+    let parts: Vec<String> = name.split('.').map(str::to_owned).collect();
+    match meaning(&parts)? {
+        Key(path, _) => Some(path),
+        Together(paths) => paths.first().copied(),
+        Is(..) | Must(..) | Nothing(_) | Refused(_) => None,
+    }
+}
+
+/// The keys of RabbitMQ that come to a key here.
+pub(crate) fn names_of(path: &str) -> Vec<&'static str> {
+    KEYS.iter().filter(|(_, meaning)| paths(meaning).contains(&path)).map(|(pattern, _)| *pattern).collect()
+}
+
 /// Every key, and what it comes to, as rows of a table in Markdown.
 pub(crate) fn rows() -> String {
     let mut text = String::new();
@@ -537,6 +551,17 @@ mod tests {
                 assert!(OwnKey::find(path).is_some(), "{pattern}: {path}");
             }
         }
+    }
+
+    #[test]
+    fn keys_are_found_both_ways() {
+        for (pattern, meaning) in KEYS {
+            let name = pattern.replace("**", "x").replace('*', "x");
+            assert_eq!(own_of(&name), paths(meaning).first().copied(), "{pattern}");
+            assert!(paths(meaning).iter().all(|path| names_of(path).contains(pattern)), "{pattern}");
+        }
+        assert_eq!(own_of("listeners.tcp.2"), Some("amqp.port"));
+        assert_eq!(names_of("amqp.heartbeat"), ["heartbeat"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::super::origin::{Origin, Problems};
 use super::super::sources::reason;
 use super::conf::files_in;
+use super::env_file::{self, Variables};
 
 /// Below `SYS_PREFIX`, a variable of RabbitMQ.
 const DIRECTORY: &str = "etc/rabbitmq";
@@ -17,6 +18,38 @@ pub(crate) struct Files {
     pub(crate) enabled_plugins: Option<PathBuf>,
     /// Erlang, which is not read.
     pub(crate) advanced: Vec<PathBuf>,
+    /// That of variables.
+    pub(crate) environment: Option<PathBuf>,
+}
+
+fn directory(variables: &Variables) -> PathBuf {
+    let prefix = variables.find("SYS_PREFIX").map_or("/", |(_, prefix)| prefix);
+    Path::new(prefix).join(DIRECTORY)
+}
+
+/// Adds the variables of `rabbitmq-env.conf` in its usual place, or where a variable says; tells which file that is.
+pub(crate) fn usual_variables(
+    variables: &mut Variables,
+    notes: &mut Vec<String>,
+    problems: &mut Problems,
+) -> Option<PathBuf> {
+    let name = "RABBITMQ_CONF_ENV_FILE";
+    let file = match variables.find(name) {
+        Some((_, path)) => {
+            let path = PathBuf::from(path);
+            // RabbitMQ starts without it, and images name one that need not be there.
+            if !path.is_file() {
+                notes.push(format!("{name} has no effect: there is no file {}", path.display()));
+            }
+            path
+        }
+        None => directory(variables).join(env_file::NAME),
+    };
+    if !file.is_file() {
+        return None;
+    }
+    variables.add_file(&file, problems);
+    Some(file)
 }
 
 /// Whether a path, by its name, is that of a file of RabbitMQ, or of a directory of such files.
@@ -40,16 +73,15 @@ impl Files {
                 files.conf.push(path.clone());
             }
         }
+        let is_of_variables = |file: &mut PathBuf| file.ends_with(env_file::NAME);
+        files.environment = files.conf.extract_if(.., is_of_variables).last();
         files
     }
 
     /// The files of RabbitMQ's usual places, or of those that its variables name.
-    pub(crate) fn usual(environment: &[(String, String)], problems: &mut Problems) -> Self {
-        let given = |name: &str| {
-            let variable = environment.iter().find(|(variable, text)| variable == name && !text.is_empty());
-            variable.map(|(name, text)| (Origin::Environment(name.clone()), PathBuf::from(text)))
-        };
-        let directory = given("SYS_PREFIX").map_or_else(|| PathBuf::from("/"), |(_, prefix)| prefix).join(DIRECTORY);
+    pub(crate) fn usual(variables: &Variables, problems: &mut Problems) -> Self {
+        let given = |name: &str| variables.find(name).map(|(origin, path)| (origin, PathBuf::from(path)));
+        let directory = directory(variables);
         let mut files = Self::default();
         match given("RABBITMQ_CONFIG_FILE") {
             // A broker.toml under RabbitMQ's name for it is none of RabbitMQ's files: see `Sources::file`.
@@ -90,7 +122,8 @@ impl Files {
 
     /// All of them, as they are read.
     pub(crate) fn all(&self) -> Vec<PathBuf> {
-        self.conf.iter().chain(&self.enabled_plugins).chain(&self.advanced).cloned().collect()
+        let read = self.environment.iter().chain(&self.conf).chain(&self.enabled_plugins);
+        read.chain(&self.advanced).cloned().collect()
     }
 
     fn add_if_there(&mut self, path: &Path) {

@@ -40,11 +40,10 @@ pub(super) fn read_file(file: &Path, translator: &mut Translator<'_>) {
 }
 
 /// Reads the variable.
-pub(super) fn read_variable(name: &str, text: &str, translator: &mut Translator<'_>) {
-    let origin = Origin::Environment(name.to_owned());
+pub(super) fn read_variable(origin: &Origin, text: &str, translator: &mut Translator<'_>) {
     let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
     let names: Vec<Named> = names.map(|name| (origin.clone(), name.to_owned())).collect();
-    apply(&names, &origin, translator);
+    apply(&names, origin, translator);
 }
 
 /// The names of `[one, two].`, with comments behind `%`.

@@ -1,9 +1,9 @@
 //! RabbitMQ's environment variables: what each comes to, and which have no effect.
 
-use super::super::origin::Origin;
 use super::super::raw::Raw;
 use super::super::schema::Key;
 use super::super::sources::Setting;
+use super::env_file::Variables;
 
 /// One of RabbitMQ's variables that sets a key here.
 struct Variable {
@@ -37,7 +37,8 @@ const VARIABLES: [Variable; 10] = [
 ];
 
 /// They name files to read, unless the command line does.
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
+    "RABBITMQ_CONF_ENV_FILE",
     "RABBITMQ_CONFIG_FILE",
     "RABBITMQ_CONFIG_FILES",
     "RABBITMQ_ADVANCED_CONFIG_FILE",
@@ -65,7 +66,6 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("RABBITMQ_PLUGINS_EXPAND_DIR", PLUGINS),
     ("RABBITMQ_LOG_BASE", "log.file (WARREN_LOG__FILE) is the file that the log goes to besides standard error"),
     ("RABBITMQ_UPGRADE_LOG", "there is one log"),
-    ("RABBITMQ_CONF_ENV_FILE", "a file of variables is not read: set them in the broker's environment"),
     ("RABBITMQ_PID_FILE", "a service manager knows the process; standard output says when it is ready"),
     ("RABBITMQ_KEEP_PID_FILE_ON_EXIT", "there is no file with the process's number"),
     ("RABBITMQ_MOTD_FILE", "there is no message of the day"),
@@ -113,29 +113,32 @@ pub(crate) struct Given<'a> {
 
 /// The settings of RabbitMQ's variables. `taken_over` tells of them, `notes` of those without effect.
 pub(crate) fn environment_settings(
-    environment: &[(String, String)],
+    variables: &Variables,
     given: &Given<'_>,
     taken_over: &mut Vec<String>,
     notes: &mut Vec<String>,
 ) -> Vec<Setting> {
     let mut settings = Vec::new();
-    let text_of = |name: &str| environment.iter().find(|(variable, text)| variable == name && !text.is_empty());
     for Variable { name, path, translate } in VARIABLES {
-        let Some((_, text)) = text_of(name) else { continue };
+        let Some((origin, text)) = variables.find(name) else { continue };
+        let shown = variables.shown(name);
         match (translate(text), Key::find(path)) {
             (Taken::Value(text), Some(key)) => {
-                taken_over.push(format!("{name} sets {path}; {} does so too", key.environment()));
-                settings.push((key, Raw::plain(Origin::Environment(name.to_owned()), text)));
+                let other = key.environment();
+                let other = if variables.is_of_file(name) { String::new() } else { format!("; {other} does so too") };
+                taken_over.push(format!("{shown} sets {path}{other}"));
+                settings.push((key, Raw::plain(origin, text)));
             }
-            (Taken::Nothing(reason), _) => notes.push(format!("{name} has no effect: {reason}")),
+            (Taken::Nothing(reason), _) => notes.push(format!("{shown} has no effect: {reason}")),
             (Taken::Value(_) | Taken::Usual, _) => {}
         }
     }
-    if let Some((_, text)) = text_of("RABBITMQ_LOG") {
-        notes.extend(categories_of(text));
+    if let Some((_, text)) = variables.find("RABBITMQ_LOG") {
+        notes.extend(categories_of(&variables.shown("RABBITMQ_LOG"), text));
     }
-    let mut others: Vec<&str> = Vec::new();
-    for (name, text) in environment.iter().filter(|(name, text)| name.starts_with("RABBITMQ_") && !text.is_empty()) {
+    let mut others: Vec<String> = Vec::new();
+    for (name, text) in variables.all().iter().filter(|(name, text)| name.starts_with("RABBITMQ_") && !text.is_empty())
+    {
         let is_file = FILES.contains(&name.as_str());
         if VARIABLES.iter().any(|variable| variable.name == name) || (given.used)(name) || is_orchestrators(name, text)
         {
@@ -148,10 +151,13 @@ pub(crate) fn environment_settings(
             Some(start) => name.starts_with(start),
             None => name == pattern,
         };
+        let shown = variables.shown(name);
         match WITHOUT_EFFECT.iter().find(|(pattern, _)| fits(pattern)) {
-            Some((_, reason)) => notes.push(format!("{name} has no effect: {reason}")),
-            None if is_file => notes.push(format!("{name} has no effect: the configuration's file is named otherwise")),
-            None => others.push(name),
+            Some((_, reason)) => notes.push(format!("{shown} has no effect: {reason}")),
+            None if is_file => {
+                notes.push(format!("{shown} has no effect: the configuration's file is named otherwise"))
+            }
+            None => others.push(shown),
         }
     }
     if !others.is_empty() {
@@ -202,12 +208,12 @@ fn log_level(text: &str) -> Taken {
 }
 
 /// What is said of the categories in the same value.
-fn categories_of(text: &str) -> Option<String> {
+fn categories_of(name: &str, text: &str) -> Option<String> {
     let categories: Vec<&str> = text.split(',').map(str::trim).filter(|part| part.contains('=')).collect();
     let verb = if categories.len() == 1 { "has" } else { "have" };
     let instead = "the variable is the level of all categories; log.connection.level and its like in rabbitmq.conf, and \
                    log.levels here, are those of one";
-    (!categories.is_empty()).then(|| format!("RABBITMQ_LOG: {} {verb} no effect: {instead}", categories.join(", ")))
+    (!categories.is_empty()).then(|| format!("{name}: {} {verb} no effect: {instead}", categories.join(", ")))
 }
 
 /// RabbitMQ's `-` is standard output, `-stderr` standard error, where the log goes in any case.

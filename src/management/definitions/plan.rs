@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use crate::broker::policy::{Policy, PolicyKind, is_policy_key};
-use crate::broker::{HashAlgorithm, check_binding, check_exchange_arguments, is_predeclared};
+use crate::broker::{HashAlgorithm, Topology, check_binding, check_exchange_arguments, is_predeclared};
 use crate::model::entity::{ArgumentError, Binding, Destination, ExchangeKind, QueueType, check_queue_arguments};
 use crate::model::names::{ExchangeName, QueueName, RoutingKey, UserName, VhostName};
 use crate::model::request::BindingRequest;
@@ -18,11 +18,41 @@ use super::super::call::{Call, map_of};
 use super::super::endpoints::users::Wanted;
 use super::super::endpoints::{exchanges, limits, parameters, permissions, queues, vhosts};
 use super::super::fields::json_to_table;
+use super::super::passwords::PasswordRules;
 use super::document::{objects, text};
 use super::export::limits_of;
 use super::fault;
 use super::item::{self, Item, end_of, shown};
 use super::report::{Outcome, Remark};
+
+/// What is there besides the document.
+pub(super) struct Ground<'a> {
+    pub(super) topology: &'a Topology,
+    pub(super) passwords: &'a PasswordRules,
+    pub(super) default_queue_type: &'static str,
+    pub(super) others: Others,
+}
+
+/// What of vhosts and users that neither the document nor the topology has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Others {
+    /// They are missing.
+    Missing,
+    /// They may be there: nobody knows the broker yet.
+    Assumed,
+}
+
+impl<'a> Ground<'a> {
+    pub(super) fn of(call: &'a Call) -> Self {
+        let settings = &call.management.settings;
+        Self {
+            topology: &call.topology,
+            passwords: &settings.passwords,
+            default_queue_type: settings.default_queue_type,
+            others: Others::Missing,
+        }
+    }
+}
 
 /// Components of runtime parameters that RabbitMQ has and this version does not.
 const MISSING_COMPONENTS: [&str; 3] = ["shovel", "federation-upstream", "federation-upstream-set"];
@@ -60,9 +90,13 @@ impl Plan {
     ///
     /// # Errors
     /// What is wrong with it: then nothing of it is applied.
-    pub(super) fn make(call: &Call, document: &Map<String, Value>, only: Option<&VhostName>) -> Result<Self, Failure> {
+    pub(super) fn make(
+        ground: &Ground<'_>,
+        document: &Map<String, Value>,
+        only: Option<&VhostName>,
+    ) -> Result<Self, Failure> {
         let mut plan = Self::default();
-        plan.read(call, document, only).map_err(|failure| match (plan.reading, failure.reason_term()) {
+        plan.read(ground, document, only).map_err(|failure| match (plan.reading, failure.reason_term()) {
             (Some((kind, at)), Some(reason)) => {
                 let explanation = fault::explained(document, kind, at, reason);
                 failure.explained(explanation)
@@ -72,18 +106,23 @@ impl Plan {
         Ok(plan)
     }
 
-    fn read(&mut self, call: &Call, document: &Map<String, Value>, only: Option<&VhostName>) -> Result<(), Failure> {
+    fn read(
+        &mut self,
+        ground: &Ground<'_>,
+        document: &Map<String, Value>,
+        only: Option<&VhostName>,
+    ) -> Result<(), Failure> {
         let plan = self;
         if only.is_none() {
-            plan.read_vhosts(call, document)?;
-            plan.read_users(call, document)?;
+            plan.read_vhosts(ground, document)?;
+            plan.read_users(ground, document)?;
         }
         let vhosts = plan.items.iter().filter_map(|item| {
             let Item::Vhost(name, metadata, limits) = item else { return None };
             let limit = limits.as_ref().map(|limits| limits.get("max-queues").and_then(Value::as_u64));
             Some((name.clone(), Announced { default_queue_type: metadata.default_queue_type, max_queues: limit }))
         });
-        let mut scope = Scope { call, only, announced: vhosts.collect() };
+        let mut scope = Scope { ground, only, announced: vhosts.collect() };
         if only.is_none() {
             plan.read_permissions(document, &scope)?;
             plan.read_globals(document)?;
@@ -140,7 +179,7 @@ impl Plan {
         self.settled.push((kind, name, Outcome::Skipped(reason.into())));
     }
 
-    fn read_vhosts(&mut self, call: &Call, document: &Map<String, Value>) -> Result<(), Failure> {
+    fn read_vhosts(&mut self, ground: &Ground<'_>, document: &Map<String, Value>) -> Result<(), Failure> {
         for (at, vhost) in self.list(document, "vhosts")? {
             self.reading = Some(("vhosts", at));
             let name = VhostName::new(text(vhost, "name")?);
@@ -150,17 +189,12 @@ impl Plan {
                     described.entry(key.to_owned()).or_insert_with(|| value.clone());
                 }
             }
-            let current = call.topology.vhost(&name).map(|vhost| (*vhost.metadata).clone());
+            let current = ground.topology.vhost(&name).map(|vhost| (*vhost.metadata).clone());
             let metadata = vhosts::read_metadata(&described, current.unwrap_or_default())?;
             let limits = map_of(vhost.get("limits"));
             let limits = (!limits.is_empty()).then_some(Value::Object(limits));
             limits.as_ref().map(limits::check_vhost_limits).transpose()?;
-            if let Some(kind) = metadata.default_queue_type.filter(|kind| *kind != QueueType::Classic) {
-                let reason = format!(
-                    "its default queue type is '{kind}', and this version has no {kind} queues: declarations without a type \
-                     will be refused; write 'classic'",
-                    kind = kind.name()
-                );
+            if let Some(reason) = metadata.default_queue_type.and_then(QueueType::warning_as_default) {
                 let name = format!("vhost '{}'", shown(name.as_str()));
                 self.parts.push(("vhosts", Remark { name, reason }));
             }
@@ -169,7 +203,7 @@ impl Plan {
         Ok(())
     }
 
-    fn read_users(&mut self, call: &Call, document: &Map<String, Value>) -> Result<(), Failure> {
+    fn read_users(&mut self, ground: &Ground<'_>, document: &Map<String, Value>) -> Result<(), Failure> {
         let version = document.get("rabbitmq_version").or_else(|| document.get("rabbit_version"));
         let is_old = version.and_then(Value::as_str).is_some_and(|version| {
             ["3.0.", "3.1.", "3.2.", "3.3.", "3.4.", "3.5."].iter().any(|old| version.starts_with(old))
@@ -177,7 +211,7 @@ impl Plan {
         let default = if is_old { HashAlgorithm::Md5 } else { HashAlgorithm::Sha256 };
         for (at, user) in self.list(document, "users")? {
             self.reading = Some(("users", at));
-            let wanted = Wanted::read(user, default, &call.management.settings.passwords)?;
+            let wanted = Wanted::read(user, default, ground.passwords)?;
             self.push(Item::User(UserName::new(text(user, "name")?), wanted), user);
         }
         Ok(())
@@ -187,7 +221,8 @@ impl Plan {
     fn user(&self, object: &Map<String, Value>, scope: &Scope<'_>) -> Result<UserName, Failure> {
         let user = UserName::new(text(object, "user")?);
         let key = ("users", format!("user '{}'", shown(user.as_str())));
-        if self.seen.contains_key(&key) || scope.call.topology.user(&user).is_some() {
+        let ground = scope.ground;
+        if self.seen.contains_key(&key) || ground.topology.user(&user).is_some() || ground.others == Others::Assumed {
             return Ok(user);
         }
         Err(Failure::bad_request(format!("{{no_such_user,<<\"{user}\">>}}")))
@@ -347,8 +382,12 @@ impl Plan {
             let is_usual = declare.durable && !declare.auto_delete;
             let by_default = if is_usual { scope.default_queue_type(&vhost) } else { QueueType::Classic };
             let named = declare.arguments.find("x-queue-type").and_then(|kind| kind.as_str());
+            if named.is_none() && only_assumed(scope, &vhost) {
+                // Its type is the default of a vhost that is not known.
+                continue;
+            }
             let kind = named.unwrap_or_else(|| by_default.name()).to_owned();
-            let existing = scope.call.topology.vhost(&vhost);
+            let existing = scope.ground.topology.vhost(&vhost);
             let exists = existing.is_some_and(|found| found.queues.contains_key(&declare.queue));
             let reason = match QueueType::from_name(&kind) {
                 Some(QueueType::Classic) if !exists && name.starts_with("amq.") => {
@@ -377,11 +416,11 @@ impl Plan {
     fn check_queue_limits(&self, scope: &Scope<'_>) -> Result<(), Failure> {
         let mut added: BTreeMap<&VhostName, usize> = BTreeMap::new();
         for (vhost, queue) in &self.queues {
-            let exists = scope.call.topology.vhost(vhost).is_some_and(|found| found.queues.contains_key(queue));
+            let exists = scope.ground.topology.vhost(vhost).is_some_and(|found| found.queues.contains_key(queue));
             *added.entry(vhost).or_default() += usize::from(!exists);
         }
         for (vhost, added) in added.into_iter().filter(|(_, added)| *added > 0) {
-            let there = scope.call.topology.vhost(vhost);
+            let there = scope.ground.topology.vhost(vhost);
             let own = || there.and_then(|found| limits_of(found)).and_then(|limits| limits.get("max-queues")?.as_u64());
             let imported = scope.announced.get(vhost).and_then(|announced| announced.max_queues);
             let Some(limit) = imported.unwrap_or_else(own) else { continue };
@@ -447,7 +486,7 @@ impl Plan {
             Destination::Exchange(name) => return self.exchange(vhost, name, scope).err(),
             Destination::Queue(name) => {
                 self.queues.contains(&(vhost.clone(), name.clone()))
-                    || scope.call.topology.vhost(vhost).is_some_and(|found| found.queues.contains_key(name))
+                    || scope.ground.topology.vhost(vhost).is_some_and(|found| found.queues.contains_key(name))
             }
         };
         let (kind, name) = end_of(&request.destination);
@@ -459,6 +498,10 @@ impl Plan {
         let name = shown(name);
         if was_skipped { format!("{kind} '{name}' was skipped") } else { format!("there is no {kind} '{name}'") }
     }
+}
+
+fn only_assumed(scope: &Scope<'_>, vhost: &VhostName) -> bool {
+    scope.only.is_none() && !scope.knows(vhost)
 }
 
 fn quoted(keys: &[String]) -> String {
@@ -507,7 +550,7 @@ struct Announced {
 
 /// Which vhosts an import may speak of.
 struct Scope<'a> {
-    call: &'a Call,
+    ground: &'a Ground<'a>,
     only: Option<&'a VhostName>,
     announced: BTreeMap<VhostName, Announced>,
 }
@@ -518,23 +561,27 @@ impl Scope<'_> {
             return Ok(only.clone());
         }
         let name = VhostName::new(text(object, "vhost")?);
-        if self.announced.contains_key(&name) || self.call.topology.vhost(&name).is_some() {
+        if self.knows(&name) || self.ground.others == Others::Assumed {
             return Ok(name);
         }
         Err(Failure::bad_request(format!("Please create virtual host \"{name}\" prior to importing definitions.")))
     }
 
+    fn knows(&self, vhost: &VhostName) -> bool {
+        self.announced.contains_key(vhost) || self.ground.topology.vhost(vhost).is_some()
+    }
+
     /// Of queues whose type nobody names.
     fn default_queue_type(&self, vhost: &VhostName) -> QueueType {
-        let current = || self.call.topology.vhost(vhost).and_then(|found| found.metadata.default_queue_type);
+        let current = || self.ground.topology.vhost(vhost).and_then(|found| found.metadata.default_queue_type);
         let announced = self.announced.get(vhost).and_then(|announced| announced.default_queue_type);
-        let node = QueueType::from_name(self.call.management.settings.default_queue_type);
+        let node = QueueType::from_name(self.ground.default_queue_type);
         announced.or_else(current).or(node).unwrap_or(QueueType::Classic)
     }
 
     /// The kind of an exchange that is there; every vhost has some from the start, also one that is only being imported.
     fn exchange(&self, vhost: &VhostName, name: &ExchangeName) -> Option<ExchangeKind> {
-        let found = self.call.topology.vhost(vhost).and_then(|found| found.exchanges.get(name).map(|x| x.kind));
+        let found = self.ground.topology.vhost(vhost).and_then(|found| found.exchanges.get(name).map(|x| x.kind));
         found.or_else(|| match name.as_str() {
             predeclared if !is_predeclared(predeclared) => None,
             "amq.fanout" => Some(ExchangeKind::Fanout),

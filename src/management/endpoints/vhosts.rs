@@ -71,10 +71,16 @@ pub(crate) fn metadata(call: &Call, metadata: &VhostMetadata) -> Value {
 pub(crate) async fn put(call: Call) -> Result<Answer, Failure> {
     let name = call.vhost_name(0);
     let object = call.object()?;
-    let current = call.topology.vhost(&name).map(|vhost| (*vhost.metadata).clone());
-    let metadata = read_metadata(&object, current.unwrap_or_default())?;
+    let current = call.topology.vhost(&name).map(|vhost| (*vhost.metadata).clone()).unwrap_or_default();
+    let before = current.default_queue_type;
+    let metadata = read_metadata(&object, current)?;
+    let after = metadata.default_queue_type;
     let tracing = object.get("tracing").map(boolean).transpose()?;
     let existed = put_vhost(&call, &name, metadata)?;
+    // RabbitMQ's clients get RabbitMQ's answer; whoever repeats a request has been told.
+    if let Some(warning) = after.filter(|_| after != before).and_then(QueueType::warning_as_default) {
+        tracing::warn!(user = call.identity.acting_user().as_str(), "vhost '{name}': {warning}");
+    }
     if let Some(tracing) = tracing {
         call.management.broker.set_tracing(&name, tracing);
     }

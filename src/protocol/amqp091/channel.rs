@@ -50,6 +50,11 @@ impl Turn<'_> {
     }
 }
 
+/// Takes what a channel no longer holds off the sum of its connection.
+pub(super) fn take_off(sum: &mut usize, bytes: usize) {
+    *sum = sum.checked_sub(bytes).expect("what a connection holds is the sum of what its channels hold");
+}
+
 /// Where a channel is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -302,7 +307,7 @@ impl Channel {
 
     fn finish_publish(&mut self, turn: &mut Turn<'_>) -> Result<(), Exception> {
         let Some(assembly) = self.assembly.take_if(|assembly| assembly.is_complete()) else { return Ok(()) };
-        *turn.assembling -= assembly.held();
+        take_off(turn.assembling, assembly.held());
         check_size(turn.settings, assembly.body_size())?;
         let raw = assembly.raw_properties();
         let properties = parse_properties(&raw)?;
@@ -740,5 +745,19 @@ fn tag_and_bits(fields: &[u8]) -> Result<(u64, u8), Exception> {
     match fields.split_first_chunk::<8>() {
         Some((tag, [bits])) => Ok((u64::from_be_bytes(*tag), *bits)),
         _ => Err(method::cannot_decode(fields)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "what a connection holds is the sum of what its channels hold")]
+    fn a_channel_gives_back_no_more_than_was_counted() {
+        let mut sum = 7;
+        take_off(&mut sum, 7);
+        assert_eq!(sum, 0);
+        take_off(&mut sum, 1);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use amq_protocol::protocol::{AMQPClass, basic, channel as channel_class, connection};
 
-use super::channel::{Channel, Kept, Phase, Turn, channel_close, no_method, unexpected_frame};
+use super::channel::{Channel, Kept, Phase, Turn, channel_close, no_method, take_off, unexpected_frame};
 use super::codec::{BODY, Decoded, Decoder, Frame, FrameError, HEADER, HEARTBEAT, METHOD, Octets, Output};
 use super::consumers::{Consumer, Consumers};
 use super::content::{PayloadMax, WholePublish};
@@ -474,10 +474,10 @@ impl Connection {
         }
         let Some(channel) = self.channels.get_mut(&number) else { return };
         tracing::debug!(connection = self.id.0, channel = number, error = %exception, "channel error");
-        self.assembling -= channel.refuse_publish();
+        take_off(&mut self.assembling, channel.refuse_publish());
         channel.phase = Phase::Closing;
         channel.pending = None;
-        self.kept -= channel.kept.iter().map(Kept::cost).sum::<usize>();
+        take_off(&mut self.kept, channel.kept.iter().map(Kept::cost).sum());
         channel.kept.clear();
         channel.tags.values().for_each(|consumer| self.consumers.remove(*consumer));
         requests.push(Request::CloseChannel(channel.reference));
@@ -780,9 +780,9 @@ impl Connection {
             (Phase::Ending, Answer::ChannelClosed) => {
                 if let Some(mut channel) = self.channels.remove(&number) {
                     self.record.close_channel(&channel.record);
-                    self.assembling -= channel.refuse_publish();
+                    take_off(&mut self.assembling, channel.refuse_publish());
                     channel.tags.values().for_each(|consumer| self.consumers.remove(*consumer));
-                    self.kept -= channel.kept.iter().map(Kept::cost).sum::<usize>();
+                    take_off(&mut self.kept, channel.kept.iter().map(Kept::cost).sum());
                 }
                 self.send(number, &AMQPClass::Channel(close_ok()));
             }

@@ -206,6 +206,21 @@ class Import(Case):
         self.assertEqual(skipped["name"], f"queue 'untyped' in vhost '{self.vhost}'")
         self.assertIn("'quorum' is the default type of its virtual host", skipped["reason"])
 
+    def test_a_default_type_that_is_not_there_is_told_once_however_it_is_set(self) -> None:
+        def told(kind: str) -> int:
+            words = f"vhost '{self.vhost}': its default queue type is '{kind}', and this version has no {kind} queues: " \
+                    "declarations without a type will be refused; write 'classic'"
+            return self.broker.log().count(words)
+
+        for kind in ("quorum", "quorum", "classic"):
+            self.put(f"vhosts/{self.vhost}", {"default_queue_type": kind})
+        self.put(f"vhosts/{self.vhost}", {"description": "nothing is said of queues"})
+        self.assertEqual((told("quorum"), told("stream")), (1, 0))
+        self.put(f"vhosts/{self.vhost}", {"default_queue_type": "stream"})
+        self.assertEqual(told("stream"), 1)
+        self.post("definitions", {"vhosts": [{"name": self.vhost, "default_queue_type": "quorum"}]})
+        self.assertEqual(told("quorum"), 2)
+
     def test_what_the_broker_refuses_is_told(self) -> None:
         """A file that is valid, and a broker that has another queue of that name."""
         self.put(f"queues/{self.vhost}/q", {"durable": True, "arguments": {"x-max-length": 5}})

@@ -53,7 +53,7 @@ class Warren:
             line = ""
         listeners = dict(re.findall(r"\b(\w+)=(\S+:\d+)", line))
         if not {"amqp", "management"} <= set(listeners):
-            log = (self._directory / "log").read_text(errors="replace")[-2000:]
+            log = self.log()[-2000:]
             self.remove()
             raise RuntimeError(f"the broker did not become ready: {line!r}\n{log}")
         self.client = Client(f"http://guest:guest@{listeners['management']}")
@@ -72,6 +72,9 @@ class Warren:
             self._process.wait()
         self._process.stdout.close()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def log(self) -> str:
+        return (self._directory / "log").read_text(errors="replace")
 
     def connect(self, vhost: str = "/", user: str = "guest", password: str = "guest") -> pika.BlockingConnection:
         host, port = self._amqp

@@ -2,7 +2,7 @@
 
 use super::super::super::origin::Origin;
 use super::super::super::raw::{Raw, RawEntry, RawValue};
-use super::super::conf::Line;
+use super::super::conf::{Line, escaped};
 use super::super::value::boolean;
 use super::super::{Translator, Unit};
 
@@ -39,8 +39,9 @@ fn keys(translator: &mut Translator<'_>) {
         None if !is_outside && providers.len() == 1 => providers.first().cloned(),
         None => None,
     };
-    let place =
-        chosen.as_ref().map_or_else(|| "auth_oauth2".to_owned(), |name| format!("auth_oauth2.oauth_providers.{name}"));
+    let place = chosen
+        .as_ref()
+        .map_or_else(|| "auth_oauth2".to_owned(), |name| format!("auth_oauth2.oauth_providers.{}", escaped(name)));
     provider(translator, &place);
     for other in providers.iter().filter(|name| Some(*name) != chosen.as_ref()) {
         further_provider(translator, &place, other);
@@ -69,10 +70,9 @@ fn provider(translator: &mut Translator<'_>, place: &str) {
         let texts = algorithms.into_iter().map(|(line, text)| (line.origin.clone(), text)).collect();
         translator.set_list("oauth2.algorithms", origin, texts);
     }
-    let depth = place.split('.').count() + 1;
     let keys = translator.list(&format!("{place}.signing_keys"));
     let entries: Vec<RawEntry> =
-        keys.into_iter().map(|(line, text)| entry(line, line.part(depth), RawValue::Text(text))).collect();
+        keys.into_iter().map(|(line, text)| entry(line, line.last(), RawValue::Text(text))).collect();
     if let Some(origin) = entries.first().map(|entry| entry.origin.clone()) {
         translator.set("oauth2.signing_keys", origin, RawValue::Table(entries));
     }
@@ -81,7 +81,7 @@ fn provider(translator: &mut Translator<'_>, place: &str) {
 /// A provider besides the first: its keys are found through its issuer, by whoever asks for its tokens.
 fn further_provider(translator: &mut Translator<'_>, first: &str, name: &str) {
     let conf = translator.conf;
-    let place = format!("auth_oauth2.oauth_providers.{name}");
+    let place = format!("auth_oauth2.oauth_providers.{}", escaped(name));
     let authority = conf.get(&format!("{first}.https.cacertfile")).map(|line| &line.value);
     let issuer = conf.get(&format!("{place}.issuer"));
     let prefix = format!("{place}.");
@@ -109,7 +109,7 @@ fn resource_servers(translator: &mut Translator<'_>) {
     let conf = translator.conf;
     let mut servers = Vec::new();
     for name in conf.names_under("auth_oauth2.resource_servers") {
-        let place = format!("auth_oauth2.resource_servers.{name}");
+        let place = format!("auth_oauth2.resource_servers.{}", escaped(&name));
         let prefix = format!("{place}.");
         let Some(first) =
             conf.lines().filter(|line| line.name().starts_with(&prefix)).min_by_key(|line| line.origin.clone())
@@ -170,7 +170,7 @@ fn resource_server(translator: &mut Translator<'_>, place: &str) -> Vec<RawEntry
 fn issuer_of(translator: &mut Translator<'_>, place: &str) -> Option<(Origin, RawValue)> {
     let conf = translator.conf;
     let line = conf.get(&format!("{place}.oauth_provider_id"))?;
-    let provider = format!("auth_oauth2.oauth_providers.{}", line.value);
+    let provider = format!("auth_oauth2.oauth_providers.{}", escaped(&line.value));
     if conf.names_under("auth_oauth2.oauth_providers").contains(&line.value) {
         // A provider with keys of its own has them for everybody.
         let issuer = conf.get(&format!("{provider}.issuer"))?;
@@ -193,13 +193,12 @@ fn scope_keys(translator: &mut Translator<'_>, place: &str) -> Option<(Origin, R
 /// `scope_aliases.NAME = scopes`, or `scope_aliases.1.alias` with `scope_aliases.1.scope`.
 fn scope_aliases(translator: &mut Translator<'_>, place: &str) -> Option<(Origin, RawValue)> {
     let conf = translator.conf;
-    let depth = place.split('.').count() + 1;
     let key = format!("{place}.scope_aliases");
     let named = translator.list(&key);
     let mut entries: Vec<RawEntry> =
-        named.into_iter().map(|(line, text)| entry(line, line.part(depth), RawValue::Text(text))).collect();
+        named.into_iter().map(|(line, text)| entry(line, line.last(), RawValue::Text(text))).collect();
     for index in conf.names_under(&key) {
-        let part = |name: &str| conf.get(&format!("{key}.{index}.{name}"));
+        let part = |name: &str| conf.get(&format!("{key}.{}.{name}", escaped(&index)));
         match (part("alias"), part("scope")) {
             (Some(alias), Some(scope)) => {
                 if let (Some(name), Some(text)) = (translator.text(alias), translator.text(scope)) {

@@ -1,26 +1,31 @@
-//! What new virtual hosts get: `default_policies.operator.NAME.*` and `default_limits.vhosts.NAME.*`.
+//! What new virtual hosts get: `default_policies.operator.NAME.*`, `default_limits.vhosts.NAME.*`, `default_users.NAME.*`.
 
 use super::super::super::raw::{Raw, RawEntry, RawValue};
 use super::super::Translator;
-use super::super::conf::Line;
+use super::super::conf::{Line, escaped};
+use super::super::keys::meaning;
 use super::super::value::{binary_size, milliseconds};
 
 pub(super) fn translate(translator: &mut Translator<'_>) {
-    policies(translator);
+    tables(translator, "default_policies.operator", "defaults.operator_policies");
     limits(translator);
+    tables(translator, "default_users", "defaults.users");
 }
 
-fn policies(translator: &mut Translator<'_>) {
-    let place = "default_policies.operator";
+/// The names right below a key, each with its lines as a table.
+fn tables(translator: &mut Translator<'_>, place: &str, path: &'static str) {
     let conf = translator.conf;
-    let mut policies = Vec::new();
+    let mut tables = Vec::new();
     for name in conf.names_under(place) {
-        if let Some(value) = table(translator, &conf.under(&format!("{place}.{name}"))) {
-            policies.push(RawEntry { name, origin: value.origin.clone(), value });
+        let mut lines = conf.under(&format!("{place}.{}", escaped(&name)));
+        // One that is no key at all is told by itself.
+        lines.retain(|line| meaning(&line.parts).is_some());
+        if let Some(value) = table(translator, &lines) {
+            tables.push(RawEntry { name, origin: value.origin.clone(), value });
         }
     }
-    if let Some(origin) = policies.first().map(|entry| entry.origin.clone()) {
-        translator.set("defaults.operator_policies", origin, RawValue::Table(policies));
+    if let Some(origin) = tables.first().map(|entry| entry.origin.clone()) {
+        translator.set(path, origin, RawValue::Table(tables));
     }
 }
 
@@ -29,7 +34,7 @@ fn limits(translator: &mut Translator<'_>) {
     let conf = translator.conf;
     let mut limits = Vec::new();
     for name in conf.names_under(place) {
-        limits.extend(table(translator, &conf.under(&format!("{place}.{name}"))));
+        limits.extend(table(translator, &conf.under(&format!("{place}.{}", escaped(&name)))));
     }
     if let Some(origin) = limits.first().map(|limits| limits.origin.clone()) {
         translator.set("defaults.vhost_limits", origin, RawValue::List(limits));
@@ -43,7 +48,7 @@ fn table(translator: &mut Translator<'_>, lines: &[&Line]) -> Option<Raw> {
     let mut is_whole = true;
     for line in lines {
         let Some(text) = translator.text(line) else { continue };
-        let field = line.part(3).to_owned();
+        let field = line.last().to_owned();
         let value = match field.as_str() {
             "expires" | "message_ttl" => milliseconds(&text).map(|ms| RawValue::Text(format!("{ms}ms"))),
             "max_length_bytes" | "max_in_memory_bytes" => {
@@ -51,6 +56,11 @@ fn table(translator: &mut Translator<'_>, lines: &[&Line]) -> Option<Raw> {
             }
             "max_length" | "max_in_memory_length" | "delivery_limit" | "max_connections" | "max_queues" => {
                 text.parse().map(RawValue::Integer).map_err(|_| "expected a whole number".to_owned())
+            }
+            "tags" => {
+                let tags = text.split(',').map(str::trim).filter(|tag| !tag.is_empty());
+                let tag = |tag: &str| Raw { origin: line.origin.clone(), value: RawValue::Text(tag.to_owned()) };
+                Ok(RawValue::List(tags.map(tag).collect()))
             }
             _ => Ok(RawValue::Text(text)),
         };

@@ -3,7 +3,7 @@
 
 use std::mem;
 
-use super::super::channel::{Channel, Kept};
+use super::super::channel::{Channel, Kept, take_off};
 use super::super::codec::{BodyPiece, Frame};
 use super::super::method;
 use super::{Connection, OUTPUT_MAX, Phase, State};
@@ -45,7 +45,7 @@ impl Connection {
                 return self.hold_back(number);
             }
             let Some(kept) = channel.kept.pop_front() else { return };
-            self.kept -= kept.cost();
+            take_off(&mut self.kept, kept.cost());
             let frame = match &kept {
                 Kept::Method(payload) => Frame::Method { channel: number, payload },
                 Kept::Header(payload) => Frame::Header { channel: number, payload },
