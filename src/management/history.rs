@@ -2,7 +2,7 @@
 //! coarser the older they are.
 //!
 //! ```text
-//!   sampler ──Round──► History::record ──► memory: rows of what changed ──minute──► persist ──► sled
+//!   sampler ──Round──► History::record ──► memory: rows of what changed ──minute──► persist ──► redb
 //!   HTTP    ◄─rates, samples── settled, under one lock, a few subjects at a time
 //! ```
 //!
@@ -74,6 +74,8 @@ pub struct Opened {
 /// What happened to the history at the start. The broker goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
+    /// What an earlier version wrote to the folder cannot be read any more. It was removed, and the history begins anew.
+    Former { folder: PathBuf },
     /// The folder could not be read. It was renamed, and the history begins anew.
     SetAside { folder: PathBuf, moved_to: PathBuf, reason: String },
     /// The folder cannot be used at all: the history will not survive the process.
@@ -113,8 +115,11 @@ impl History {
             report: Some(Report::MemoryOnly { folder: folder.to_path_buf(), reason: error.to_string() }),
         };
         let error = match Disk::open(folder, budget_bytes) {
-            Ok((disk, memory)) => return Opened { history: Self::from_parts(memory, Some(disk)), report: None },
-            Err(DiskError::InUse) => return memory_only(DiskError::InUse),
+            Ok((disk, memory)) => {
+                let report = disk.remove_former().then(|| Report::Former { folder: folder.to_path_buf() });
+                return Opened { history: Self::from_parts(memory, Some(disk)), report };
+            }
+            Err(error @ DiskError::DatabaseAlreadyOpen) => return memory_only(error),
             Err(error) => error,
         };
         let Ok(moved_to) = set_aside(folder) else { return memory_only(error) };
@@ -216,7 +221,11 @@ impl History {
         self.disk.lock().as_mut().unwrap().set_broken();
     }
 
-    fn stored_keys(&self) -> usize {
+    fn set_store_bytes_max(&self, bytes: u64) {
+        self.disk.lock().as_mut().unwrap().set_bytes_max(bytes);
+    }
+
+    fn stored_keys(&self) -> u64 {
         self.disk.lock().as_ref().unwrap().keys()
     }
 

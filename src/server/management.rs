@@ -168,6 +168,10 @@ async fn open_history(config: &Config) -> History {
     let opened = tokio::task::spawn_blocking(move || History::open(&folder, budget)).await;
     let Ok(opened) = opened else { return History::new(budget) };
     match opened.report {
+        Some(Report::Former { folder }) => tracing::info!(
+            folder = %folder.display(),
+            "the charts begin anew: what an earlier version kept of their past cannot be read any more and was removed"
+        ),
         Some(Report::SetAside { folder, moved_to, reason }) => tracing::warn!(
             folder = %folder.display(), moved_to = %moved_to.display(), reason,
             "the charts' past could not be read and was set aside: it begins anew"

@@ -1,274 +1,237 @@
-//! The folder on the disk: a sled database in a subfolder `store-N`.
+//! The folder on the disk: a redb database in one file.
 //!
-//! A store that could not be written, or has grown much larger than what it holds, is replaced by `store-N+1`, written
-//! from memory. A store without its last key was not finished, and the one before it counts.
+//! A store that could not be written, or has grown much larger than what it holds, is replaced by one written from
+//! memory under another name, which takes the place of the first when it is complete.
 
-use std::fs;
-use std::io::{self, Write};
-use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use parking_lot::Mutex;
+use redb::{Builder, Database, ReadOnlyTable, ReadableDatabase, Table, TableDefinition};
 
 use super::memory::Memory;
 use super::stored::{self, Chunks, Damage, Extent, Gathered, Restoring};
-use super::timeline::TIERS;
+use super::timeline::{TIERS, Timeline};
 
-/// Lies in the folder while it is opened: a line for each start that began to, and one for a panic. sled may panic on
-/// what it reads, which must not end every start.
-const OPENING: &str = "opening";
+pub(super) use redb::Error as DiskError;
 
-/// Starts in a row that may end while the folder is opened. Whoever kills a broker that early does not harm the folder;
-/// sled could end the process without a panic (an abort, a full stack), but not more often than this.
-const INTERRUPTED_MAX: usize = 3;
+const STORE: &str = "history.redb";
 
-const BEGUN: &str = "begun\n";
-const PANICKED: &str = "panicked\n";
+/// A store that is being written.
+const NEW: &str = "history.redb.new";
 
-const STORE: &str = "store-";
+/// What earlier versions kept, with sled: directories `store-N`, and a file while these were opened.
+const FORMER_STORE: &str = "store-";
+const FORMER_OPENING: &str = "opening";
 
-/// Memory for sled's own cache; everything is read once.
-const CACHE_BYTES: u64 = 1 << 20;
+const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("history");
+
+/// Memory for redb's own cache; everything is read once.
+const CACHE_BYTES: usize = 1 << 20;
 
 /// A store is replaced when it is larger than this and twice the budget, and twice what it was when it was new.
 const STORE_BYTES_MIN: u64 = 64 << 20;
 
-/// Bytes written at once to a new store, which counts only when it is complete.
-const BATCH_BYTES: usize = 4 << 20;
-
 /// Subjects looked at in one go with the lock held.
 const PLACES: usize = 256;
-
-/// Why the folder cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum DiskError {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    Sled(sled::Error),
-    #[error("another process has it open")]
-    InUse,
-    #[error("{0}")]
-    Damage(#[from] Damage),
-    #[error("the process ended {INTERRUPTED_MAX} times in a row while it was opened")]
-    Interrupted,
-    #[error("the database gave up reading it")]
-    Panicked,
-}
-
-impl From<sled::Error> for DiskError {
-    fn from(error: sled::Error) -> Self {
-        if error.to_string().contains("could not acquire lock") { Self::InUse } else { Self::Sled(error) }
-    }
-}
 
 /// What one call of persist wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     pub keys: usize,
-    /// Bytes of keys and values, before sled adds its own.
+    /// Bytes of keys and values, before redb adds its own.
     pub bytes: usize,
 }
 
 #[derive(Debug)]
 pub(super) struct Disk {
     folder: PathBuf,
-    store: sled::Db,
-    generation: u64,
+    /// None if what lies there, if anything, cannot be gone on with: the next call of persist writes a new store.
+    store: Option<Store>,
+    store_bytes_max: u64,
+}
+
+/// The open file, which no other process can open.
+#[derive(Debug)]
+struct Store {
+    database: Database,
     chunks: Chunks,
     last: [u32; TIERS],
-    /// Whether the store cannot be gone on with.
-    is_broken: bool,
-    /// Its size when it was new.
+    /// What it took when it was new.
     new_bytes: u64,
-    store_bytes_max: u64,
+}
+
+impl From<Damage> for DiskError {
+    fn from(damage: Damage) -> Self {
+        Self::Corrupted(damage.to_string())
+    }
 }
 
 impl Disk {
     /// Opens the folder, which is created if it is missing, and reads all of it.
     pub(super) fn open(folder: &Path, budget_bytes: usize) -> Result<(Self, Memory), DiskError> {
         fs::create_dir_all(folder)?;
-        let opening = Opening::begin(folder.join(OPENING))?;
-        // A build that aborts on a panic does not come back from it: the next start finds the note.
-        let opened = catch_unwind(AssertUnwindSafe(|| Self::open_newest(folder, budget_bytes)));
-        opening.end()?;
-        opened.unwrap_or(Err(DiskError::Panicked))
-    }
-
-    fn open_newest(folder: &Path, budget_bytes: usize) -> Result<(Self, Memory), DiskError> {
-        let generations = generations(folder)?;
-        let mut newest = generations.last().copied().unwrap_or(0);
-        let mut found = None;
-        for generation in generations.iter().rev().copied() {
-            let store = open_store(folder, generation)?;
-            if let Some(meta) = store.get(stored::META)? {
-                let (memory, meta, chunks) = read(&store, &meta, budget_bytes)?;
-                found = Some((store, generation, memory, meta.last, chunks));
-                break;
-            }
-        }
-        if found.is_none() {
-            newest += 1;
-            let memory = Memory::new(budget_bytes);
-            found = Some((open_store(folder, newest)?, newest, memory, [0; TIERS], Chunks::default()));
-        }
-        let Some((store, generation, memory, last, chunks)) = found else { return Err(DiskError::InUse) };
-        for other in generations.into_iter().filter(|other| *other != generation) {
-            fs::remove_dir_all(store_folder(folder, other))?;
-        }
-        let store_bytes_max = STORE_BYTES_MIN.max(2 * budget_bytes as u64);
-        let disk = Self {
-            folder: folder.to_path_buf(),
-            store,
-            generation,
-            chunks,
-            last,
-            is_broken: false,
-            new_bytes: 0,
-            store_bytes_max,
+        let path = folder.join(STORE);
+        let (store, memory) = if path.try_exists()? {
+            let (store, memory) = Store::open(&path, budget_bytes)?;
+            (Some(store), memory)
+        } else {
+            (None, Memory::new(budget_bytes))
         };
-        Ok((disk, memory))
+        let store_bytes_max = STORE_BYTES_MIN.max(2 * budget_bytes as u64);
+        Ok((Self { folder: folder.to_path_buf(), store, store_bytes_max }, memory))
     }
 
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 
+    /// Removes what earlier versions kept here, which cannot be read any more. Returns whether there was any.
+    pub(super) fn remove_former(&self) -> bool {
+        let is_store = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(FORMER_STORE));
+            number.is_some_and(|number| number.parse::<u64>().is_ok())
+        };
+        let _ = fs::remove_file(self.folder.join(FORMER_OPENING));
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let stores = entries.filter(is_store).filter(|store| fs::remove_dir_all(store.path()).is_ok());
+        stores.count() > 0
+    }
+
     /// Writes what is new in memory, which is locked for some subjects at a time.
     pub(super) fn persist(&mut self, memory: &Mutex<Memory>) -> Result<Written, DiskError> {
-        let is_too_large = {
-            let bytes = self.store.size_on_disk().unwrap_or(0);
-            bytes > self.store_bytes_max && bytes > 2 * self.new_bytes
-        };
-        if self.is_broken || is_too_large {
-            return self.replace(memory);
-        }
-        let mut gathered = gather(memory, self.last, Extent::New);
+        let bytes = self.bytes_on_disk();
+        let may_go_on = |store: &Store| bytes <= self.store_bytes_max || bytes <= 2 * store.new_bytes;
         // Until it is written nobody knows what is on the disk.
-        self.is_broken = true;
-        let (mut batch, mut written) = (sled::Batch::default(), Written::default());
-        gathered.finish(&mut self.chunks, |key, value| written.insert(&mut batch, key, value));
-        written.insert(&mut batch, stored::META.to_vec(), gathered.meta_value());
-        gathered.forgotten.iter().for_each(|id| batch.remove(stored::subject_key(*id)));
-        self.remove_old(&memory.lock(), &mut batch);
-        self.store.apply_batch(batch)?;
-        self.store.flush()?;
-        self.last = gathered.meta.last;
-        self.is_broken = false;
+        let Some(mut store) = self.store.take().filter(may_go_on) else {
+            return self.replace(memory).inspect_err(|_| {
+                // What there is of it only takes space.
+                let _ = fs::remove_file(self.folder.join(NEW));
+            });
+        };
+        let written = store.write(memory, Extent::New)?;
+        self.store = Some(store);
+        Ok(written)
+    }
+
+    /// Writes everything to a new store.
+    fn replace(&mut self, memory: &Mutex<Memory>) -> Result<Written, DiskError> {
+        let path = self.folder.join(NEW);
+        let mut store = Store::create(&path)?;
+        let written = store.write(memory, Extent::Everything)?;
+        fs::rename(path, self.folder.join(STORE))?;
+        store.new_bytes = self.bytes_on_disk();
+        self.store = Some(store);
+        Ok(written)
+    }
+
+    /// The file may be much longer: it grows by half of its length, and has holes.
+    fn bytes_on_disk(&self) -> u64 {
+        fs::metadata(self.folder.join(STORE)).map_or(0, |file| file.blocks() * 512)
+    }
+}
+
+impl Store {
+    fn open(path: &Path, budget_bytes: usize) -> Result<(Self, Memory), DiskError> {
+        // Unless it checks all of the file first, redb may panic on what it reads. Nothing catches that, which could
+        // not be done where a panic aborts: checked, none of 70,000 damaged files brought it to a panic.
+        let database = builder().set_check_integrity_on_open(true).open(path)?;
+        let table = database.begin_read()?.open_table(TABLE)?;
+        let meta = table.get(stored::META)?.ok_or(Damage::Nonsense("a store without its extent"))?;
+        let mut restoring = Restoring::new(meta.value(), budget_bytes)?;
+        read(&table, b"t", b"u", |key, value| restoring.timeline(key, value))?;
+        read(&table, b"s", b"t", |key, value| restoring.subject(key, value))?;
+        read(&table, b"c", b"d", |key, value| restoring.chunk(key, value))?;
+        let (memory, meta, chunks) = restoring.finish()?;
+        Ok((Self { database, chunks, last: meta.last, new_bytes: 0 }, memory))
+    }
+
+    fn create(path: &Path) -> Result<Self, DiskError> {
+        // Of one begun before nothing is kept.
+        File::create(path)?;
+        let database = builder().create(path)?;
+        Ok(Self { database, chunks: Chunks::default(), last: [0; TIERS], new_bytes: 0 })
+    }
+
+    /// Writes in one transaction: all of it or nothing is there after a crash.
+    fn write(&mut self, memory: &Mutex<Memory>, extent: Extent) -> Result<Written, DiskError> {
+        let gathered = gather(memory, self.last, extent);
+        let last = gathered.meta.last;
+        let mut written = Written::default();
+        let transaction = self.database.begin_write()?;
+        let mut table = transaction.open_table(TABLE)?;
+        for id in &gathered.forgotten {
+            table.remove(stored::subject_key(*id).as_slice())?;
+        }
+        gathered.finish(&mut self.chunks, |key, value| {
+            written.keys += 1;
+            written.bytes += key.len() + value.len();
+            table.insert(key, value).map(|_| ())
+        })?;
+        let oldest = memory.lock().timelines.each_ref().map(Timeline::first);
+        self.remove_old(oldest, &mut table)?;
+        drop(table);
+        transaction.commit()?;
+        self.last = last;
         Ok(written)
     }
 
     /// Removes the chunks all of whose rounds are older than memory keeps.
-    fn remove_old(&mut self, memory: &Memory, batch: &mut sled::Batch) {
+    fn remove_old(&mut self, oldest: [u32; TIERS], table: &mut Table<'_, &[u8], &[u8]>) -> Result<(), DiskError> {
         for (tier, chunks) in self.chunks.iter_mut().enumerate() {
-            while chunks.get(1).is_some_and(|next| next.0 <= memory.timelines[tier].first()) {
-                let Some((first, parts)) = chunks.pop_front() else { return };
-                batch.remove(stored::timeline_key(tier, first));
-                (0..parts).for_each(|part| batch.remove(stored::chunk_key(tier, first, part)));
+            while chunks.get(1).is_some_and(|next| next.0 <= oldest[tier]) {
+                let Some((first, parts)) = chunks.pop_front() else { break };
+                table.remove(stored::timeline_key(tier, first).as_slice())?;
+                for part in 0..parts {
+                    table.remove(stored::chunk_key(tier, first, part).as_slice())?;
+                }
             }
         }
-    }
-
-    /// Writes everything to a new store. Its last key makes it count.
-    fn replace(&mut self, memory: &Mutex<Memory>) -> Result<Written, DiskError> {
-        self.is_broken = true;
-        let generation = self.generation + 1;
-        let folder = store_folder(&self.folder, generation);
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
-        let store = open_store(&self.folder, generation)?;
-        let mut gathered = gather(memory, [0; TIERS], Extent::Everything);
-        let (mut batch, mut written, mut chunks) = (sled::Batch::default(), Written::default(), Chunks::default());
-        let (mut in_batch, mut result) = (0, Ok(()));
-        gathered.finish(&mut chunks, |key, value| {
-            in_batch += key.len() + value.len();
-            written.insert(&mut batch, key, value);
-            if in_batch > BATCH_BYTES && result.is_ok() {
-                in_batch = 0;
-                result = store.apply_batch(std::mem::take(&mut batch));
-            }
-        });
-        result?;
-        store.apply_batch(batch)?;
-        store.flush()?;
-        store.insert(stored::META, gathered.meta_value())?;
-        store.flush()?;
-        let before = store_folder(&self.folder, self.generation);
-        self.new_bytes = store.size_on_disk()?;
-        (self.store, self.generation, self.chunks) = (store, generation, chunks);
-        self.last = gathered.meta.last;
-        self.is_broken = false;
-        fs::remove_dir_all(before)?;
-        Ok(written)
+        Ok(())
     }
 }
 
 #[cfg(test)]
 impl Disk {
     pub(super) fn set_broken(&mut self) {
-        self.is_broken = true;
+        self.store = None;
     }
 
-    pub(super) fn keys(&self) -> usize {
-        self.store.len()
+    pub(super) fn set_bytes_max(&mut self, bytes: u64) {
+        self.store_bytes_max = bytes;
+    }
+
+    pub(super) fn keys(&self) -> u64 {
+        use redb::ReadableTableMetadata;
+        let transaction = self.store.as_ref().unwrap().database.begin_read().unwrap();
+        transaction.open_table(TABLE).unwrap().len().unwrap()
     }
 
     pub(super) fn size(&self) -> u64 {
-        self.store.size_on_disk().unwrap()
+        self.bytes_on_disk()
     }
 }
 
-/// The file [`OPENING`] while the folder is opened.
-struct Opening {
-    file: PathBuf,
-    /// The hook for panics that was there before.
-    usual: Arc<PanicHook>,
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
 }
 
-type PanicHook = dyn Fn(&PanicHookInfo<'_>) + Send + Sync;
-
-impl Opening {
-    fn begin(file: PathBuf) -> Result<Self, DiskError> {
-        let before = match fs::read_to_string(&file) {
-            Ok(before) => before,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(error.into()),
-        };
-        if before.contains(PANICKED) {
-            return Err(DiskError::Panicked);
-        }
-        if before.matches(BEGUN).count() >= INTERRUPTED_MAX {
-            return Err(DiskError::Interrupted);
-        }
-        fs::write(&file, before + BEGUN)?;
-        let usual: Arc<PanicHook> = panic::take_hook().into();
-        let (note, and_then) = (file.clone(), Arc::clone(&usual));
-        panic::set_hook(Box::new(move |panic| {
-            // Where that is not possible there are still the starts that are counted.
-            let _ = fs::OpenOptions::new()
-                .append(true)
-                .open(&note)
-                .and_then(|mut file| file.write_all(PANICKED.as_bytes()));
-            and_then(panic);
-        }));
-        Ok(Self { file, usual })
+/// Calls back with all from the first key to one before the end.
+fn read(
+    table: &ReadOnlyTable<&[u8], &[u8]>,
+    first: &[u8],
+    end: &[u8],
+    mut restore: impl FnMut(&[u8], &[u8]) -> Result<(), Damage>,
+) -> Result<(), DiskError> {
+    for entry in table.range(first..end)? {
+        let (key, value) = entry?;
+        restore(key.value(), value.value())?;
     }
-
-    fn end(self) -> Result<(), io::Error> {
-        let Self { file, usual } = self;
-        panic::set_hook(Box::new(move |panic| usual(panic)));
-        fs::remove_file(&file)
-    }
-}
-
-impl Written {
-    fn insert(&mut self, batch: &mut sled::Batch, key: Vec<u8>, value: Vec<u8>) {
-        self.keys += 1;
-        self.bytes += key.len() + value.len();
-        batch.insert(key, value);
-    }
+    Ok(())
 }
 
 /// Copies what is new out of memory.
@@ -284,45 +247,4 @@ fn gather(memory: &Mutex<Memory>, since: [u32; TIERS], extent: Extent) -> Gather
         gathered.gather(&mut memory, begin..end);
         begin = end;
     }
-}
-
-fn read(store: &sled::Db, meta: &[u8], budget_bytes: usize) -> Result<(Memory, stored::Meta, Chunks), DiskError> {
-    let mut restoring = Restoring::new(meta, budget_bytes)?;
-    for entry in store.scan_prefix(b"t") {
-        let (key, value) = entry?;
-        restoring.timeline(&key, &value)?;
-    }
-    for entry in store.scan_prefix(b"s") {
-        let (key, value) = entry?;
-        restoring.subject(&key, &value)?;
-    }
-    for entry in store.scan_prefix(b"c") {
-        let (key, value) = entry?;
-        restoring.chunk(&key, &value)?;
-    }
-    Ok(restoring.finish()?)
-}
-
-fn open_store(folder: &Path, generation: u64) -> Result<sled::Db, DiskError> {
-    let config = sled::Config::new()
-        .path(store_folder(folder, generation))
-        .cache_capacity(CACHE_BYTES)
-        .mode(sled::Mode::LowSpace)
-        .flush_every_ms(None);
-    Ok(config.open()?)
-}
-
-fn store_folder(folder: &Path, generation: u64) -> PathBuf {
-    folder.join(format!("{STORE}{generation}"))
-}
-
-/// The stores in the folder, the newest last.
-fn generations(folder: &Path) -> Result<Vec<u64>, io::Error> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name();
-        found.extend(name.to_str().and_then(|name| name.strip_prefix(STORE)?.parse::<u64>().ok()));
-    }
-    found.sort_unstable();
-    Ok(found)
 }

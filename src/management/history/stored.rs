@@ -21,8 +21,9 @@ use super::varint;
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 5;
 
-/// A part of a chunk ends when it has reached this.
-const PART_BYTES: usize = 16 * 1024;
+/// A part of a chunk takes no more, but for a subject that alone does: with its key, four pages of the store. From one
+/// byte more on it would be eight.
+const PART_BYTES: usize = 16 * 1024 - 64;
 
 pub(super) const META: &[u8] = b"m";
 
@@ -117,39 +118,48 @@ impl Gathered {
             if new.is_empty() {
                 continue;
             }
-            if self.parts[tier].last().is_none_or(|part| part.len() >= PART_BYTES) {
-                let mut part = begin_value();
-                varint::put(&mut part, u64::from(self.meta.last[0]));
-                self.parts[tier].push(part);
+            let mut piece = Vec::new();
+            varint::put(&mut piece, u64::from(entry.id));
+            put_values(&mut piece, values);
+            varint::put(&mut piece, new.as_bytes().len() as u64);
+            piece.extend_from_slice(new.as_bytes());
+            match self.parts[tier].last_mut().filter(|part| part.len() + piece.len() <= PART_BYTES) {
+                Some(part) => part.extend_from_slice(&piece),
+                None => {
+                    let mut part = begin_value();
+                    varint::put(&mut part, u64::from(self.meta.last[0]));
+                    part.extend_from_slice(&piece);
+                    self.parts[tier].push(part);
+                }
             }
-            let Some(part) = self.parts[tier].last_mut() else { continue };
-            varint::put(part, u64::from(entry.id));
-            put_values(part, values);
-            varint::put(part, new.as_bytes().len() as u64);
-            part.extend_from_slice(new.as_bytes());
         }
     }
 
-    /// Calls back with each key and value to be written but the meta value, and remembers the chunks.
-    pub(super) fn finish(&mut self, chunks: &mut Chunks, mut write: impl FnMut(Vec<u8>, Vec<u8>)) {
+    /// Calls back with each key and value to be written, and remembers the chunks.
+    pub(super) fn finish<E>(
+        mut self,
+        chunks: &mut Chunks,
+        mut write: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         for (id, value) in std::mem::take(&mut self.subjects) {
-            write(subject_key(id), value);
+            write(&subject_key(id), &value)?;
         }
         for (tier, chunks) in chunks.iter_mut().enumerate() {
             if self.moments[tier].is_empty() {
                 continue;
             }
             let first = self.since[tier] + 1;
-            write(timeline_key(tier, first), timeline_value(&self.moments[tier]));
+            write(&timeline_key(tier, first), &timeline_value(&self.moments[tier]))?;
             let parts = std::mem::take(&mut self.parts[tier]);
             chunks.push_back((first, parts.len() as u16));
             for (part, value) in parts.into_iter().enumerate() {
-                write(chunk_key(tier, first, part as u16), finish_value(value));
+                write(&chunk_key(tier, first, part as u16), &finish_value(value))?;
             }
         }
+        write(META, &self.meta_value())
     }
 
-    pub(super) fn meta_value(&self) -> Vec<u8> {
+    fn meta_value(&self) -> Vec<u8> {
         let mut value = begin_value();
         self.meta.last.iter().for_each(|last| varint::put(&mut value, u64::from(*last)));
         varint::put(&mut value, u64::from(self.meta.next_id));

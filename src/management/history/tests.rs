@@ -1,6 +1,7 @@
 //! What the history promises, against a naive model, through restarts, and at its limits.
 
 mod budget;
+mod ends;
 mod figures;
 mod model;
 mod restart;

@@ -1,9 +1,11 @@
 //! The folder: restarts, loss, damage, growth.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+
+use redb::ReadableTable;
 
 use super::*;
 use crate::management::history::{Opened, Report};
@@ -24,28 +26,12 @@ impl Folder {
         self.0.join("history")
     }
 
-    /// Opens the history; a store that was closed stays locked until the last thread of sled lets go of it.
-    fn opened(&self) -> Opened {
-        for _ in 0..500 {
-            let opened = History::open(&self.history(), BUDGET);
-            match &opened.report {
-                Some(Report::MemoryOnly { reason, .. }) if reason == "another process has it open" => {}
-                _ => return opened,
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("{} stays locked", self.0.display());
+    pub(super) fn store(&self) -> PathBuf {
+        self.history().join("history.redb")
     }
 
-    fn store(&self, name: &str) -> sled::Db {
-        let path = self.history().join(name);
-        for _ in 0..500 {
-            match sled::open(&path) {
-                Ok(store) => return store,
-                Err(_) => std::thread::sleep(Duration::from_millis(10)),
-            }
-        }
-        panic!("{} stays locked", path.display());
+    fn opened(&self) -> Opened {
+        History::open(&self.history(), BUDGET)
     }
 
     pub(super) fn open(&self) -> History {
@@ -180,40 +166,53 @@ fn a_deleted_folder_loses_only_the_history() {
     assert_eq!(folder.open().latest(queue("a"), 0).unwrap().value, 21);
 }
 
+const TABLE: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("history");
+
+/// Does something to the first value of those whose keys begin so.
 fn change_value(folder: &Folder, prefix: &[u8], change: fn(&mut [u8])) {
-    let store = folder.store("store-1");
-    let (key, value) = store.scan_prefix(prefix).next().unwrap().unwrap();
-    let mut value = value.to_vec();
-    change(&mut value);
-    store.insert(key, value).unwrap();
-    store.flush().unwrap();
+    let store = redb::Database::open(folder.store()).unwrap();
+    let transaction = store.begin_write().unwrap();
+    {
+        let mut table = transaction.open_table(TABLE).unwrap();
+        let (key, mut value) = {
+            let (key, value) = table.range(prefix..).unwrap().next().unwrap().unwrap();
+            (key.value().to_vec(), value.value().to_vec())
+        };
+        assert!(key.starts_with(prefix));
+        change(&mut value);
+        table.insert(key.as_slice(), value.as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
 }
 
-#[test]
-fn a_process_that_was_killed_while_it_opened_the_folder_loses_nothing() {
-    let folder = Folder::new("killed");
-    let history = folder.open();
-    run(&history, 0..20);
-    history.persist().unwrap();
-    drop(history);
-    for interrupted in ["", "begun\n", "begun\nbegun\n"] {
-        fs::write(folder.history().join("opening"), interrupted).unwrap();
-        let history = folder.open();
-        assert_eq!(history.latest(queue("a"), 0).unwrap().value, 19, "after {interrupted:?}");
-        drop(history);
-        assert!(!folder.history().join("opening").exists());
-    }
+fn remove_meta(folder: &Folder) {
+    let store = redb::Database::open(folder.store()).unwrap();
+    let transaction = store.begin_write().unwrap();
+    transaction.open_table(TABLE).unwrap().remove(b"m".as_slice()).unwrap();
+    transaction.commit().unwrap();
+}
+
+fn empty_store(folder: &Folder) {
+    fs::write(folder.store(), b"").unwrap();
+    redb::Database::create(folder.store()).unwrap();
 }
 
 #[test]
 fn a_damaged_folder_is_set_aside() {
-    let damages: [fn(&Folder); 5] = [
-        |folder| fs::write(folder.history().join("opening"), "begun\npanicked\n").unwrap(),
-        |folder| fs::write(folder.history().join("opening"), "begun\nbegun\nbegun\n").unwrap(),
+    let damages: [fn(&Folder); 9] = [
         |folder| {
             fs::remove_dir_all(folder.history()).unwrap();
             fs::write(folder.history(), b"a file").unwrap();
         },
+        |folder| {
+            fs::remove_file(folder.store()).unwrap();
+            fs::create_dir(folder.store()).unwrap();
+        },
+        |folder| fs::write(folder.store(), b"").unwrap(),
+        |folder| fs::write(folder.store(), b"something else").unwrap(),
+        empty_store,
+        remove_meta,
+        |folder| change_value(folder, b"m", |value| *value.last_mut().unwrap() ^= 1),
         |folder| change_value(folder, b"c", |value| *value.last_mut().unwrap() ^= 1),
         |folder| change_value(folder, b"s", |value| value[0] += 1),
     ];
@@ -235,30 +234,89 @@ fn a_damaged_folder_is_set_aside() {
     }
 }
 
-/// Whatever byte is wrong, the broker starts, with the history or without it.
+/// Whatever is wrong with the file, the broker starts, with the history or without it, and goes on writing. The file is
+/// that of a process that was killed, or of one that ended.
 #[test]
 fn damage_anywhere_is_never_fatal() {
     let folder = Folder::new("bytes");
     let history = folder.open();
-    run(&history, 0..40);
+    for minute in 0..6 {
+        run(&history, minute * 12..(minute + 1) * 12);
+        history.persist().unwrap();
+    }
+    let killed = fs::read(folder.store()).unwrap();
+    drop(history);
+    let ended = fs::read(folder.store()).unwrap();
+    let (mut kept, mut lost) = (0, 0);
+    for bytes in [killed, ended] {
+        // Every byte of what redb reads first, and some of each page.
+        for at in (0..320).chain((320..bytes.len()).step_by(509)) {
+            let damages: [fn(&mut Vec<u8>, usize); 3] = [
+                |bytes, at| bytes[at] ^= 0xff,
+                |bytes, at| bytes.iter_mut().skip(at).take(512).for_each(|byte| *byte = 0),
+                Vec::truncate,
+            ];
+            for damage in &damages[..if at % 4 == 0 { 3 } else { 1 }] {
+                let copy = Folder::new("bytes-copy");
+                fs::create_dir(copy.history()).unwrap();
+                let mut damaged = bytes.clone();
+                damage(&mut damaged, at);
+                fs::write(copy.store(), damaged).unwrap();
+                let opened = copy.opened();
+                match opened.report {
+                    None => kept += 1,
+                    Some(Report::SetAside { .. }) => lost += 1,
+                    report => panic!("{report:?} with {at}"),
+                }
+                run(&opened.history, 72..74);
+                assert_eq!(opened.history.latest(queue("a"), 0).unwrap().value, 73);
+                opened.history.persist().unwrap();
+                drop(opened);
+                assert_eq!(copy.open().latest(queue("a"), 0).unwrap().value, 73);
+            }
+        }
+    }
+    assert!(kept > 100 && lost > 100, "{kept} kept, {lost} lost");
+}
+
+/// The file as a process leaves it that does not close it, beside a new one that it had not finished.
+#[test]
+fn a_process_that_was_killed_loses_what_was_not_persisted() {
+    let folder = Folder::new("killed");
+    let history = folder.open();
+    run(&history, 0..20);
+    history.persist().unwrap();
+    run(&history, 20..30);
+    let copy = Folder::new("killed-copy");
+    fs::create_dir(copy.history()).unwrap();
+    fs::copy(folder.store(), copy.store()).unwrap();
+    fs::write(copy.history().join("history.redb.new"), b"not finished").unwrap();
+    let history = copy.open();
+    assert_eq!(history.latest(queue("a"), 0).unwrap().value, 19);
+    history.break_store();
     history.persist().unwrap();
     drop(history);
-    let file = folder.history().join("store-1/db");
-    let bytes = fs::read(&file).unwrap();
-    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    for at in (0..used).step_by(used / 25 + 1) {
-        let copy = Folder::new("bytes-copy");
-        fs::create_dir_all(copy.history().join("store-1/blobs")).unwrap();
-        fs::copy(folder.history().join("store-1/conf"), copy.history().join("store-1/conf")).unwrap();
-        let mut damaged = bytes.clone();
-        damaged[at] ^= 0xff;
-        fs::write(copy.history().join("store-1/db"), damaged).unwrap();
-        let opened = copy.opened();
-        assert!(!matches!(opened.report, Some(Report::MemoryOnly { .. })), "{:?}", opened.report);
-        run(&opened.history, 40..42);
-        assert_eq!(opened.history.latest(queue("a"), 0).unwrap().value, 41);
-        opened.history.persist().unwrap();
+    assert_eq!(copy.open().latest(queue("a"), 0).unwrap().value, 19);
+}
+
+#[test]
+fn what_earlier_versions_kept_is_removed() {
+    let folder = Folder::new("former");
+    for name in ["store-3/blobs", "store-4", "store-x"] {
+        fs::create_dir_all(folder.history().join(name)).unwrap();
     }
+    for name in ["store-3/conf", "store-3/db", "opening"] {
+        fs::write(folder.history().join(name), b"sled").unwrap();
+    }
+    let opened = folder.opened();
+    assert_eq!(opened.report, Some(Report::Former { folder: folder.history() }));
+    run(&opened.history, 0..20);
+    opened.history.persist().unwrap();
+    drop(opened);
+    let mut names: Vec<_> = fs::read_dir(folder.history()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["history.redb", "store-x"]);
+    assert_eq!(folder.open().latest(queue("a"), 0).unwrap().value, 19);
 }
 
 #[test]
@@ -291,18 +349,75 @@ fn a_store_is_replaced_when_it_cannot_be_gone_on_with() {
     run(&history, 0..900);
     history.persist().unwrap();
     run(&history, 900..910);
+    let before = fs::metadata(folder.store()).unwrap().ino();
     history.break_store();
     history.persist().unwrap();
-    assert!(folder.history().join("store-2").exists() && !folder.history().join("store-1").exists());
+    assert_ne!(fs::metadata(folder.store()).unwrap().ino(), before);
     run(&history, 910..920);
     history.persist().unwrap();
     let range = down(3_600, 60, START_MS + 919 * 5_000);
     let before = history.samples(queue("a"), &[0, 1, 2], &range);
     drop(history);
-    // A store that was not finished does not count.
-    drop(folder.store("store-3"));
     assert_eq!(folder.open().samples(queue("a"), &[0, 1, 2], &range), before);
-    assert!(!folder.history().join("store-3").exists());
+}
+
+#[test]
+fn a_store_is_replaced_when_it_has_grown_much_larger_than_what_it_holds() {
+    let folder = Folder::new("grown");
+    let history = folder.open();
+    let names: Vec<String> = (0..3_000).map(|index| format!("queue-{index}")).collect();
+    let mut round = Round::new();
+    names.iter().for_each(|name| round.add(queue(name), &[1, 2, 3]));
+    history.record(START_MS - 5_000, &round);
+    history.persist().unwrap();
+    names.iter().for_each(|name| history.forget(queue(name)));
+    run(&history, 0..20);
+    history.persist().unwrap();
+    drop(history);
+    let history = folder.open();
+    let grown_kib = history.stored_kib();
+    history.set_store_bytes_max(grown_kib * 1024);
+    run(&history, 20..30);
+    history.persist().unwrap();
+    assert!(history.stored_kib() >= grown_kib, "not larger than it may be");
+    history.set_store_bytes_max(0);
+    run(&history, 30..40);
+    history.persist().unwrap();
+    let new_kib = history.stored_kib();
+    assert!(new_kib < grown_kib / 3, "{grown_kib} KiB before, {new_kib} after");
+    let new = fs::metadata(folder.store()).unwrap().ino();
+    run(&history, 40..50);
+    history.persist().unwrap();
+    assert_eq!(fs::metadata(folder.store()).unwrap().ino(), new, "it has not grown since");
+    drop(history);
+    assert_eq!(folder.open().latest(queue("a"), 0).unwrap().value, 49);
+}
+
+#[test]
+fn what_could_not_be_written_is_written_the_next_time() {
+    let folder = Folder::new("unwritten");
+    let history = folder.open();
+    run(&history, 0..20);
+    history.persist().unwrap();
+    run(&history, 20..30);
+    history.break_store();
+    let new = folder.history().join("history.redb.new");
+    fs::create_dir(&new).unwrap();
+    for _ in 0..2 {
+        assert!(history.persist().is_err());
+        let store = fs::read(folder.store()).unwrap();
+        let copy = Folder::new("unwritten-copy");
+        fs::create_dir(copy.history()).unwrap();
+        fs::write(copy.store(), store).unwrap();
+        assert_eq!(copy.open().latest(queue("a"), 0).unwrap().value, 19, "what there was stays");
+    }
+    fs::remove_dir(&new).unwrap();
+    run(&history, 30..40);
+    history.persist().unwrap();
+    drop(history);
+    let history = folder.open();
+    let samples = history.samples(queue("a"), &[0], &down(100, 5, START_MS + 39 * 5_000)).unwrap();
+    assert_eq!(samples.fields[0].values, (19..=39).rev().collect::<Vec<u64>>());
 }
 
 #[test]
