@@ -25,6 +25,8 @@ pub(super) enum Envelope {
         /// Of a dead letter: who waits for it.
         ticket: Option<Ticket>,
     },
+    /// Messages that were published to one queue one after the other.
+    Run(Run),
     /// One message for several queues of the shard: however many, it is one envelope and has one verdict.
     FanOut(FanOut),
     Command {
@@ -119,6 +121,13 @@ pub(super) enum Envelope {
         vhost: VhostName,
         exchange: ExchangeName,
     },
+}
+
+/// Messages on their way into one queue. A turn may end in between; the next goes on.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) queue: QueueId,
+    pub(super) publishes: VecDeque<Publish>,
 }
 
 /// A message on its way into several queues of one shard. A turn may end in between; the next goes on with it.

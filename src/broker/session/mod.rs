@@ -3,6 +3,7 @@
 //! Requests are handled in order; what they mean for queues is gathered per shard and pushed once per batch. Everything
 //! that does not need a queue is answered at once.
 
+mod batch;
 mod bindings;
 mod consuming;
 mod exchanges;
@@ -38,6 +39,7 @@ use super::metadata::shard_of;
 use super::outbox::Outbox;
 use super::topology::{Topology, VhostTopology};
 
+use batch::ShardBatch;
 use publishing::RouteCache;
 use transaction::{Commit, HeldBytes, Transaction};
 use waiting::Waiting;
@@ -109,15 +111,14 @@ pub struct Session {
     held_bytes: HeldBytes,
     /// The one that commits at present.
     committing: Option<Commit>,
-    /// For each shard: envelopes to push, and bytes published among them.
-    batches: Vec<(Vec<Envelope>, usize)>,
+    /// For each shard, what is to be pushed.
+    batches: Vec<ShardBatch>,
     /// Bytes published in all batches, which the next push spends.
     gathered: usize,
     /// About the most that one of the last publishes cost, in bytes.
     costliest: usize,
     /// Requests were handled since the last push.
     has_gathered: bool,
-    attached: Vec<bool>,
     cache: RouteCache,
     targets: Targets,
     scratch: Vec<u8>,
@@ -152,11 +153,10 @@ impl Session {
             channels: IdMap::default(),
             held_bytes: HeldBytes::new(&broker.transaction_bytes),
             committing: None,
-            batches: (0..shards).map(|_| (Vec::new(), 0)).collect(),
+            batches: (0..shards).map(|_| ShardBatch::default()).collect(),
             gathered: 0,
             costliest: 0,
             has_gathered: false,
-            attached: vec![false; shards],
             cache: RouteCache::default(),
             targets: Targets::default(),
             scratch: Vec::new(),
@@ -295,8 +295,8 @@ impl Session {
 
     /// Gives back memory beyond `keep` entries a list.
     pub fn trim(&mut self, keep: usize) {
-        for (batch, _) in &mut self.batches {
-            batch.shrink_to(keep);
+        for batch in &mut self.batches {
+            batch.trim(keep);
         }
         self.cache.trim(keep);
         self.scratch.shrink_to(keep);
@@ -507,7 +507,7 @@ impl Session {
 
     fn attached_shards(&self) -> impl Iterator<Item = u16> + use<> {
         let attached: Vec<u16> =
-            (0u16..).zip(&self.attached).filter(|(_, attached)| **attached).map(|(shard, _)| shard).collect();
+            (0u16..).zip(&self.batches).filter(|(_, batch)| batch.is_attached).map(|(shard, _)| shard).collect();
         attached.into_iter()
     }
 
@@ -515,30 +515,29 @@ impl Session {
         shard_of(queue, self.broker.shard_count())
     }
 
-    /// Adds an envelope to a shard's batch, after this session's introduction.
+    /// Adds an envelope to a shard's batch.
     fn send(&mut self, shard: u16, envelope: Envelope) {
-        let at = usize::from(shard);
-        if !self.attached[at] {
-            self.attached[at] = true;
+        self.batch(shard).push(envelope);
+    }
+
+    /// What is gathered for a shard, after this session's introduction.
+    fn batch(&mut self, shard: u16) -> &mut ShardBatch {
+        let batch = &mut self.batches[usize::from(shard)];
+        if !batch.is_attached {
+            batch.is_attached = true;
             let outbox = Arc::clone(&self.outbox);
             let record = Arc::clone(&self.record);
-            self.batches[at].0.push(Envelope::Attach { connection: self.connection, outbox, record });
+            batch.push(Envelope::Attach { connection: self.connection, outbox, record });
         }
-        self.batches[at].0.push(envelope);
+        batch
     }
 
     /// Pushes what was gathered, one push a shard.
     fn push_batches(&mut self) {
-        for (cell, (batch, published)) in self.broker.shards.iter().zip(&mut self.batches) {
-            if batch.is_empty() {
-                continue;
+        for (cell, batch) in self.broker.shards.iter().zip(&mut self.batches) {
+            if !batch.is_empty() {
+                cell.mailbox.push(batch.finish(&self.outbox));
             }
-            if *published > 0 {
-                self.outbox.spend_publish_credit(*published);
-                batch.push(Envelope::Taken { outbox: Arc::clone(&self.outbox), bytes: *published });
-                *published = 0;
-            }
-            cell.mailbox.push(batch);
         }
         self.gathered = 0;
     }
@@ -547,7 +546,7 @@ impl Session {
     fn flush(&mut self, now: Timestamp) {
         self.run.flush();
         let busy: Vec<u16> =
-            (0u16..).zip(&self.batches).filter(|(_, (batch, _))| !batch.is_empty()).map(|(shard, _)| shard).collect();
+            (0u16..).zip(&self.batches).filter(|(_, batch)| !batch.is_empty()).map(|(shard, _)| shard).collect();
         self.push_batches();
         for shard in busy {
             self.broker.drive(shard, now);

@@ -344,9 +344,8 @@ impl Session {
             Publish { message: message.clone(), expiration_ms, origin: PublishOrigin::Untracked, deaths: None };
         let vhost = self.login()?.vhost.clone();
         let cost = publish.message.cost();
-        self.batches[0].1 += cost;
         self.gathered += cost;
-        self.send(0, Envelope::Remember { vhost, exchange, publish, length });
+        self.batch(0).push_costly(Envelope::Remember { vhost, exchange, publish, length }, cost);
         Ok(())
     }
 
@@ -402,8 +401,7 @@ impl Session {
 
     fn send_publish(&mut self, (shard, recipients): &(u16, Recipients), publish: Publish) {
         let cost = publish.message.cost() + (recipients.len() - 1) * RECIPIENT_COST;
-        self.send(*shard, recipients.envelope(publish, None));
-        self.batches[usize::from(*shard)].1 += cost;
+        self.batch(*shard).publish(recipients, publish, cost);
         self.gathered += cost;
         self.costliest = cost.max(self.costliest - self.costliest / 16);
     }

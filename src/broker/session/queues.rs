@@ -278,9 +278,7 @@ impl Session {
 
     /// Introduces the session to a shard.
     fn attach(&mut self, shard: u16) {
-        if !self.attached[usize::from(shard)] {
-            self.send(shard, Envelope::Resume(self.connection));
-        }
+        let _ = self.batch(shard);
     }
 
     pub(super) fn delete_queue(

@@ -10,7 +10,7 @@ use crate::model::message::Message;
 use crate::model::narrow::narrow;
 use crate::queue::{Command, DeathHistory, Effect, Publish, PublishOrigin, Reach, Reply, Verdict};
 
-use super::super::envelope::{Arrival, Envelope, FanOut, Replayed, Ticket};
+use super::super::envelope::{Arrival, Envelope, FanOut, Replayed, Run, Ticket};
 use super::super::link::LinkGate;
 use super::super::stored;
 use super::super::topology::Topology;
@@ -70,6 +70,20 @@ impl Shard {
         }
         self.after(queue, now, topology);
         self.keep_letter(ticket, now, topology);
+    }
+
+    /// Gives a queue one message after the other until it has all or the turn has done enough.
+    pub(super) fn run(&mut self, mut run: Run, now: Timestamp, topology: &Topology) {
+        while let Some(publish) = run.publishes.pop_front() {
+            self.enqueue(run.queue, publish, None, now, topology);
+            if run.publishes.is_empty() {
+                return;
+            }
+            self.work += 1;
+            if self.has_done_enough() {
+                return self.unfinished.push_front(Envelope::Run(run));
+            }
+        }
     }
 
     /// Gives the message to one queue after the other until all have it or the turn has done enough.

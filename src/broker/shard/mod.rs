@@ -334,6 +334,7 @@ impl Shard {
     fn handle(&mut self, envelope: Envelope, now: Timestamp, topology: &Topology) {
         match envelope {
             Envelope::Enqueue { queue, publish, ticket } => self.enqueue(queue, publish, ticket, now, topology),
+            Envelope::Run(run) => self.run(run, now, topology),
             Envelope::FanOut(fan_out) => self.fan_out(fan_out, now, topology),
             Envelope::Command { queue, command, ask } => self.command(queue, command, ask, now, topology),
             Envelope::Create { queue, ask } => self.create(queue, ask, now),

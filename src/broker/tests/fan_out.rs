@@ -123,6 +123,7 @@ impl Bench {
 fn messages_in(envelope: &Envelope) -> usize {
     match envelope {
         Envelope::Enqueue { .. } | Envelope::FanOut(_) => 1,
+        Envelope::Run(run) => run.publishes.len(),
         Envelope::FromShard(envelopes) => envelopes.iter().map(messages_in).sum(),
         _ => 0,
     }
