@@ -448,7 +448,7 @@ schema! {
 
         /// The bytes of queued messages in memory above which queues keep on the disk alone what
         /// is there already and not about to be delivered.
-        memory_budget: u64 = "32MiB", Size::between(MIB, 1024 * GIB);
+        memory_budget: u64 = "16MiB", Size::between(MIB, 1024 * GIB);
 
         /// While the file system of node.data_dir has less free space than this, connections that
         /// publish are blocked. A share is one of the memory of the machine or the container.
