@@ -3,7 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::model::names::{ExchangeName, VhostName};
 use crate::queue::Publish;
+use crate::routing::QueueTarget;
+
+use super::super::envelope::{Envelope, Replayed};
+use super::{Shard, note_held};
 
 /// A history has at most this many messages, whatever the exchange's argument says.
 const MESSAGES_MAX: usize = 10_000;
@@ -38,6 +43,32 @@ impl History {
     /// Bytes of memory that it takes.
     pub(super) fn memory(&self) -> u64 {
         self.memory
+    }
+}
+
+impl Shard {
+    /// A recent-history exchange saw a message.
+    pub(super) fn remember(&mut self, exchange: (VhostName, ExchangeName), publish: Publish, length: usize) {
+        let history = self.histories.entry(exchange).or_default();
+        let before = history.memory();
+        history.add(publish, length);
+        let after = history.memory();
+        note_held(&mut self.held, before, after);
+    }
+
+    /// A queue was bound to a recent-history exchange.
+    pub(super) fn begin_replay(&mut self, exchange: &(VhostName, ExchangeName), target: QueueTarget) {
+        if let Some(history) = self.histories.get(exchange) {
+            let replayed = Replayed { queue: target.id, history: history.publishes(), done: 0 };
+            self.forward(target.shard, Envelope::Replayed(replayed));
+        }
+    }
+
+    /// A recent-history exchange is gone.
+    pub(super) fn forget(&mut self, exchange: &(VhostName, ExchangeName)) {
+        if let Some(history) = self.histories.remove(exchange) {
+            note_held(&mut self.held, history.memory(), 0);
+        }
     }
 }
 

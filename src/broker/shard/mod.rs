@@ -6,54 +6,40 @@
 //! What a turn has for the log is one batch. A queue delivers at once; whatever promises durability (confirms, answers
 //! about durable queues) is held back with the batch and goes out when the batch is on the disk.
 
+mod connections;
 mod effects;
 mod history;
 mod ledger;
 mod letters;
 mod numbers;
+mod paging;
 mod queues;
+mod turn;
 mod watch;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::log::{Batch, Range};
 use crate::model::entity::Queue;
 use crate::model::hash::IdMap;
-use crate::model::ids::{ChannelRef, ConnectionId, ConsumerId, QueueId, Timestamp};
+use crate::model::ids::{ChannelRef, ConnectionId, QueueId, Timestamp};
 use crate::model::message::Message;
-use crate::model::names::{ConsumerTag, ExchangeName, UserName, VhostName};
-use crate::model::request::{Event, Internal};
+use crate::model::names::{ExchangeName, UserName, VhostName};
+use crate::model::request::Event;
 #[cfg(test)]
 use crate::queue::QueueCounts;
-use crate::queue::{Command, DeathHistory, Effect, Fifo, IndexRange, Publish, Reply};
-use crate::routing::{QueueTarget, Targets};
+use crate::queue::{Command, DeathHistory, Effect, Fifo, IndexRange, Reply};
+use crate::routing::Targets;
 
-use super::envelope::{AskKind, Envelope, LoadRequest, Replayed};
+use super::envelope::{AskKind, Envelope, LoadRequest};
 use super::events::Notice;
 use super::journal::Submission;
-use super::link::{Link, LinkGate};
-use super::outbox::{CreditPool, Outbox, Spent};
-use super::topology::Topology;
+use super::link::Link;
+use super::outbox::{CreditPool, Outbox};
 use history::History;
 use letters::Letters;
-
-/// Envelopes handled in one turn, a message for many queues counting once for each; the rest waits for the next.
-const TURN_MAX: usize = 16 * 1024;
-/// Bytes for the log after which a turn ends, so that no batch takes long to write.
-const TURN_LOG_BYTES: usize = 1024 * 1024;
-
-/// Shards that credit follows letters through. Letters of letters come back to a shard seldom, and what others send there
-/// meanwhile is not to keep credit away for ever.
-const PASSED_MAX: u8 = 8;
-
-/// Envelopes that shards made themselves and that are not handled, in all shards, above which nothing more expires.
-const OWN_MAX: i64 = 4096;
-
-/// Milliseconds that what is to expire waits until it is looked at again, while others are behind with what was made before.
-const EXPIRY_PAUSE_MS: u64 = 2;
 
 /// What the shards of a broker share.
 #[derive(Clone, Debug)]
@@ -160,7 +146,7 @@ pub(super) struct Shard {
     queues: IdMap<QueueId, OwnedQueue>,
     links: IdMap<ConnectionId, Link>,
     turn: u64,
-    /// What the turn has done, as `TURN_MAX` counts.
+    /// What the turn has done, in envelopes, a message for many queues counting once for each.
     work: usize,
     /// Links with events to hand out.
     touched: Vec<ConnectionId>,
@@ -244,51 +230,6 @@ impl Shard {
         }
     }
 
-    /// Handles the inbox, up to a bound, and whatever time is due.
-    pub(super) fn turn(&mut self, now: Timestamp, topology: &Topology) {
-        self.work = 0;
-        self.expire(now, topology);
-        while !self.has_done_enough() {
-            let Some(envelope) = self.next() else { break };
-            self.work += 1;
-            self.handle(envelope, now, topology);
-            // Empty unless some channel has a limit of its own.
-            while let Some(connection) = self.resumed.pop() {
-                self.output.resumed.push(connection);
-                self.resume(connection, now, topology);
-            }
-        }
-        self.sent_in_turn = 0;
-        if self.own_change != 0 {
-            self.common.credit_pool.change_own(mem::take(&mut self.own_change));
-        }
-        self.end_turn(now);
-        self.page_out();
-        self.hand_out();
-        self.cut_short = (self.cut_short || !self.batch.is_empty()) && self.has_work();
-        self.last_logged = None;
-        mem::swap(&mut self.output.submission.batch, &mut self.batch);
-    }
-
-    /// What is handled next: first half a turn of what the shard made itself, then what came.
-    fn next(&mut self) -> Option<Envelope> {
-        if let Some(unfinished) = self.unfinished.pop_front() {
-            return Some(unfinished);
-        }
-        let is_their_turn = self.work >= TURN_MAX / 2 || self.batch.length() > TURN_LOG_BYTES / 2;
-        if is_their_turn {
-            self.inbox.pop_front().or_else(|| self.next_own())
-        } else {
-            self.next_own().or_else(|| self.inbox.pop_front())
-        }
-    }
-
-    fn next_own(&mut self) -> Option<Envelope> {
-        let own = self.own.pop_front()?;
-        self.own_change -= 1;
-        Some(own)
-    }
-
     /// How much the last turn did: envelopes, and messages that they made of one.
     pub(super) fn work_of_turn(&self) -> usize {
         self.work
@@ -297,11 +238,6 @@ impl Shard {
     /// Whether the last turn left something to do.
     pub(super) fn has_work(&self) -> bool {
         !self.unfinished.is_empty() || !self.own.is_empty() || !self.inbox.is_empty()
-    }
-
-    /// Whether the rest is for the next turn.
-    fn has_done_enough(&self) -> bool {
-        self.work >= TURN_MAX || self.batch.length() > TURN_LOG_BYTES
     }
 
     /// Bytes of memory that the messages in queues and histories take; one in several queues counts in each.
@@ -331,198 +267,9 @@ impl Shard {
         self.queues.get(&queue).map(|queue| queue.machine.counts())
     }
 
-    fn handle(&mut self, envelope: Envelope, now: Timestamp, topology: &Topology) {
-        match envelope {
-            Envelope::Enqueue { queue, publish, ticket } => self.enqueue(queue, publish, ticket, now, topology),
-            Envelope::Run(run) => self.run(run, now, topology),
-            Envelope::FanOut(fan_out) => self.fan_out(fan_out, now, topology),
-            Envelope::Command { queue, command, ask } => self.command(queue, command, ask, now, topology),
-            Envelope::Create { queue, ask } => self.create(queue, ask, now),
-            Envelope::Attach { connection, outbox, record } => {
-                self.links.insert(connection, Link::new(outbox, record));
-            }
-            Envelope::FromShard(envelopes) => self.own.extend(envelopes),
-            Envelope::Taken { outbox, bytes } => self.taken(Spent::new(outbox, bytes)),
-            Envelope::Followed { spent, passed } => self.follow(spent, passed),
-            Envelope::Limit { connection, channel, limit } => {
-                if let Some(link) = self.links.get_mut(&connection) {
-                    link.set_limit(channel, limit);
-                }
-                self.resume(connection, now, topology);
-            }
-            Envelope::Resume(connection) => self.resume(connection, now, topology),
-            Envelope::CancelConsumer(consumer) => _ = self.cancel(consumer, now, topology),
-            Envelope::ChannelDown(channel) => self.channel_down(channel, now, topology),
-            Envelope::ConnectionDown(connection) => self.connection_down(connection, now, topology),
-            Envelope::Join(channel) => {
-                self.tell(channel.connection, Event::Internal(Internal::Joined { channel }));
-            }
-            Envelope::JoinDurably(channel) => {
-                self.tell_durably(channel.connection, Event::Internal(Internal::Joined { channel }));
-            }
-            Envelope::Adopt { queue, machine } => self.adopt(queue, *machine),
-            Envelope::Loaded { queue, first, last, entries } => {
-                self.output.loaded += 1;
-                self.command(queue, Command::Loaded { first, last, entries }, None, now, topology);
-                self.ask_again(queue, now, topology);
-                self.pageable.insert(queue);
-            }
-            Envelope::RevokeConsumer { consumer, tag } => self.revoke(consumer, tag, now, topology),
-            Envelope::LettersKept(numbers) => {
-                numbers.into_iter().for_each(|number| self.letter_kept(number, now, topology));
-            }
-            Envelope::Configure(queue) => self.configure(queue, now, topology),
-            Envelope::ListConsumers { queues, outbox } => self.list_consumers(&queues, outbox),
-            Envelope::Remember { vhost, exchange, publish, length } => {
-                self.remember((vhost, exchange), publish, length)
-            }
-            Envelope::Replay { vhost, exchange, target } => self.begin_replay(&(vhost, exchange), target),
-            Envelope::Replayed(replayed) => self.replay(replayed, now, topology),
-            Envelope::Forget { vhost, exchange } => self.forget(&(vhost, exchange)),
-        }
-    }
-
-    fn channel_down(&mut self, channel: ChannelRef, now: Timestamp, topology: &Topology) {
-        for queue in self.queues_of(channel.connection) {
-            self.forget_waiting(queue, |asker| asker == channel);
-            self.command(queue, Command::ChannelDown(channel), None, now, topology);
-        }
-        if let Some(link) = self.links.get_mut(&channel.connection) {
-            link.set_limit(channel.number, None);
-            link.consumers.retain(|consumer, _| consumer.channel != channel.number);
-        }
-        self.tell(channel.connection, Event::Internal(Internal::Joined { channel }));
-    }
-
-    fn connection_down(&mut self, connection: ConnectionId, now: Timestamp, topology: &Topology) {
-        for queue in self.queues_of(connection) {
-            self.forget_waiting(queue, |asker| asker.connection == connection);
-            self.command(queue, Command::ConnectionDown(connection), None, now, topology);
-        }
-        self.tell(connection, Event::Internal(Internal::ShardDown));
-        self.hand_out();
-        self.links.remove(&connection);
-    }
-
-    /// What this credit paid for is done here. It returns once that is in the log, since what is on its way there takes
-    /// memory; and done in the shards that got letters of it.
-    fn taken(&mut self, spent: Spent) {
-        if !self.own.is_empty() {
-            // Behind what came of it.
-            self.own_change += 1;
-            self.own.push_back(Envelope::Followed { spent: Arc::new(spent), passed: 0 });
-        } else if self.has_sent || !self.batch.is_empty() || self.cut_short {
-            self.follow(Arc::new(spent), 0);
-        }
-    }
-
-    fn follow(&mut self, spent: Arc<Spent>, passed: u8) {
-        if mem::take(&mut self.has_sent) {
-            for (sent, remote) in self.sent.iter_mut().zip(&mut self.output.remote) {
-                if mem::take(sent) && passed < PASSED_MAX {
-                    remote.push(Envelope::Followed { spent: Arc::clone(&spent), passed: passed + 1 });
-                }
-            }
-        }
-        if !self.batch.is_empty() || self.cut_short {
-            self.output.submission.held.credit.push(spent);
-        }
-    }
-
-    /// Ends a consumer, whichever queue it is on; whether there was one.
-    fn cancel(&mut self, consumer: ConsumerId, now: Timestamp, topology: &Topology) -> bool {
-        let queue = self.links.get_mut(&consumer.connection).and_then(|link| link.consumers.remove(&consumer));
-        let Some(queue) = queue else { return false };
-        self.command(queue, Command::Cancel(consumer), None, now, topology);
-        true
-    }
-
-    /// Ends a consumer, and says so to its connection.
-    fn revoke(&mut self, consumer: ConsumerId, tag: ConsumerTag, now: Timestamp, topology: &Topology) {
-        if self.cancel(consumer, now, topology) {
-            self.tell(consumer.connection, Event::ConsumerCancelled { consumer, tag });
-        }
-    }
-
-    /// A recent-history exchange saw a message.
-    fn remember(&mut self, exchange: (VhostName, ExchangeName), publish: Publish, length: usize) {
-        let history = self.histories.entry(exchange).or_default();
-        let before = history.memory();
-        history.add(publish, length);
-        let after = history.memory();
-        note_held(&mut self.held, before, after);
-    }
-
-    /// A queue was bound to a recent-history exchange.
-    fn begin_replay(&mut self, exchange: &(VhostName, ExchangeName), target: QueueTarget) {
-        if let Some(history) = self.histories.get(exchange) {
-            let replayed = Replayed { queue: target.id, history: history.publishes(), done: 0 };
-            self.forward(target.shard, Envelope::Replayed(replayed));
-        }
-    }
-
-    /// A recent-history exchange is gone.
-    fn forget(&mut self, exchange: &(VhostName, ExchangeName)) {
-        if let Some(history) = self.histories.remove(exchange) {
-            note_held(&mut self.held, history.memory(), 0);
-        }
-    }
-
-    fn list_consumers(&mut self, queues: &[QueueId], outbox: Arc<Outbox>) {
-        let consumers = queues.iter().filter_map(|queue| self.queues.get(queue).map(|owned| (*queue, owned)));
-        let views = |(queue, owned): (QueueId, &OwnedQueue)| {
-            owned.machine.consumers().into_iter().map(move |view| (queue, view)).collect::<Vec<_>>()
-        };
-        let consumers = consumers.flat_map(views).collect();
-        self.output.events.push((outbox, vec![Event::Internal(Internal::Consumers { consumers })]));
-    }
-
     fn dirty_unless_last(&mut self, queue: QueueId) {
         if self.dirty.last() != Some(&queue) {
             self.dirty.push(queue);
-        }
-    }
-
-    fn queues_of(&mut self, connection: ConnectionId) -> Vec<QueueId> {
-        let Some(link) = self.links.get_mut(&connection) else { return Vec::new() };
-        link.queues.retain(|queue| self.queues.contains_key(queue));
-        link.queues.iter().copied().collect()
-    }
-
-    /// Lets queues try again that this connection's consumers were refused by the gate.
-    fn resume(&mut self, connection: ConnectionId, now: Timestamp, topology: &Topology) {
-        let Some(link) = self.links.get_mut(&connection) else { return };
-        for queue in mem::take(&mut link.refused) {
-            let Some(owned) = self.queues.get_mut(&queue) else { continue };
-            let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
-            owned.machine.apply(now, Command::Resume(connection), &mut gate, &mut self.effects);
-            self.after(queue, now, topology);
-        }
-    }
-
-    fn expire(&mut self, now: Timestamp, topology: &Topology) {
-        self.expiry_after = Timestamp(0);
-        while let Some((at, queue)) = self.alarms.first().copied().filter(|(at, _)| *at <= now) {
-            if self.has_done_enough() {
-                return;
-            }
-            // What expires waits in its queue rather than on the way to others, whichever shard they are in.
-            let made = self.common.credit_pool.own() + self.own_change + self.sent_in_turn;
-            if made >= OWN_MAX {
-                self.expiry_after = now.plus(EXPIRY_PAUSE_MS);
-                return;
-            }
-            self.work += 1;
-            self.alarms.remove(&(at, queue));
-            let Some(owned) = self.queues.get_mut(&queue) else { continue };
-            owned.alarm = None;
-            let mut gate = LinkGate::new(&mut self.links, &mut self.resumed, queue);
-            owned.machine.apply(now, Command::Tick, &mut gate, &mut self.effects);
-            let is_waited_for = !owned.waiting.is_empty();
-            self.after(queue, now, topology);
-            if is_waited_for {
-                self.ask_again(queue, now, topology);
-            }
         }
     }
 }
