@@ -214,6 +214,8 @@ impl Session {
         if self.committing.is_some() {
             self.now = now;
             self.has_gathered = true;
+            // What was held is handled under the definitions of today, as what comes today.
+            self.refresh();
             self.go_on_committing(events);
             self.handle_held(events);
         }
