@@ -333,6 +333,10 @@ fn backends_and_tokens() {
 /// A line, and exactly what is said of it.
 const REFUSED: &[(&str, &str)] = &[
     ("hartbeat = 60", "unknown key hartbeat; did you mean heartbeat?"),
+    (
+        "default_users.a\\.b.pasword = x",
+        "unknown key default_users.a\\.b.pasword; did you mean default_users.a\\.b.password?",
+    ),
     ("no.such.thing = 60", "unknown key no.such.thing: RabbitMQ 4.3 has no such key either"),
     ("heartbeat", "expected key = value"),
     ("heartbeat = soon", "heartbeat: expected a whole number of seconds, got \"soon\""),
@@ -459,7 +463,9 @@ fn users_that_new_virtual_hosts_get() {
     );
     assert_eq!(
         errors("default_users.a\\.b.hash = x\n"),
-        ["rabbitmq.conf:1: unknown key default_users.a\\.b.hash; did you mean default_user?"]
+        [
+            "rabbitmq.conf:1: unknown key default_users.a\\.b.hash; there are vhost_pattern, password, tags, configure, write, read"
+        ]
     );
 }
 

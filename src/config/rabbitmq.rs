@@ -25,7 +25,7 @@ use super::raw::{Raw, RawValue};
 use super::schema::Key;
 use super::sources::Setting;
 
-use conf::{Conf, Line};
+use conf::{Conf, Line, escaped};
 use keys::Meaning;
 use value::Unit;
 
@@ -95,12 +95,7 @@ impl<'a> Translator<'a> {
             return self.refuse(line, instead);
         }
         let Some(meaning) = keys::meaning(&line.parts) else {
-            let name = line.name();
-            let message = match nearest(&name, keys::names()) {
-                Some(near) => format!("unknown key {name}; did you mean {near}?"),
-                None => format!("unknown key {name}: RabbitMQ 4.3 has no such key either"),
-            };
-            return self.problems.other(&line.origin, message);
+            return self.problems.other(&line.origin, unknown(line));
         };
         match meaning {
             Meaning::Key(path, unit) => self.apply(line, path, unit),
@@ -204,5 +199,20 @@ impl<'a> Translator<'a> {
             format!("{origin}: {} {verb} no effect: {reason}", keys.join(", "))
         }));
         Translation { settings: self.settings, notes, used: self.used }
+    }
+}
+
+/// What is said of a key that does not exist: among its siblings there are few, so these go before likenesses elsewhere.
+fn unknown(line: &Line) -> String {
+    let name = line.name();
+    let siblings = keys::siblings(&line.parts);
+    let last = escaped(line.last());
+    match (nearest(&last, siblings.iter().copied()), name.strip_suffix(&last)) {
+        (Some(near), Some(beginning)) => format!("unknown key {name}; did you mean {beginning}{near}?"),
+        _ if !siblings.is_empty() => format!("unknown key {name}; there are {}", siblings.join(", ")),
+        _ => match nearest(&name, keys::names()) {
+            Some(near) => format!("unknown key {name}; did you mean {near}?"),
+            None => format!("unknown key {name}: RabbitMQ 4.3 has no such key either"),
+        },
     }
 }

@@ -539,6 +539,14 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     KEYS.iter().map(|(pattern, _)| *pattern).filter(|pattern| !pattern.contains('*'))
 }
 
+/// The last parts of keys that have a free part and begin like this one, which is not among them.
+pub(super) fn siblings(parts: &[String]) -> Vec<&'static str> {
+    let Some((_, beginning)) = parts.split_last() else { return Vec::new() };
+    let with_free_parts = KEYS.iter().filter_map(|(pattern, _)| pattern.rsplit_once('.'));
+    let with_free_parts = with_free_parts.filter(|(start, last)| start.contains('*') && !last.contains('*'));
+    with_free_parts.filter(|(start, _)| fits(start, beginning)).map(|(_, last)| last).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::super::schema::Key as OwnKey;
